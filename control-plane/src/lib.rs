@@ -1,0 +1,1 @@
+//! The control plane: store, API, translation to xDS, certificate authority.

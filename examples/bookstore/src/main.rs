@@ -1,0 +1,2 @@
+//! The example bookstore.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Adds sidecars to pods: Compose translation, injection, the local launcher and the socket broker.
