@@ -1,0 +1,48 @@
+//! The wire: Envoy's xDS v3 as weft speaks it, weft's own services, and the names both ends agree on.
+//!
+//! [`envoy`], [`xds`] and [`google`] are a subset of the published API with the same packages, names,
+//! numbers and types, so `envoy.config.listener.v3.Listener` is [`envoy::config::listener::v3::Listener`].
+//! What is left out reaches nobody unnoticed: [`unknown`] finds it in the encoded bytes.
+//!
+//! Well-known types are those of [`prost_types`], wrappers are plain `Option<u32>`, and maps are ordered, so
+//! the same message always encodes to the same bytes. The one exception is [`Any`], which is ours: its value
+//! is [`bytes::Bytes`], so one encoded resource goes to any number of clients without a copy.
+//! [`wkt`] converts durations and structs.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
+
+use std::sync::LazyLock;
+
+use prost_reflect::DescriptorPool;
+
+pub mod any;
+pub mod handoff;
+pub mod json;
+pub mod names;
+pub mod spiffe;
+pub mod type_urls;
+pub mod unknown;
+pub mod wkt;
+
+pub use any::Any;
+pub use generated::{envoy, google, weft, xds};
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    rustdoc::all,
+    reason = "generated from the .proto files, where the documentation is"
+)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/weft_proto.rs"));
+}
+
+/// The descriptors of every message in this crate and of the well-known types, without comments.
+pub static DESCRIPTOR_POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(DESCRIPTOR_SET).expect("the build script wrote a valid descriptor set")
+});
+
+/// The encoded `google.protobuf.FileDescriptorSet` behind [`DESCRIPTOR_POOL`].
+pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
