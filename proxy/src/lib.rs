@@ -1,1 +1,11 @@
 //! The data plane: the sidecar proxy.
+//!
+//! [`run`] is all of it: `weft proxy` calls it and returns when it does. What is below is cut in layers, of which
+//! lower never imports higher: `app workers admin` › `listener connection xds` › `http tcp` › `tls upstream` ›
+//! `snapshot cluster` › `config telemetry drain`.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
+
+pub mod config;
+pub mod telemetry;
+pub mod xds;

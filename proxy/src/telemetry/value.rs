@@ -1,0 +1,250 @@
+//! Metric values that many threads write and one reads: counters, gauges, histograms.
+//!
+//! Each thread writes to a shard of its own (a cache line that no other thread writes), so counting costs one
+//! uncontended add; a scrape sums the shards. Values only ever grow, except gauges.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How many shards a value has: one for each thread that writes often. More threads than shards share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shards(usize);
+
+impl Shards {
+    /// One for each of `threads`, at most 64.
+    pub fn for_threads(threads: usize) -> Self {
+        Self(threads.clamp(1, 64))
+    }
+}
+
+/// A count that only grows.
+#[derive(Debug)]
+pub struct Counter {
+    cells: Grid,
+}
+
+impl Counter {
+    /// A counter at zero.
+    pub fn new(shards: Shards) -> Self {
+        Self {
+            cells: Grid::new(shards, 1),
+        }
+    }
+
+    /// Counts one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Counts `amount`.
+    pub fn add(&self, amount: u64) {
+        self.cells.row()[0].fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// The count over all threads.
+    pub fn value(&self) -> u64 {
+        self.cells.sum(0)
+    }
+}
+
+/// A value that goes up and down. Not sharded: gauges are written rarely.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Replaces the value.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Adds to the value; negative takes away.
+    pub fn add(&self, amount: i64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    pub fn value(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of Prometheus's classic buckets for request durations, in seconds. From half a millisecond (an
+/// answer from the same machine) to a minute; the last bucket, `+Inf`, is implied.
+pub const DURATION_BUCKETS: &[f64] = &[
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+];
+
+/// Durations counted into buckets.
+#[derive(Debug)]
+pub struct Histogram {
+    bounds: &'static [f64],
+    bounds_nanos: Box<[u64]>,
+    /// One column for each bucket, one for `+Inf`, one for the sum in nanoseconds.
+    cells: Grid,
+}
+
+/// What a histogram holds at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistogramReading {
+    /// Upper bound in seconds and how many fell at or below it; without `+Inf`.
+    pub buckets: Vec<(f64, u64)>,
+    /// How many in all.
+    pub count: u64,
+    /// Their sum in seconds.
+    pub sum: f64,
+}
+
+impl Histogram {
+    /// An empty histogram; `bounds` are seconds, ascending.
+    pub fn new(shards: Shards, bounds: &'static [f64]) -> Self {
+        let bounds_nanos = bounds
+            .iter()
+            .map(|bound| nanos(Duration::from_secs_f64(*bound)))
+            .collect();
+        Self {
+            bounds,
+            bounds_nanos,
+            cells: Grid::new(shards, bounds.len() + 2),
+        }
+    }
+
+    /// Counts one duration.
+    pub fn observe(&self, duration: Duration) {
+        let value = nanos(duration);
+        let bucket = self.bounds_nanos.partition_point(|bound| *bound < value);
+        let row = self.cells.row();
+        row[bucket].fetch_add(1, Ordering::Relaxed);
+        row[self.bounds.len() + 1].fetch_add(value, Ordering::Relaxed);
+    }
+
+    /// The cumulative buckets, as Prometheus wants them.
+    pub fn read(&self) -> HistogramReading {
+        let mut count = 0;
+        let buckets = self
+            .bounds
+            .iter()
+            .enumerate()
+            .map(|(column, bound)| {
+                count += self.cells.sum(column);
+                (*bound, count)
+            })
+            .collect();
+        count += self.cells.sum(self.bounds.len());
+        let sum = Duration::from_nanos(self.cells.sum(self.bounds.len() + 1)).as_secs_f64();
+        HistogramReading {
+            buckets,
+            count,
+            sum,
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+const CELLS_PER_LINE: usize = 8;
+
+/// A cache line: what one thread writes shares it with nobody.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line([AtomicU64; CELLS_PER_LINE]);
+
+/// A row of cells for each shard; rows start on cache lines of their own.
+#[derive(Debug)]
+struct Grid {
+    lines: Box<[Line]>,
+    lines_per_row: usize,
+}
+
+impl Grid {
+    fn new(shards: Shards, columns: usize) -> Self {
+        let lines_per_row = columns.div_ceil(CELLS_PER_LINE);
+        let lines = (0..shards.0 * lines_per_row)
+            .map(|_| Line::default())
+            .collect();
+        Self {
+            lines,
+            lines_per_row,
+        }
+    }
+
+    /// The row of the calling thread.
+    fn row(&self) -> Row<'_> {
+        let shards = self.lines.len() / self.lines_per_row;
+        let first = (thread_number() % shards) * self.lines_per_row;
+        Row(&self.lines[first..first + self.lines_per_row])
+    }
+
+    fn sum(&self, column: usize) -> u64 {
+        self.lines
+            .chunks_exact(self.lines_per_row)
+            .map(|lines| Row(lines)[column].load(Ordering::Relaxed))
+            .fold(0, u64::wrapping_add)
+    }
+}
+
+struct Row<'grid>(&'grid [Line]);
+
+impl std::ops::Index<usize> for Row<'_> {
+    type Output = AtomicU64;
+
+    fn index(&self, column: usize) -> &AtomicU64 {
+        &self.0[column / CELLS_PER_LINE].0[column % CELLS_PER_LINE]
+    }
+}
+
+/// A number for each thread, in the order in which threads first count something.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+    NUMBER.with(|number| {
+        if number.get() == usize::MAX {
+            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        number.get()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_several_threads_count_adds_up() {
+        let counter = Counter::new(Shards::for_threads(2));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1000).for_each(|_| counter.increment()));
+            }
+        });
+
+        assert_eq!(counter.value(), 4000);
+    }
+
+    #[test]
+    fn a_duration_falls_into_the_bucket_whose_bound_it_equals() {
+        let histogram = Histogram::new(Shards::for_threads(1), &[0.1, 1.0]);
+        histogram.observe(Duration::from_millis(100));
+        histogram.observe(Duration::from_millis(101));
+        histogram.observe(Duration::from_secs(7));
+
+        let reading = histogram.read();
+
+        assert_eq!(reading.buckets, [(0.1, 1), (1.0, 2)]);
+        assert_eq!(reading.count, 3);
+        assert!((reading.sum - 7.201).abs() < 1e-9);
+    }
+
+    #[test]
+    fn rows_of_two_threads_never_share_a_cache_line() {
+        let grid = Grid::new(Shards::for_threads(3), 9);
+
+        assert_eq!(grid.lines_per_row, 2);
+        assert_eq!(grid.lines.len(), 6);
+        assert_eq!(std::mem::align_of::<Line>(), 64);
+    }
+}

@@ -1,0 +1,7 @@
+//! Configuration over xDS.
+
+pub mod backoff;
+pub mod kind;
+pub mod store;
+pub mod stream;
+pub mod transport;
