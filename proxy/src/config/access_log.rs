@@ -1,0 +1,89 @@
+//! What is written about requests and connections.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::matching::HeaderMatch;
+use super::percent::Percent;
+
+/// One access log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLogConfig {
+    /// Where it goes.
+    pub sink: AccessLogSink,
+    /// How a line looks.
+    pub format: AccessLogFormat,
+    /// Which requests; none: all.
+    pub filter: Option<AccessLogFilter>,
+}
+
+/// Where an access log goes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum AccessLogSink {
+    /// The proxy's standard output.
+    Stdout,
+    /// Its standard error.
+    Stderr,
+    /// A file, appended to.
+    File(PathBuf),
+    /// The collector of this cluster.
+    Otlp {
+        /// Its name.
+        cluster: Arc<str>,
+    },
+}
+
+/// How a line looks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AccessLogFormat {
+    /// Envoy's default text.
+    Default,
+    /// A text with Envoy's `%OPERATORS%`.
+    Text(Arc<str>),
+    /// A JSON value whose strings hold Envoy's `%OPERATORS%`.
+    Json(Arc<serde_json::Value>),
+}
+
+/// Which requests are written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AccessLogFilter {
+    /// By response code.
+    Status(Comparison, u32),
+    /// By duration.
+    Duration(Comparison, Duration),
+    /// Without health checks of the proxy's own.
+    NotHealthCheck,
+    /// Those that are traced.
+    Traced,
+    /// A share of them.
+    Sample(Percent),
+    /// By a request header.
+    Header(HeaderMatch),
+    /// With one of these flags; empty: with any.
+    ResponseFlags(Vec<Arc<str>>),
+    /// With one of these gRPC statuses, or without (`exclude`).
+    GrpcStatus {
+        /// The statuses.
+        statuses: Vec<u32>,
+        /// Whether those are left out.
+        exclude: bool,
+    },
+    /// All of them hold.
+    All(Vec<AccessLogFilter>),
+    /// One of them holds.
+    Any(Vec<AccessLogFilter>),
+}
+
+/// How numbers are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    /// =
+    Equal,
+    /// ≥
+    AtLeast,
+    /// ≤
+    AtMost,
+    /// ≠
+    NotEqual,
+}

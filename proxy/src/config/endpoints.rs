@@ -1,0 +1,95 @@
+//! Endpoints of a cluster, by locality.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Workload;
+
+/// All endpoints of a cluster.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EndpointsConfig {
+    /// The name they are discovered under.
+    pub name: Arc<str>,
+    /// By place.
+    pub localities: Vec<LocalityConfig>,
+}
+
+/// Endpoints of one place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalityConfig {
+    /// The place.
+    pub locality: Locality,
+    /// 0 is used first; the next where too few of it are healthy.
+    pub priority: u32,
+    /// Its share among those of its priority; 0 where shares are not used.
+    pub weight: u32,
+    /// What is there.
+    pub endpoints: Vec<EndpointConfig>,
+}
+
+/// A place.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Locality {
+    /// Region.
+    pub region: Arc<str>,
+    /// Zone.
+    pub zone: Arc<str>,
+    /// Part of a zone.
+    pub sub_zone: Arc<str>,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndpointConfig {
+    /// Where it is.
+    pub address: EndpointAddress,
+    /// Its share; at least 1.
+    pub weight: u32,
+    /// What discovery knows about it.
+    pub health: EndpointHealth,
+    /// What it is called.
+    pub workload: Arc<Workload>,
+    /// What chooses its transport (`envoy.transport_socket_match`).
+    pub transport_labels: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+impl EndpointConfig {
+    /// At an address, and otherwise nothing particular.
+    pub fn at(address: SocketAddr) -> Self {
+        EndpointConfig {
+            address: EndpointAddress::Socket(address),
+            weight: 1,
+            health: EndpointHealth::Healthy,
+            workload: Arc::default(),
+            transport_labels: BTreeMap::new(),
+        }
+    }
+}
+
+/// Where an endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointAddress {
+    /// At this address.
+    Socket(SocketAddr),
+    /// Where the name leads.
+    Name {
+        /// A domain name.
+        host: Arc<str>,
+        /// A port.
+        port: u16,
+    },
+}
+
+/// What discovery knows about an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointHealth {
+    /// It may be used.
+    Healthy,
+    /// It is used where others are not enough.
+    Degraded,
+    /// It may not be used.
+    Unhealthy,
+    /// It goes on with what it has, and gets nothing new.
+    Draining,
+}

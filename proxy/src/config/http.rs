@@ -1,0 +1,132 @@
+//! How HTTP is served on a filter chain: Envoy's HTTP connection manager.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::access_log::AccessLogConfig;
+use super::fault::FaultConfig;
+use super::route::RouteConfig;
+use super::tracing::TracingConfig;
+
+/// The HTTP side of a filter chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpConfig {
+    /// A name for its counters.
+    pub stat_prefix: Arc<str>,
+    /// Where its routes come from.
+    pub routes: RouteSource,
+    /// What the client speaks.
+    pub codec: Codec,
+    /// Filters, in order. The last is the router, which is not listed.
+    pub filters: Vec<HttpFilter>,
+    /// From the first byte of a request to the end of its headers.
+    pub request_headers_timeout: Option<Duration>,
+    /// The whole request must be here by then.
+    pub request_timeout: Option<Duration>,
+    /// How long a connection may be without requests.
+    pub idle_timeout: Option<Duration>,
+    /// How long a request may see no byte either way.
+    pub stream_idle_timeout: Option<Duration>,
+    /// Header bytes of a request.
+    pub max_header_bytes: u32,
+    /// HTTP/2 of the client side.
+    pub http2: Http2Options,
+    /// What is written about each request.
+    pub access_logs: Arc<[Arc<AccessLogConfig>]>,
+    /// Which requests are traced.
+    pub tracing: Option<Arc<TracingConfig>>,
+    /// What becomes of `x-forwarded-client-cert`.
+    pub client_certificate: ForwardClientCertificate,
+    /// Whether the peer of the connection is the client: it is then appended to `x-forwarded-for`.
+    pub use_remote_address: bool,
+    /// Whether requests without `x-request-id` are given one.
+    pub generate_request_id: bool,
+    /// Protocols that a connection may be upgraded to, lower case.
+    pub upgrades: Vec<Arc<str>>,
+}
+
+/// Envoy's default for the header bytes of a request.
+pub const DEFAULT_MAX_HEADER_BYTES: u32 = 60 * 1024;
+
+impl HttpConfig {
+    /// With routes, and Envoy's defaults for all else; WebSocket upgrades are allowed.
+    pub fn new(stat_prefix: &str, routes: RouteSource) -> Self {
+        HttpConfig {
+            stat_prefix: stat_prefix.into(),
+            routes,
+            codec: Codec::Auto,
+            filters: vec![],
+            request_headers_timeout: None,
+            request_timeout: None,
+            idle_timeout: Some(Duration::from_secs(3600)),
+            stream_idle_timeout: None,
+            max_header_bytes: DEFAULT_MAX_HEADER_BYTES,
+            http2: Http2Options::default(),
+            access_logs: Arc::new([]),
+            tracing: None,
+            client_certificate: ForwardClientCertificate::Sanitize,
+            use_remote_address: false,
+            generate_request_id: true,
+            upgrades: vec!["websocket".into()],
+        }
+    }
+}
+
+/// Where routes come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RouteSource {
+    /// Given with the listener.
+    Inline(Arc<RouteConfig>),
+    /// Discovered under this name.
+    Discovered(Arc<str>),
+}
+
+/// What the client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Codec {
+    /// Told by ALPN or the first bytes.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, with prior knowledge.
+    Http2,
+}
+
+/// A filter that every request passes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HttpFilter {
+    /// Faults; an empty one has effect only where a route says so.
+    Fault(Arc<FaultConfig>),
+}
+
+/// Bounds of HTTP/2; `None` leaves the library's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Http2Options {
+    /// Streams at a time.
+    pub max_concurrent_streams: Option<u32>,
+    /// Bytes in flight of a stream.
+    pub initial_stream_window: Option<u32>,
+    /// Bytes in flight of a connection.
+    pub initial_connection_window: Option<u32>,
+    /// How often an idle connection is asked whether it lives.
+    pub keepalive_interval: Option<Duration>,
+    /// How long the answer may take.
+    pub keepalive_timeout: Option<Duration>,
+}
+
+/// Envoy's `ForwardClientCertDetails`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ForwardClientCertificate {
+    /// Removed.
+    #[default]
+    Sanitize,
+    /// Left alone where the client is authenticated, else removed.
+    ForwardOnly,
+    /// The peer's certificate is appended where it is authenticated, else removed.
+    AppendForward,
+    /// Replaced by the peer's certificate.
+    SanitizeSet,
+    /// Left alone.
+    AlwaysForwardOnly,
+}

@@ -1,0 +1,162 @@
+//! Listeners: where connections arrive, and by which filter chain each is served.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::Network;
+use super::access_log::AccessLogConfig;
+use super::http::HttpConfig;
+use super::matching::TextMatch;
+use super::route::WeightedClusters;
+
+/// A listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerConfig {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it listens, or which destinations it stands for.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether it has sockets of its own.
+    pub binding: Binding,
+    /// Whose network its sockets are in.
+    pub network: Network,
+    /// Which way its traffic goes, seen from the application.
+    pub direction: Direction,
+    /// Whether connections are handed on by where they were going before they were redirected.
+    pub use_original_destination: bool,
+    /// The most specific that matches is taken.
+    pub filter_chains: Vec<FilterChain>,
+    /// Taken where none matches.
+    pub default_chain: Option<FilterChain>,
+    /// Whether the first bytes are looked at for HTTP (`http_inspector`).
+    pub inspect_http: bool,
+    /// Whether the first bytes are looked at for TLS (`tls_inspector`).
+    pub inspect_tls: bool,
+}
+
+impl ListenerConfig {
+    /// Whether HTTP and opaque bytes may both arrive, in the clear, so that somebody must find out.
+    pub fn needs_detection(&self) -> bool {
+        let raw_http = self
+            .chains()
+            .any(|chain| chain.tls.is_none() && matches!(chain.filter, NetworkFilter::Http(_)));
+        let raw_tcp = self
+            .chains()
+            .any(|chain| chain.tls.is_none() && matches!(chain.filter, NetworkFilter::Tcp(_)));
+        raw_http && raw_tcp
+    }
+
+    /// All chains, the default one last.
+    pub fn chains(&self) -> impl Iterator<Item = &FilterChain> {
+        self.filter_chains.iter().chain(&self.default_chain)
+    }
+}
+
+/// Whether a listener has sockets of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    /// It binds its addresses.
+    Bound,
+    /// It is handed connections by a bound listener (`bind_to_port: false`).
+    Virtual,
+}
+
+/// Which way traffic goes, seen from the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// To the application.
+    Inbound,
+    /// From it.
+    Outbound,
+}
+
+/// How connections that match are served.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FilterChain {
+    /// Its name; may be empty.
+    pub name: Arc<str>,
+    /// Which connections.
+    pub matches: ChainMatch,
+    /// TLS towards the client.
+    pub tls: Option<Arc<DownstreamTls>>,
+    /// What is inside.
+    pub filter: NetworkFilter,
+}
+
+/// Which connections a chain is for; what is empty matches all.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ChainMatch {
+    /// Where the connection was going.
+    pub destination_port: Option<u16>,
+    /// Where the connection was going.
+    pub destination_prefixes: Vec<IpNet>,
+    /// TLS or not.
+    pub transport: Option<TransportProtocol>,
+    /// One of these is offered by ALPN, or found by inspection (`http/1.1`, `h2c`).
+    pub application_protocols: Vec<Arc<str>>,
+    /// One of these is the name asked for.
+    pub server_names: Vec<ServerNameMatch>,
+}
+
+/// Whether a connection begins with a TLS handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransportProtocol {
+    /// It does.
+    Tls,
+    /// It does not (`raw_buffer`).
+    Raw,
+}
+
+/// A name a TLS client asks for; lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerNameMatch {
+    /// This one.
+    Exact(Arc<str>),
+    /// `*.example.com`: holds `.example.com`.
+    Suffix(Arc<str>),
+}
+
+/// What is inside a connection.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NetworkFilter {
+    /// Requests.
+    Http(Arc<HttpConfig>),
+    /// Bytes.
+    Tcp(Arc<TcpConfig>),
+}
+
+/// How bytes are proxied.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TcpConfig {
+    /// A name for its counters.
+    pub stat_prefix: Arc<str>,
+    /// Where they go.
+    pub target: TcpTarget,
+    /// How long a connection may be silent.
+    pub idle_timeout: Option<Duration>,
+    /// What is written about each connection.
+    pub access_logs: Arc<[Arc<AccessLogConfig>]>,
+}
+
+/// Where bytes go.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TcpTarget {
+    /// To this cluster.
+    Cluster(Arc<str>),
+    /// To one of these.
+    Weighted(WeightedClusters),
+}
+
+/// TLS towards a client, with the workload's own identity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DownstreamTls {
+    /// Whether a client without a valid certificate is refused.
+    pub require_client_certificate: bool,
+    /// Protocols that are accepted, preferred first; empty: none is negotiated.
+    pub alpn: Vec<Arc<str>>,
+    /// Which client identities are accepted; empty: all that are valid.
+    pub peer_identities: Vec<TextMatch>,
+}

@@ -1,0 +1,334 @@
+//! Tests of texts and headers, as routes and filters use them.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName};
+use regex::Regex;
+
+/// A regular expression that must match the whole text, as Envoy's does.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    source: Arc<str>,
+    regex: Regex,
+}
+
+/// Compiled patterns may not take more memory than this.
+const MAX_PATTERN_BYTES: usize = 256 * 1024;
+
+impl Pattern {
+    /// Compiles it.
+    ///
+    /// # Errors
+    /// A pattern that is no regular expression, or compiles to too much.
+    pub fn new(source: &str) -> Result<Self, regex::Error> {
+        // The whole is anchored; the alternatives inside stay alternatives.
+        let regex = regex::RegexBuilder::new(&format!("^(?:{source})$"))
+            .size_limit(MAX_PATTERN_BYTES)
+            .build()?;
+        Ok(Pattern {
+            source: source.into(),
+            regex,
+        })
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether the whole text matches.
+    pub fn is_match(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+/// A substitution in a text: every match of a pattern (unanchored) becomes something else.
+#[derive(Debug, Clone)]
+pub struct Substitution {
+    regex: Regex,
+    replacement: Arc<str>,
+}
+
+impl Substitution {
+    /// The replacement is in Rust's notation: `$1`, `${name}`.
+    ///
+    /// # Errors
+    /// A pattern that is no regular expression, or compiles to too much.
+    pub fn new(pattern: &str, replacement: &str) -> Result<Self, regex::Error> {
+        let regex = regex::RegexBuilder::new(pattern)
+            .size_limit(MAX_PATTERN_BYTES)
+            .build()?;
+        Ok(Substitution {
+            regex,
+            replacement: replacement.into(),
+        })
+    }
+
+    /// The text with every match replaced.
+    pub fn apply<'a>(&self, text: &'a str) -> std::borrow::Cow<'a, str> {
+        self.regex.replace_all(text, &*self.replacement)
+    }
+}
+
+impl PartialEq for Substitution {
+    fn eq(&self, other: &Self) -> bool {
+        self.regex.as_str() == other.regex.as_str() && self.replacement == other.replacement
+    }
+}
+
+/// How a text is compared.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TextTest {
+    /// The whole of it.
+    Exact(Arc<str>),
+    /// How it begins.
+    Prefix(Arc<str>),
+    /// How it ends.
+    Suffix(Arc<str>),
+    /// What is in it.
+    Contains(Arc<str>),
+    /// The whole of it, by pattern.
+    Regex(Pattern),
+}
+
+/// A test of a text; `ignore_case` compares ASCII letters regardless of case (not for patterns).
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextMatch {
+    /// The comparison.
+    pub test: TextTest,
+    /// Whether case is ignored.
+    pub ignore_case: bool,
+}
+
+impl TextMatch {
+    /// Compares the whole text, case and all.
+    pub fn exact(text: &str) -> Self {
+        TextMatch {
+            test: TextTest::Exact(text.into()),
+            ignore_case: false,
+        }
+    }
+
+    /// Whether the text passes.
+    pub fn is_match(&self, text: &str) -> bool {
+        match (&self.test, self.ignore_case) {
+            (TextTest::Exact(expected), false) => text == &**expected,
+            (TextTest::Exact(expected), true) => text.eq_ignore_ascii_case(expected),
+            (TextTest::Prefix(expected), false) => text.starts_with(&**expected),
+            (TextTest::Prefix(expected), true) => starts_with_ignoring_case(text, expected),
+            (TextTest::Suffix(expected), false) => text.ends_with(&**expected),
+            (TextTest::Suffix(expected), true) => ends_with_ignoring_case(text, expected),
+            (TextTest::Contains(expected), false) => text.contains(&**expected),
+            (TextTest::Contains(expected), true) => text
+                .to_ascii_lowercase()
+                .contains(&expected.to_ascii_lowercase()),
+            (TextTest::Regex(pattern), _) => pattern.is_match(text),
+        }
+    }
+}
+
+/// Whether a text begins so, ASCII letters compared regardless of case.
+pub(crate) fn starts_with_ignoring_case(text: &str, prefix: &str) -> bool {
+    text.as_bytes()
+        .get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+}
+
+fn ends_with_ignoring_case(text: &str, suffix: &str) -> bool {
+    text.len()
+        .checked_sub(suffix.len())
+        .is_some_and(|at| text.as_bytes()[at..].eq_ignore_ascii_case(suffix.as_bytes()))
+}
+
+/// What is asked of a header.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HeaderTest {
+    /// That it is there.
+    Present,
+    /// Its value. Several values of one name are compared joined by commas.
+    Value(TextMatch),
+    /// Its value as a number, from `start` up to and without `end`.
+    Range {
+        /// The lowest.
+        start: i64,
+        /// One above the highest.
+        end: i64,
+    },
+}
+
+/// A test of one header. `:method`, `:path`, `:authority`, `:scheme` are not headers here: see [`RequestLine`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeaderMatch {
+    /// Which header.
+    pub subject: Subject,
+    /// What is asked of it.
+    pub test: HeaderTest,
+    /// The opposite is asked.
+    pub invert: bool,
+    /// A missing header is compared as an empty one; else a value test of it fails, also inverted.
+    pub missing_is_empty: bool,
+}
+
+/// What a [`HeaderMatch`] looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// A header.
+    Header(HeaderName),
+    /// `:method`.
+    Method,
+    /// `:path`, with the query.
+    Path,
+    /// `:authority`.
+    Authority,
+    /// `:scheme`.
+    Scheme,
+}
+
+/// What is no header of a request, and yet tested as one.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestLine<'a> {
+    /// `GET`.
+    pub method: &'a str,
+    /// Path and query.
+    pub path: &'a str,
+    /// Host and port.
+    pub authority: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'a str,
+}
+
+impl HeaderMatch {
+    /// Whether a request passes.
+    pub fn is_match(&self, line: RequestLine<'_>, headers: &HeaderMap) -> bool {
+        match &self.subject {
+            Subject::Header(name) => self.is_match_of_header(headers, name),
+            Subject::Method => self.is_match_of_value(Some(line.method)),
+            Subject::Path => self.is_match_of_value(Some(line.path)),
+            Subject::Authority => self.is_match_of_value(Some(line.authority)),
+            Subject::Scheme => self.is_match_of_value(Some(line.scheme)),
+        }
+    }
+
+    fn is_match_of_header(&self, headers: &HeaderMap, name: &HeaderName) -> bool {
+        let mut values = headers.get_all(name).iter().map(|value| value.to_str());
+        match (values.next(), values.next()) {
+            (None, _) => self.is_match_of_value(None),
+            (Some(Ok(only)), None) => self.is_match_of_value(Some(only)),
+            (Some(first), second) => {
+                let texts: Vec<&str> = std::iter::once(first)
+                    .chain(second)
+                    .chain(values)
+                    .filter_map(Result::ok)
+                    .collect();
+                self.is_match_of_value(Some(&texts.join(",")))
+            }
+        }
+    }
+
+    fn is_match_of_value(&self, value: Option<&str>) -> bool {
+        let value = match (value, &self.test) {
+            (value, HeaderTest::Present) => return value.is_some() != self.invert,
+            (None, _) if self.missing_is_empty => "",
+            // Envoy: a value test of a header that is not there fails, inverted or not.
+            (None, _) => return false,
+            (Some(value), _) => value,
+        };
+        let passes = match &self.test {
+            HeaderTest::Present => true,
+            HeaderTest::Value(text) => text.is_match(value),
+            HeaderTest::Range { start, end } => value
+                .parse::<i64>()
+                .is_ok_and(|number| (*start..*end).contains(&number)),
+        };
+        passes != self.invert
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const LINE: RequestLine<'static> = RequestLine {
+        method: "GET",
+        path: "/",
+        authority: "reviews",
+        scheme: "http",
+    };
+
+    fn header(test: HeaderTest, invert: bool) -> HeaderMatch {
+        HeaderMatch {
+            subject: Subject::Header(HeaderName::from_static("x-user")),
+            test,
+            invert,
+            missing_is_empty: false,
+        }
+    }
+
+    fn headers(values: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append("x-user", HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn a_pattern_matches_the_whole_text_only() {
+        let pattern = Pattern::new("a|bc").expect("valid");
+
+        assert!(pattern.is_match("bc"));
+        assert!(!pattern.is_match("abc"));
+    }
+
+    #[test]
+    fn case_is_ignored_where_asked() {
+        let suffix = TextMatch {
+            test: TextTest::Suffix(".Example".into()),
+            ignore_case: true,
+        };
+
+        assert!(suffix.is_match("a.eXAMPLE"));
+        assert!(!suffix.is_match("example"));
+    }
+
+    #[test]
+    fn several_values_are_compared_joined() {
+        let test = header(HeaderTest::Value(TextMatch::exact("a,b")), false);
+
+        assert!(test.is_match(LINE, &headers(&["a", "b"])));
+        assert!(!test.is_match(LINE, &headers(&["a"])));
+    }
+
+    #[test]
+    fn a_value_test_of_a_missing_header_fails_even_inverted() {
+        let test = header(HeaderTest::Value(TextMatch::exact("a")), true);
+
+        assert!(!test.is_match(LINE, &headers(&[])));
+        assert!(test.is_match(LINE, &headers(&["b"])));
+    }
+
+    #[test]
+    fn absence_is_presence_inverted() {
+        let test = header(HeaderTest::Present, true);
+
+        assert!(test.is_match(LINE, &headers(&[])));
+        assert!(!test.is_match(LINE, &headers(&["a"])));
+    }
+
+    #[test]
+    fn a_range_is_without_its_end() {
+        let test = header(HeaderTest::Range { start: 1, end: 3 }, false);
+
+        assert!(test.is_match(LINE, &headers(&["2"])));
+        assert!(!test.is_match(LINE, &headers(&["3"])));
+        assert!(!test.is_match(LINE, &headers(&["two"])));
+    }
+}
