@@ -11,36 +11,12 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt};
 
+use crate::config::percent::Percent;
+
 /// The header that names trace, parent and decision.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The header that carries what other tracing systems need.
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-
-/// How many of the traces that begin here are recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sampling {
-    millionths: u32,
-}
-
-impl Sampling {
-    /// None.
-    pub const NEVER: Self = Self { millionths: 0 };
-    /// All.
-    pub const ALWAYS: Self = Self {
-        millionths: 1_000_000,
-    };
-
-    /// From parts per million; more than all are all.
-    pub fn from_millionths(millionths: u32) -> Self {
-        Self {
-            millionths: millionths.min(1_000_000),
-        }
-    }
-
-    fn decide(self, random: &mut impl Rng) -> bool {
-        random.random_range(0..1_000_000) < self.millionths
-    }
-}
 
 /// One span's place in its trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +32,8 @@ pub struct TraceContext {
 impl TraceContext {
     /// The span that handles a request with these headers: a child of the caller's, or the first of a new trace.
     ///
-    /// Where the caller has decided on sampling, that holds; `sampling` decides for new traces.
-    pub fn from_headers(headers: &HeaderMap, sampling: Sampling) -> Self {
+    /// Where the caller has decided on sampling, that holds; `sampling` is the share of new traces that are recorded.
+    pub fn from_headers(headers: &HeaderMap, sampling: Percent) -> Self {
         with_random(|random| match Parent::from_headers(headers) {
             Some(parent) => Self {
                 trace_id: parent.trace_id,
@@ -72,7 +48,7 @@ impl TraceContext {
                 span_id: random_span_id(random),
                 parent_span_id: None,
                 is_parent_remote: false,
-                is_sampled: sampling.decide(random),
+                is_sampled: sampling.covers(random.random()),
                 state: None,
             },
         })
@@ -306,7 +282,7 @@ mod tests {
     #[test]
     fn a_request_continues_the_trace_of_its_caller() {
         let context =
-            TraceContext::from_headers(&headers(&[(&TRACEPARENT, PARENT)]), Sampling::NEVER);
+            TraceContext::from_headers(&headers(&[(&TRACEPARENT, PARENT)]), Percent::ZERO);
 
         assert_eq!(
             context.trace_id(),
@@ -326,19 +302,19 @@ mod tests {
         let parent = PARENT.replace("-01", "-00");
 
         let context =
-            TraceContext::from_headers(&headers(&[(&TRACEPARENT, &parent)]), Sampling::ALWAYS);
+            TraceContext::from_headers(&headers(&[(&TRACEPARENT, &parent)]), Percent::ALL);
 
         assert!(!context.is_sampled());
     }
 
     #[test]
     fn what_is_injected_reads_back_as_the_parent() {
-        let context = TraceContext::from_headers(&HeaderMap::new(), Sampling::ALWAYS);
+        let context = TraceContext::from_headers(&HeaderMap::new(), Percent::ALL);
         let mut outgoing = headers(&[(&TRACEPARENT, "stale"), (&TRACESTATE, "stale=1")]);
 
         let child = context.child();
         child.inject(&mut outgoing);
-        let received = TraceContext::from_headers(&outgoing, Sampling::NEVER);
+        let received = TraceContext::from_headers(&outgoing, Percent::ZERO);
 
         assert_eq!(received.trace_id(), context.trace_id());
         assert_eq!(received.parent_span_id(), Some(child.span_id()));
@@ -389,7 +365,7 @@ mod tests {
             (&TRACESTATE, "fw529a3039@dt=FfAAAA"),
         ]);
 
-        let context = TraceContext::from_headers(&incoming, Sampling::NEVER);
+        let context = TraceContext::from_headers(&incoming, Percent::ZERO);
 
         assert_eq!(
             context.state(),
@@ -406,7 +382,7 @@ mod tests {
         ] {
             let incoming = headers(&[(&TRACEPARENT, PARENT), (&TRACESTATE, text)]);
 
-            let context = TraceContext::from_headers(&incoming, Sampling::NEVER);
+            let context = TraceContext::from_headers(&incoming, Percent::ZERO);
 
             assert_eq!(context.state(), None, "{text}");
             assert!(context.parent_span_id().is_some());
@@ -421,9 +397,9 @@ mod tests {
                 .count()
         };
 
-        assert_eq!(sampled(Sampling::NEVER), 0);
-        assert_eq!(sampled(Sampling::ALWAYS), 2000);
-        let half = sampled(Sampling::from_millionths(500_000));
+        assert_eq!(sampled(Percent::ZERO), 0);
+        assert_eq!(sampled(Percent::ALL), 2000);
+        let half = sampled(Percent::of(50));
         assert!((800..1200).contains(&half), "{half}");
     }
 
