@@ -91,14 +91,19 @@ pub async fn send<T: Serialize>(
 ) -> io::Result<()> {
     let body = serde_json::to_vec(message)?;
     if body.len() > MAX_MESSAGE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "message too large"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "message too large",
+        ));
     }
     let mut frame = Vec::with_capacity(4 + body.len());
     frame.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
     frame.extend_from_slice(&body);
 
     let sent = stream
-        .async_io(Interest::WRITABLE, || send_once(stream.as_fd(), &frame, descriptor))
+        .async_io(Interest::WRITABLE, || {
+            send_once(stream.as_fd(), &frame, descriptor)
+        })
         .await?;
     stream.write_all(&frame[sent..]).await
 }
@@ -112,7 +117,9 @@ pub async fn receive<T: DeserializeOwned>(
 ) -> io::Result<(T, Option<OwnedFd>)> {
     let mut length = [0_u8; 4];
     let (read, descriptor) = stream
-        .async_io(Interest::READABLE, || receive_once(stream.as_fd(), &mut length))
+        .async_io(Interest::READABLE, || {
+            receive_once(stream.as_fd(), &mut length)
+        })
         .await?;
     if read == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -120,7 +127,10 @@ pub async fn receive<T: DeserializeOwned>(
     stream.read_exact(&mut length[read..]).await?;
     let length = u32::from_be_bytes(length) as usize;
     if length > MAX_MESSAGE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "message too large"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "message too large",
+        ));
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
@@ -147,10 +157,7 @@ fn send_once(
     Ok(sent)
 }
 
-fn receive_once(
-    socket: BorrowedFd<'_>,
-    buffer: &mut [u8],
-) -> io::Result<(usize, Option<OwnedFd>)> {
+fn receive_once(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::net::recvmsg(
@@ -182,7 +189,9 @@ mod tests {
         let mut file = tempfile::tempfile().expect("file");
         file.write_all(b"hello").expect("write");
 
-        send(&mut here, &BrokerReply::Socket, Some(file.as_fd())).await.expect("send");
+        send(&mut here, &BrokerReply::Socket, Some(file.as_fd()))
+            .await
+            .expect("send");
         let (reply, descriptor) = receive::<BrokerReply>(&mut there).await.expect("receive");
 
         assert_eq!(reply, BrokerReply::Socket);
@@ -196,9 +205,13 @@ mod tests {
     #[tokio::test]
     async fn an_oversized_message_is_refused_before_it_is_read() {
         let (mut here, mut there) = UnixStream::pair().expect("pair");
-        here.write_all(&u32::MAX.to_be_bytes()).await.expect("write");
+        here.write_all(&u32::MAX.to_be_bytes())
+            .await
+            .expect("write");
 
-        let error = receive::<BrokerReply>(&mut there).await.expect_err("too large");
+        let error = receive::<BrokerReply>(&mut there)
+            .await
+            .expect_err("too large");
 
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }

@@ -80,7 +80,8 @@ fn parse(text: &str) -> Option<SpiffeId> {
         segments.next()?,
     );
     let is_shaped = ns == "ns" && sa == "sa" && segments.next().is_none();
-    let is_named = is_trust_domain(trust_domain) && is_segment(namespace) && is_segment(service_account);
+    let is_named =
+        is_trust_domain(trust_domain) && is_segment(namespace) && is_segment(service_account);
     (is_shaped && is_named).then(|| SpiffeId {
         trust_domain: trust_domain.to_owned(),
         namespace: namespace.to_owned(),
@@ -98,8 +99,7 @@ fn is_trust_domain(text: &str) -> bool {
 
 /// SPIFFE-ID §2.2: letters, digits, dot, dash, underscore; never `.` or `..`.
 fn is_segment(text: &str) -> bool {
-    let is_allowed =
-        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     !matches!(text, "" | "." | "..") && text.bytes().all(is_allowed)
 }
 

@@ -1,0 +1,49 @@
+# The commands of a working day. `make demo` shows what weft is; `make test` is what has to pass.
+
+PROFILE ?= release
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: demo demo-down test setup setup-test build fmt fmt-check clippy doc deny unit e2e e2e-user help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+demo: ## build everything, start the bookstore in the mesh, send traffic, show what to try next
+	@PROFILE=$(PROFILE) bash examples/bookstore/demo.sh up
+
+demo-down: ## take the bookstore down again; nothing stays behind
+	@PROFILE=$(PROFILE) bash examples/bookstore/demo.sh down
+
+setup: ## install the system packages that weft needs, where they are missing
+	@bash scripts/setup.sh
+
+setup-test: ## install what the tests need besides
+	@bash scripts/setup.sh --test
+
+build: ## build weft
+	$(CARGO) build --bin weft $(if $(filter release,$(PROFILE)),--release)
+
+test: setup-test fmt-check clippy doc unit e2e e2e-user ## everything that has to pass
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+fmt-check: ## is the code formatted?
+	$(CARGO) fmt --all --check
+
+clippy: ## lints, as errors
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+doc: ## the documentation builds without warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+
+unit: ## unit tests, the tests of each crate, and the structure
+	$(CARGO) test --workspace --exclude weft
+	$(CARGO) test -p weft --bin weft --test architecture
+
+e2e: ## the whole mesh around the real bookstore, as the current user
+	bash tests/run-mesh.sh
+
+e2e-user: ## the same as an ordinary user (needs root, to become one)
+	bash tests/run-mesh.sh --as-user
