@@ -3,3 +3,5 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 pub mod kinds;
+pub mod revisions;
+pub mod store;
