@@ -2,8 +2,19 @@
 //!
 //! The data path calls it once for each finished exchange; scrapes and exports run on the control thread.
 
+pub mod access_log;
+pub mod export;
 pub mod exposition;
 pub mod process;
+pub mod recent;
+pub mod recorder;
 pub mod registry;
+pub mod report;
+pub mod series;
+pub mod span;
 pub mod trace;
+pub mod traffic;
 pub mod value;
+
+#[cfg(test)]
+mod testing;

@@ -1,113 +1,32 @@
-//! All metrics of the process: families of series by label values, and what a scrape reads.
+//! All metrics of the process, and what a scrape reads.
 //!
-//! A family makes a series the first time its label values are seen and hands out a handle that counts without
-//! looking anything up. Series are bounded: past its cap a family answers with one series whose labels all say
-//! `overflow`, and `weft_metrics_overflow_total` tells how often. Values that live elsewhere (clusters,
-//! connections, the process) are read at scrape time by collectors.
+//! Counters, gauges and histograms come in families of series; values that live elsewhere (clusters, the process)
+//! are written at scrape time by collectors. Nothing here is on the request path.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use super::exposition::{Exposition, Kind};
+use super::series::SeriesTable;
 use super::value::{Counter, Gauge, Histogram, Shards};
 
-/// Every label of a series that stands for the ones past the cap.
-pub const OVERFLOW: &str = "overflow";
+/// The most series of one metric.
+pub const DEFAULT_SERIES_CAP: usize = 2000;
 
-/// Series of one name, by label values.
-#[derive(Debug)]
-pub struct Family<M> {
-    name: &'static str,
-    help: &'static str,
-    labels: &'static [&'static str],
-    shape: Shape,
-    cap: usize,
-    series: RwLock<HashMap<Box<[Arc<str>]>, Arc<M>>>,
-    overflow: Arc<M>,
-    overflowed: Option<Arc<Counter>>,
-}
+/// Series of one metric name.
+pub type Family<M> = SeriesTable<M>;
 
-/// What a series is made from.
-#[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    shards: Shards,
-    bounds: &'static [f64],
-}
-
-/// A kind of metric that can be in a family.
+/// A value that is a family's series.
 pub trait Metric: Send + Sync + 'static {
     /// Its kind in the exposition.
     const KIND: Kind;
-    /// A series at zero.
-    fn new(shape: Shape) -> Self;
     /// Writes its samples.
     fn write(&self, name: &str, labels: &[(&str, &str)], exposition: &mut Exposition);
 }
 
-impl<M: Metric> Family<M> {
-    /// The series with these label values, made where it is new. `values` are in the order of the family's labels.
-    pub fn with(&self, values: &[&str]) -> Arc<M> {
-        debug_assert_eq!(values.len(), self.labels.len(), "{}", self.name);
-        let key: Box<[Arc<str>]> = values.iter().map(|value| Arc::from(*value)).collect();
-        if let Some(series) = self.series.read().get(&key) {
-            return Arc::clone(series);
-        }
-        let mut all = self.series.write();
-        if all.len() >= self.cap && !all.contains_key(&key) {
-            if let Some(overflowed) = &self.overflowed {
-                overflowed.increment();
-            }
-            return Arc::clone(&self.overflow);
-        }
-        let series = all
-            .entry(key)
-            .or_insert_with(|| Arc::new(M::new(self.shape)));
-        Arc::clone(series)
-    }
-
-    /// Forgets the series for which `keep` is false; handles to them go on counting, unseen.
-    pub fn retain(&self, keep: impl Fn(&[Arc<str>]) -> bool) {
-        self.series.write().retain(|values, _| keep(values));
-    }
-
-    fn collect(&self, exposition: &mut Exposition) {
-        let mut all: Vec<_> = {
-            let series = self.series.read();
-            series
-                .iter()
-                .map(|(key, value)| (key.clone(), Arc::clone(value)))
-                .collect()
-        };
-        let is_full = all.len() >= self.cap;
-        if all.is_empty() {
-            return;
-        }
-        all.sort_by(|(left, _), (right, _)| left.cmp(right));
-        exposition.family(self.name, self.help, M::KIND);
-        for (values, series) in &all {
-            let labels: Vec<_> = self
-                .labels
-                .iter()
-                .copied()
-                .zip(values.iter().map(|value| &**value))
-                .collect();
-            series.write(self.name, &labels, exposition);
-        }
-        if is_full && !self.labels.is_empty() {
-            let labels: Vec<_> = self.labels.iter().map(|label| (*label, OVERFLOW)).collect();
-            self.overflow.write(self.name, &labels, exposition);
-        }
-    }
-}
-
 impl Metric for Counter {
     const KIND: Kind = Kind::Counter;
-
-    fn new(shape: Shape) -> Self {
-        Counter::new(shape.shards)
-    }
 
     fn write(&self, name: &str, labels: &[(&str, &str)], exposition: &mut Exposition) {
         exposition.sample(name, labels, self.value());
@@ -117,10 +36,6 @@ impl Metric for Counter {
 impl Metric for Gauge {
     const KIND: Kind = Kind::Gauge;
 
-    fn new(_: Shape) -> Self {
-        Gauge::default()
-    }
-
     fn write(&self, name: &str, labels: &[(&str, &str)], exposition: &mut Exposition) {
         exposition.sample(name, labels, self.value());
     }
@@ -128,10 +43,6 @@ impl Metric for Gauge {
 
 impl Metric for Histogram {
     const KIND: Kind = Kind::Histogram;
-
-    fn new(shape: Shape) -> Self {
-        Histogram::new(shape.shards, shape.bounds)
-    }
 
     fn write(&self, name: &str, labels: &[(&str, &str)], exposition: &mut Exposition) {
         exposition.histogram(name, labels, &self.read());
@@ -160,29 +71,32 @@ impl std::fmt::Debug for Registry {
 impl Registry {
     /// An empty registry whose families hold at most `cap` series each.
     pub fn new(shards: Shards, cap: usize) -> Self {
-        let overflowed = Arc::new(Family {
-            name: "weft_metrics_overflow_total",
-            help: "Label sets that fell into the overflow series of a metric, because it holds its maximum of series.",
-            labels: &["metric"],
-            shape: Shape {
-                shards: Shards::for_threads(1),
-                bounds: &[],
-            },
-            cap: usize::MAX,
-            series: RwLock::default(),
-            overflow: Arc::new(Counter::new(Shards::for_threads(1))),
-            overflowed: None,
-        });
+        let never = Arc::new(Counter::new(Shards::for_threads(1)));
+        let overflowed = Arc::new(SeriesTable::new(&["metric"], usize::MAX, never, || {
+            Counter::new(Shards::for_threads(1))
+        }));
         let registry = Self {
             shards,
             cap,
             overflowed: Arc::clone(&overflowed),
             collectors: Mutex::default(),
         };
-        registry.collector("weft_metrics_overflow_total", move |exposition| {
-            overflowed.collect(exposition)
-        });
+        registry.expose(
+            "weft_metrics_overflow_total",
+            "Label sets that fell into the overflow series of a metric, because it holds its maximum of series.",
+            overflowed,
+        );
         registry
+    }
+
+    /// How values made elsewhere are sharded.
+    pub fn shards(&self) -> Shards {
+        self.shards
+    }
+
+    /// A counter without labels; `name` ends in `_total`.
+    pub fn counter(&self, name: &'static str, help: &'static str) -> Arc<Counter> {
+        self.counters(name, help, &[]).with(&[])
     }
 
     /// A family of counters; `name` ends in `_total`.
@@ -192,7 +106,13 @@ impl Registry {
         help: &'static str,
         labels: &'static [&'static str],
     ) -> Arc<Family<Counter>> {
-        self.family(name, help, labels, &[])
+        let shards = self.shards;
+        self.family(name, help, labels, move || Counter::new(shards))
+    }
+
+    /// A gauge without labels.
+    pub fn gauge(&self, name: &'static str, help: &'static str) -> Arc<Gauge> {
+        self.gauges(name, help, &[]).with(&[])
     }
 
     /// A family of gauges.
@@ -202,7 +122,7 @@ impl Registry {
         help: &'static str,
         labels: &'static [&'static str],
     ) -> Arc<Family<Gauge>> {
-        self.family(name, help, labels, &[])
+        self.family(name, help, labels, Gauge::default)
     }
 
     /// A family of histograms of durations; `name` ends in `_seconds`.
@@ -213,7 +133,23 @@ impl Registry {
         labels: &'static [&'static str],
         bounds: &'static [f64],
     ) -> Arc<Family<Histogram>> {
-        self.family(name, help, labels, bounds)
+        let shards = self.shards;
+        self.family(name, help, labels, move || Histogram::new(shards, bounds))
+    }
+
+    /// Series that a collector exposes, bounded like all others. `name` is what overflows are counted under.
+    pub fn series<S>(
+        &self,
+        name: &'static str,
+        labels: &'static [&'static str],
+        make: impl Fn() -> S + Send + Sync + 'static,
+    ) -> Arc<SeriesTable<S>> {
+        Arc::new(SeriesTable::new(
+            labels,
+            self.cap,
+            self.overflowed.with(&[name]),
+            make,
+        ))
     }
 
     /// Adds something that writes whole families when asked. `name` orders it among the others.
@@ -241,25 +177,24 @@ impl Registry {
         name: &'static str,
         help: &'static str,
         labels: &'static [&'static str],
-        bounds: &'static [f64],
+        make: impl Fn() -> M + Send + Sync + 'static,
     ) -> Arc<Family<M>> {
-        let shape = Shape {
-            shards: self.shards,
-            bounds,
-        };
-        let family = Arc::new(Family {
-            name,
-            help,
-            labels,
-            shape,
-            cap: self.cap,
-            series: RwLock::default(),
-            overflow: Arc::new(M::new(shape)),
-            overflowed: Some(self.overflowed.with(&[name])),
-        });
-        let collected = Arc::clone(&family);
-        self.collector(name, move |exposition| collected.collect(exposition));
+        let family = self.series(name, labels, make);
+        self.expose(name, help, Arc::clone(&family));
         family
+    }
+
+    fn expose<M: Metric>(&self, name: &'static str, help: &'static str, family: Arc<Family<M>>) {
+        self.collector(name, move |exposition| {
+            let all = family.read();
+            if all.is_empty() {
+                return;
+            }
+            exposition.family(name, help, M::KIND);
+            for (values, series) in &all {
+                series.write(name, &family.named(values), exposition);
+            }
+        });
     }
 }
 
@@ -267,55 +202,37 @@ impl Registry {
 mod tests {
     use super::*;
 
-    fn registry(cap: usize) -> Registry {
-        Registry::new(Shards::for_threads(1), cap)
-    }
-
     #[test]
-    fn the_same_label_values_are_the_same_series() {
-        let registry = registry(10);
-        let family = registry.counters("weft_things_total", "Things.", &["kind"]);
-
-        family.with(&["a"]).increment();
-        family.with(&["a"]).increment();
-        family.with(&["b"]).increment();
-
-        assert_eq!(family.with(&["a"]).value(), 2);
-        assert_eq!(family.with(&["b"]).value(), 1);
-    }
-
-    #[test]
-    fn series_past_the_cap_fall_into_one_and_are_counted() {
-        let registry = registry(2);
-        let family = registry.counters("weft_things_total", "Things.", &["kind"]);
-        for kind in ["a", "b", "c", "d"] {
-            family.with(&[kind]).increment();
-        }
+    fn a_scrape_shows_each_family_once_and_what_overflowed() {
+        let registry = Registry::new(Shards::for_threads(1), 1);
+        let things = registry.counters("weft_things_total", "Things.", &["kind"]);
+        things.with(&["a"]).add(3);
+        things.with(&["b"]).add(4);
+        registry.gauge("weft_size", "Size.").set(-1);
 
         let text = registry.render();
 
         assert!(
-            text.contains("weft_things_total{kind=\"overflow\"} 2\n"),
+            text.contains(
+                "# HELP weft_things_total Things.\n\
+                 # TYPE weft_things_total counter\n\
+                 weft_things_total{kind=\"a\"} 3\n\
+                 weft_things_total{kind=\"overflow\"} 4\n"
+            ),
             "{text}"
         );
+        assert!(text.contains("weft_size -1\n"), "{text}");
         assert!(
-            text.contains("weft_metrics_overflow_total{metric=\"weft_things_total\"} 2\n"),
+            text.contains("weft_metrics_overflow_total{metric=\"weft_things_total\"} 1\n"),
             "{text}"
         );
-        assert!(!text.contains("kind=\"c\""), "{text}");
     }
 
     #[test]
-    fn a_forgotten_series_is_no_longer_exposed() {
-        let registry = registry(10);
-        let family = registry.gauges("weft_size", "Size.", &["cluster"]);
-        family.with(&["gone"]).set(1);
-        family.with(&["kept"]).set(2);
+    fn a_family_without_series_is_not_shown() {
+        let registry = Registry::new(Shards::for_threads(1), 10);
+        registry.counters("weft_things_total", "Things.", &["kind"]);
 
-        family.retain(|values| &*values[0] == "kept");
-
-        let text = registry.render();
-        assert!(text.contains("weft_size{cluster=\"kept\"} 2\n"), "{text}");
-        assert!(!text.contains("gone"), "{text}");
+        assert!(!registry.render().contains("weft_things_total "));
     }
 }

@@ -1,0 +1,203 @@
+//! A thread that writes lines to one place, so that the data path never waits for a disk or a pipe.
+//!
+//! Lines wait in a bounded queue; those that find it full are dropped and counted. The thread ends when its
+//! writer is dropped and what waits is written.
+
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use super::super::value::Counter;
+use crate::config::access_log::AccessLogSink;
+
+/// How many lines may wait.
+const QUEUE_LINES: usize = 4096;
+
+/// Why a log could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file cannot be appended to.
+    #[error("opening access log {path}; check the path and its permissions")]
+    File {
+        /// Which file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Logs to a collector are written elsewhere.
+    #[error("access logs to cluster {0} are not supported; use a file or standard output")]
+    Collector(String),
+    /// No thread could be made.
+    #[error("starting the access log's thread")]
+    Thread(#[source] io::Error),
+}
+
+enum Message {
+    Line(String),
+    Flush(SyncSender<()>),
+}
+
+/// Takes lines for one place.
+#[derive(Debug)]
+pub struct Writer {
+    queue: SyncSender<Message>,
+    dropped: Arc<Counter>,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Message")
+    }
+}
+
+impl Writer {
+    /// Opens the place and starts its thread; `dropped` counts lines that found no room.
+    pub fn open(sink: &AccessLogSink, dropped: Arc<Counter>) -> Result<Self, OpenError> {
+        match sink {
+            AccessLogSink::Stdout => Self::start(io::stdout(), dropped),
+            AccessLogSink::Stderr => Self::start(io::stderr(), dropped),
+            AccessLogSink::File(path) => {
+                let file = OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(path)
+                    .map_err(|source| OpenError::File {
+                        path: path.display().to_string(),
+                        source,
+                    })?;
+                Self::start(file, dropped)
+            }
+            AccessLogSink::Otlp { cluster } => Err(OpenError::Collector(cluster.to_string())),
+        }
+    }
+
+    fn start(place: impl Write + Send + 'static, dropped: Arc<Counter>) -> Result<Self, OpenError> {
+        let (queue, lines) = sync_channel(QUEUE_LINES);
+        thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || write_all(&lines, BufWriter::new(place)))
+            .map_err(OpenError::Thread)?;
+        Ok(Self { queue, dropped })
+    }
+
+    /// Hands over a line with its end; never waits.
+    pub fn write(&self, line: String) {
+        if self.queue.try_send(Message::Line(line)).is_err() {
+            self.dropped.increment();
+        }
+    }
+
+    /// Waits until what was handed over is written, at most so long.
+    pub fn flush(&self, limit: Duration) {
+        let (done, is_done) = sync_channel(1);
+        if self.queue.try_send(Message::Flush(done)).is_ok() {
+            // A place that takes nothing is given up after the limit.
+            let _ = is_done.recv_timeout(limit);
+        }
+    }
+}
+
+/// Lines are flushed when no more wait: at once when there are few, in blocks when there are many. A line that
+/// cannot be written is lost: there is nobody to tell.
+fn write_all(lines: &Receiver<Message>, mut place: BufWriter<impl Write>) {
+    while let Ok(first) = lines.recv() {
+        write_one(first, &mut place);
+        loop {
+            match lines.try_recv() {
+                Ok(message) => write_one(message, &mut place),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        let _ = place.flush();
+    }
+}
+
+fn write_one(message: Message, place: &mut BufWriter<impl Write>) {
+    match message {
+        Message::Line(line) => {
+            let _ = place.write_all(line.as_bytes());
+        }
+        Message::Flush(done) => {
+            let _ = place.flush();
+            let _ = done.try_send(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::super::super::value::Shards;
+    use super::*;
+
+    fn counter() -> Arc<Counter> {
+        Arc::new(Counter::new(Shards::for_threads(1)))
+    }
+
+    /// A place that takes nothing until told.
+    struct Blocked(Receiver<()>);
+
+    impl Write for Blocked {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn blocked() -> (Sender<()>, Blocked) {
+        let (release, released) = channel();
+        (release, Blocked(released))
+    }
+
+    #[test]
+    fn lines_are_appended_to_a_file() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("access.log");
+        std::fs::write(&path, "before\n").expect("written");
+        let writer = Writer::open(&AccessLogSink::File(path.clone()), counter()).expect("a writer");
+
+        writer.write("one\n".into());
+        writer.write("two\n".into());
+        writer.flush(Duration::from_secs(10));
+
+        assert_eq!(
+            std::fs::read_to_string(path).expect("read"),
+            "before\none\ntwo\n"
+        );
+    }
+
+    #[test]
+    fn a_blocked_place_costs_lines_and_never_time() {
+        let (release, place) = blocked();
+        let dropped = counter();
+        let writer = Writer::start(place, Arc::clone(&dropped)).expect("a writer");
+
+        let line = "x".repeat(16 * 1024);
+        for _ in 0..QUEUE_LINES + 100 {
+            writer.write(line.clone());
+        }
+
+        assert!(dropped.value() > 0);
+        drop(release);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_named() {
+        let sink = AccessLogSink::File("/nonexistent/dir/access.log".into());
+
+        let error = Writer::open(&sink, counter()).expect_err("no such directory");
+
+        assert!(
+            error.to_string().contains("/nonexistent/dir/access.log"),
+            "{error}"
+        );
+    }
+}
