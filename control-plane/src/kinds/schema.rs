@@ -152,7 +152,37 @@ fn inline<T: JsonSchema>() -> Value {
     if let Value::Object(schema) = &mut schema {
         schema.remove("title");
     }
+    flatten_enums(&mut schema);
     schema
+}
+
+/// Words with a description each come as one alternative per word; readers of OpenAPI expect a plain `enum`.
+fn flatten_enums(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            fields.values_mut().for_each(flatten_enums);
+            if let Some(words) = fields.get("oneOf").and_then(words) {
+                fields.remove("oneOf");
+                fields.insert("type".into(), json!("string"));
+                fields.insert("enum".into(), words);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(flatten_enums),
+        _ => {}
+    }
+}
+
+fn words(alternatives: &Value) -> Option<Value> {
+    let mut words = Vec::new();
+    for alternative in alternatives.as_array()? {
+        match (&alternative["const"], &alternative["enum"]) {
+            (Value::String(word), _) => words.push(json!(word)),
+            (_, Value::Array(some)) => words.extend(some.iter().cloned()),
+            _ => return None,
+        }
+    }
+    words.retain(Value::is_string);
+    Some(Value::Array(words))
 }
 
 /// Publishes the table of list types in the words that Kubernetes' schemas have for it.

@@ -1,0 +1,432 @@
+//! An object against the schema of its kind: unknown fields, wrong types, missing fields, words not allowed.
+//!
+//! All findings are collected, each with its path, so that one attempt shows every mistake. Unknown fields are
+//! kept apart: for workloads the caller chooses whether they are errors (`fieldValidation`), in policies they always
+//! are.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use regex::Regex;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::path::Path;
+use crate::kinds::{self, Kind, schema};
+use crate::refusal::Cause;
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Paths of fields that the kind does not have.
+    pub unknown: Vec<String>,
+    /// Everything else.
+    pub causes: Vec<Cause>,
+}
+
+/// No object is nested deeper.
+const DEEPEST: usize = 64;
+
+/// Walks an object along the schema of its kind.
+pub fn check(kind: &Kind, value: &Value) -> Findings {
+    let mut findings = Findings::default();
+    walk(schema::of(kind), value, &Path::empty(), 0, &mut findings);
+    if findings.causes.is_empty()
+        && findings.unknown.is_empty()
+        && let Some(cause) = parse(kind, value)
+    {
+        findings.causes.push(cause);
+    }
+    findings
+}
+
+/// Removes fields that are `null`: the API takes them for absent.
+pub fn strip_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(strip_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip_nulls),
+        _ => {}
+    }
+}
+
+fn walk(schema: &'static Value, value: &Value, path: &Path, depth: usize, found: &mut Findings) {
+    let (_, schema) = schema::resolve(schema);
+    if depth > DEEPEST {
+        found
+            .causes
+            .push(Cause::invalid(path, &json!("…"), "nested too deeply"));
+        return;
+    }
+    if schema["x-kubernetes-preserve-unknown-fields"] == true {
+        return;
+    }
+    if schema["x-kubernetes-int-or-string"] == true {
+        if !value.is_i64() && !value.is_u64() && !value.is_string() && !value.is_f64() {
+            found
+                .causes
+                .push(Cause::invalid(path, value, "must be a number or a string"));
+        }
+        return;
+    }
+    if let Some(alternatives) = alternatives(schema) {
+        walk_any(alternatives, value, path, depth, found);
+        return;
+    }
+    if let Some(words) = schema["enum"].as_array() {
+        check_word(words, value, path, found);
+        return;
+    }
+    let Some(expected) = schema["type"].as_str() else {
+        return;
+    };
+    match (expected, value) {
+        ("object", Value::Object(fields)) => walk_object(schema, fields, path, depth, found),
+        ("array", Value::Array(items)) => walk_array(schema, items, path, depth, found),
+        ("string", Value::String(text)) => check_string(schema, text, path, found),
+        ("integer", Value::Number(number)) if !number.is_f64() => {
+            check_number(schema, value, path, found);
+        }
+        ("number", Value::Number(_)) => check_number(schema, value, path, found),
+        ("boolean", Value::Bool(_)) => {}
+        _ => found.causes.push(Cause::invalid(
+            path,
+            value,
+            format!("must be of type {expected}, not {}", type_name(value)),
+        )),
+    }
+}
+
+fn alternatives(schema: &'static Value) -> Option<&'static Vec<Value>> {
+    schema["anyOf"]
+        .as_array()
+        .or_else(|| schema["oneOf"].as_array())
+}
+
+/// One alternative must fit; where none does the first one's findings are told.
+fn walk_any(
+    alternatives: &'static [Value],
+    value: &Value,
+    path: &Path,
+    depth: usize,
+    found: &mut Findings,
+) {
+    let mut first = None;
+    for alternative in alternatives {
+        let mut findings = Findings::default();
+        walk(alternative, value, path, depth + 1, &mut findings);
+        if findings == Findings::default() {
+            return;
+        }
+        first.get_or_insert(findings);
+    }
+    if let Some(first) = first {
+        found.unknown.extend(first.unknown);
+        found.causes.extend(first.causes);
+    }
+}
+
+fn walk_object(
+    schema: &'static Value,
+    fields: &Map<String, Value>,
+    path: &Path,
+    depth: usize,
+    found: &mut Findings,
+) {
+    let properties = schema["properties"].as_object();
+    let additional = match &schema["additionalProperties"] {
+        schema @ Value::Object(_) => Some(schema),
+        _ => None,
+    };
+    // An object without any description holds anything.
+    let is_open = additional.is_none()
+        && properties.is_none()
+        && schema["additionalProperties"] != Value::Bool(false);
+    for (name, value) in fields {
+        match properties.and_then(|properties| properties.get(name)) {
+            Some(property) => walk(property, value, &path.field(name), depth + 1, found),
+            None => match additional {
+                Some(additional) => walk(additional, value, &path.key(name), depth + 1, found),
+                None if is_open => {}
+                None => found.unknown.push(path.field(name).into()),
+            },
+        }
+    }
+    for name in schema["required"].as_array().into_iter().flatten() {
+        if let Some(name) = name.as_str()
+            && !fields.contains_key(name)
+        {
+            found.causes.push(Cause::required(path.field(name), ""));
+        }
+    }
+}
+
+fn walk_array(
+    schema: &'static Value,
+    items: &[Value],
+    path: &Path,
+    depth: usize,
+    found: &mut Findings,
+) {
+    let count = items.len() as u64;
+    if let Some(least) = schema["minItems"].as_u64().filter(|least| count < *least) {
+        found.causes.push(Cause::invalid(
+            path,
+            &json!(count),
+            format!("must have at least {least} items"),
+        ));
+    }
+    if let Some(most) = schema["maxItems"].as_u64().filter(|most| count > *most) {
+        found.causes.push(Cause::invalid(
+            path,
+            &json!(count),
+            format!("must have at most {most} items"),
+        ));
+        return;
+    }
+    for (index, item) in items.iter().enumerate() {
+        walk(&schema["items"], item, &path.index(index), depth + 1, found);
+    }
+}
+
+fn check_word(words: &[Value], value: &Value, path: &Path, found: &mut Findings) {
+    if !words.contains(value) {
+        let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+        found.causes.push(Cause::not_supported(path, value, &words));
+    }
+}
+
+fn check_string(schema: &'static Value, text: &str, path: &Path, found: &mut Findings) {
+    let length = text.chars().count() as u64;
+    if schema["minLength"]
+        .as_u64()
+        .is_some_and(|least| length < least)
+    {
+        found
+            .causes
+            .push(Cause::required(path, "must not be empty"));
+    }
+    if let Some(most) = schema["maxLength"].as_u64().filter(|most| length > *most) {
+        found.causes.push(Cause::invalid(
+            path,
+            &json!(text),
+            format!("must have at most {most} characters"),
+        ));
+    }
+    if let Some(pattern) = schema["pattern"].as_str()
+        && !is_match(pattern, text)
+    {
+        let hint = if pattern == kinds::duration::PATTERN {
+            "must be a duration such as 10s, 1m30s or 250ms".to_owned()
+        } else {
+            format!("must match {pattern}")
+        };
+        found.causes.push(Cause::invalid(path, &json!(text), hint));
+    }
+    if schema["format"] == "date-time" && text.parse::<jiff::Timestamp>().is_err() {
+        found.causes.push(Cause::invalid(
+            path,
+            &json!(text),
+            "must be a time such as 2026-01-31T12:00:00Z",
+        ));
+    }
+}
+
+/// Patterns come from our own schemas, so there are few, and all of them compile.
+fn is_match(pattern: &'static str, text: &str) -> bool {
+    static COMPILED: Mutex<Option<HashMap<&'static str, Regex>>> = Mutex::new(None);
+    let mut compiled = COMPILED.lock();
+    let compiled = compiled.get_or_insert_with(HashMap::new);
+    if let Some(regex) = compiled.get(pattern) {
+        return regex.is_match(text);
+    }
+    match Regex::new(pattern) {
+        Ok(regex) => compiled.entry(pattern).or_insert(regex).is_match(text),
+        Err(error) => {
+            tracing::error!(pattern, %error, "a schema has a pattern that does not compile");
+            false
+        }
+    }
+}
+
+fn check_number(schema: &'static Value, value: &Value, path: &Path, found: &mut Findings) {
+    let Some(number) = value.as_f64() else { return };
+    let (format_least, format_most) = match schema["format"].as_str() {
+        Some("int32") => (Some(f64::from(i32::MIN)), Some(f64::from(i32::MAX))),
+        Some("uint16") => (Some(0.0), Some(65535.0)),
+        Some("uint32") => (Some(0.0), Some(f64::from(u32::MAX))),
+        _ => (None, None),
+    };
+    let least = schema["minimum"].as_f64().or(format_least);
+    let most = schema["maximum"].as_f64().or(format_most);
+    if let Some(least) = least.filter(|least| number < *least) {
+        found.causes.push(Cause::invalid(
+            path,
+            value,
+            format!("must be greater than or equal to {least}"),
+        ));
+    }
+    if let Some(most) = most.filter(|most| number > *most) {
+        found.causes.push(Cause::invalid(
+            path,
+            value,
+            format!("must be less than or equal to {most}"),
+        ));
+    }
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// The last word is the type's own: what it cannot read, nobody else could.
+fn parse(kind: &Kind, value: &Value) -> Option<Cause> {
+    use k8s_openapi::api::{apps, batch, core, discovery};
+    match kind.name {
+        "Namespace" => parse_as::<core::v1::Namespace>(value),
+        "Pod" => parse_as::<core::v1::Pod>(value),
+        "Service" => parse_as::<core::v1::Service>(value),
+        "ServiceAccount" => parse_as::<core::v1::ServiceAccount>(value),
+        "ConfigMap" => parse_as::<core::v1::ConfigMap>(value),
+        "Secret" => parse_as::<core::v1::Secret>(value),
+        "Event" => parse_as::<core::v1::Event>(value),
+        "Deployment" => parse_as::<apps::v1::Deployment>(value),
+        "Job" => parse_as::<batch::v1::Job>(value),
+        "EndpointSlice" => parse_as::<discovery::v1::EndpointSlice>(value),
+        "HTTPRoute" => parse_as::<kinds::http_route::HttpRoute>(value),
+        "BackendTrafficPolicy" => {
+            parse_as::<kinds::backend_traffic_policy::BackendTrafficPolicy>(value)
+        }
+        "PeerAuthentication" => parse_as::<kinds::peer_authentication::PeerAuthentication>(value),
+        "Telemetry" => parse_as::<kinds::telemetry::Telemetry>(value),
+        _ => None,
+    }
+}
+
+fn parse_as<T: DeserializeOwned>(value: &Value) -> Option<Cause> {
+    let error = serde_path_to_error::deserialize::<_, T>(value).err()?;
+    let field = error.path().to_string();
+    Some(Cause::invalid(
+        field,
+        &json!("…"),
+        error.inner().to_string(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::{BACKEND_TRAFFIC_POLICY, DEPLOYMENT, HTTP_ROUTE, SERVICE};
+
+    fn texts(findings: &Findings) -> Vec<String> {
+        findings.causes.iter().map(Cause::to_string).collect()
+    }
+
+    #[test]
+    fn a_typo_is_found_with_its_path() {
+        let value = json!({
+            "metadata": {"name": "a"},
+            "spec": {
+                "parentRefs": [{"name": "reviews"}],
+                "rules": [{"backendRef": [], "matches": [{"path": {"typ": "Exact"}}]}],
+            },
+        });
+
+        let findings = check(&HTTP_ROUTE, &value);
+
+        assert_eq!(
+            findings.unknown,
+            [
+                "spec.rules[0].backendRef",
+                "spec.rules[0].matches[0].path.typ"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let value = json!({
+            "metadata": {"name": "a"},
+            "spec": {
+                "targetRefs": [{"kind": "Sevice", "name": "reviews"}],
+                "loadBalancer": {"type": "Fastest"},
+                "timeout": {"http": {"requestTimeout": "3 seconds"}},
+                "faultInjection": {"delay": {"percentage": 101}},
+                "retry": {"numRetries": -1},
+            },
+        });
+
+        assert_eq!(
+            texts(&check(&BACKEND_TRAFFIC_POLICY, &value)),
+            [
+                r#"spec.targetRefs[0].kind: Unsupported value: "Sevice": supported values: "Service", "HTTPRoute""#,
+                r#"spec.loadBalancer.type: Unsupported value: "Fastest": supported values: "LeastRequest", "RoundRobin", "Random""#,
+                r#"spec.timeout.http.requestTimeout: Invalid value: "3 seconds": must be a duration such as 10s, 1m30s or 250ms"#,
+                "spec.faultInjection.delay.percentage: Invalid value: 101: must be less than or equal to 100",
+                "spec.faultInjection.delay.fixedDelay: Required value",
+                "spec.retry.numRetries: Invalid value: -1: must be greater than or equal to 0",
+            ]
+        );
+    }
+
+    #[test]
+    fn workloads_are_checked_against_the_schemas_of_kubernetes() {
+        let value = json!({
+            "metadata": {"name": "a"},
+            "spec": {
+                "replicas": "two",
+                "selector": {"matchLabels": {"app": 1}},
+                "template": {"spec": {"containers": [{"name": "a", "imagePullPolice": "Always"}]}},
+            },
+        });
+
+        let findings = check(&DEPLOYMENT, &value);
+
+        assert_eq!(
+            findings.unknown,
+            ["spec.template.spec.containers[0].imagePullPolice"]
+        );
+        assert_eq!(
+            texts(&findings),
+            [
+                r#"spec.replicas: Invalid value: "two": must be of type integer, not string"#,
+                "spec.selector.matchLabels[app]: Invalid value: 1: must be of type string, not integer",
+            ]
+        );
+    }
+
+    #[test]
+    fn ports_by_number_and_by_name_are_both_fine() {
+        let service = |target: Value| json!({"metadata": {"name": "a"}, "spec": {"ports": [{"port": 80, "targetPort": target}]}});
+
+        assert_eq!(check(&SERVICE, &service(json!(8080))), Findings::default());
+        assert_eq!(
+            check(&SERVICE, &service(json!("http"))),
+            Findings::default()
+        );
+        assert_eq!(check(&SERVICE, &service(json!([]))).causes.len(), 1);
+    }
+
+    #[test]
+    fn nesting_without_end_is_refused() {
+        let mut value = json!(1);
+        for _ in 0..1000 {
+            value = json!({"spec": value});
+        }
+
+        for kind in kinds::ALL {
+            assert_ne!(check(kind, &value), Findings::default(), "{kind}");
+        }
+        std::mem::forget(value);
+    }
+}
