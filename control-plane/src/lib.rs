@@ -3,8 +3,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 pub mod admission;
+pub mod attest;
+pub mod ca;
+pub mod identity;
 pub mod kinds;
+pub mod mesh;
 pub mod refusal;
 pub mod revisions;
 pub mod store;
+pub mod translate;
 pub mod validation;
+pub mod xds;

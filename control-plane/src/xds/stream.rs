@@ -1,0 +1,385 @@
+//! One stream: attests the caller, then carries its session over the transport until either side ends it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tonic::{Status, Streaming};
+use weft_proto::envoy::config::core::v3 as core;
+use weft_proto::envoy::service::discovery::v3 as wire;
+
+use crate::attest::{self, Caller, Workload};
+use crate::mesh::ObjectName;
+use crate::translate::resource::ResourceKind;
+use crate::translate::{ProxyResources, Snapshot};
+
+use super::Shared;
+use super::proxies::{ProxyStatus, Registration, Rejection};
+use super::secrets::Secrets;
+use super::session::{Abuse, Feedback, Protocol, Push, Session};
+
+/// A client that connects must speak within this time.
+const FIRST_REQUEST: Duration = Duration::from_secs(30);
+/// And must take a response within this.
+const SENDING: Duration = Duration::from_secs(60);
+/// How the server calls itself.
+const IDENTIFIER: &str = concat!("weft/", env!("CARGO_PKG_VERSION"));
+
+/// One of the two protocols, as messages.
+pub(super) trait Transport: Send + 'static {
+    type Request: Send + 'static;
+    type Response: Send + 'static;
+    const PROTOCOL: Protocol;
+
+    fn node(request: &Self::Request) -> Option<&core::Node>;
+    fn take_in(session: &mut Session, request: &Self::Request) -> Result<Feedback, Abuse>;
+    fn encode(push: &Push) -> Self::Response;
+}
+
+/// The incremental protocol.
+pub(super) struct Delta;
+
+/// The older protocol.
+pub(super) struct StateOfTheWorld;
+
+impl Transport for Delta {
+    type Request = wire::DeltaDiscoveryRequest;
+    type Response = wire::DeltaDiscoveryResponse;
+    const PROTOCOL: Protocol = Protocol::Delta;
+
+    fn node(request: &Self::Request) -> Option<&core::Node> {
+        request.node.as_ref()
+    }
+
+    fn take_in(session: &mut Session, request: &Self::Request) -> Result<Feedback, Abuse> {
+        session.on_delta(request)
+    }
+
+    fn encode(push: &Push) -> Self::Response {
+        let resources = push.resources.iter().map(|resource| wire::Resource {
+            name: resource.name.to_string(),
+            version: resource.version.to_string(),
+            resource: Some(resource.body.clone()),
+            ..wire::Resource::default()
+        });
+        wire::DeltaDiscoveryResponse {
+            system_version_info: push.revision.to_string(),
+            resources: resources.collect(),
+            type_url: push.kind.type_url().to_owned(),
+            nonce: push.nonce.clone(),
+            removed_resources: push.removed.iter().map(|name| name.to_string()).collect(),
+            control_plane: Some(control_plane()),
+            ..wire::DeltaDiscoveryResponse::default()
+        }
+    }
+}
+
+impl Transport for StateOfTheWorld {
+    type Request = wire::DiscoveryRequest;
+    type Response = wire::DiscoveryResponse;
+    const PROTOCOL: Protocol = Protocol::StateOfTheWorld;
+
+    fn node(request: &Self::Request) -> Option<&core::Node> {
+        request.node.as_ref()
+    }
+
+    fn take_in(session: &mut Session, request: &Self::Request) -> Result<Feedback, Abuse> {
+        session.on_state_of_the_world(request)
+    }
+
+    fn encode(push: &Push) -> Self::Response {
+        wire::DiscoveryResponse {
+            version_info: push.revision.to_string(),
+            resources: push
+                .resources
+                .iter()
+                .map(|resource| resource.body.clone())
+                .collect(),
+            type_url: push.kind.type_url().to_owned(),
+            nonce: push.nonce.clone(),
+            control_plane: Some(control_plane()),
+            ..wire::DiscoveryResponse::default()
+        }
+    }
+}
+
+fn control_plane() -> core::ControlPlane {
+    core::ControlPlane {
+        identifier: IDENTIFIER.to_owned(),
+    }
+}
+
+/// Serves one client to the end of its stream.
+pub(super) async fn run<T: Transport>(
+    shared: Arc<Shared>,
+    caller: Caller,
+    mut requests: Streaming<T::Request>,
+    responses: mpsc::Sender<Result<T::Response, Status>>,
+) {
+    let ended = tokio::select! {
+        ended = serve::<T>(&shared, &caller, &mut requests, &responses) => ended,
+        () = shared.cancelled.cancelled() => Err(Status::unavailable("the control plane is stopping")),
+        () = responses.closed() => return,
+    };
+    if let Err(status) = ended {
+        tracing::info!(?caller, code = ?status.code(), reason = status.message(), "xDS stream ended");
+        // Where the client no longer listens there is nobody to tell.
+        let _ = responses.try_send(Err(status));
+    }
+}
+
+async fn serve<T: Transport>(
+    shared: &Shared,
+    caller: &Caller,
+    requests: &mut Streaming<T::Request>,
+    responses: &mpsc::Sender<Result<T::Response, Status>>,
+) -> Result<(), Status> {
+    let first = tokio::time::timeout(FIRST_REQUEST, requests.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("no request came"))??;
+    let Some(first) = first else {
+        return Ok(());
+    };
+    let mut snapshots = shared.snapshots.clone();
+    let node = T::node(&first).cloned().unwrap_or_default();
+    let client = recognise(shared, &mut snapshots, caller, &node).await?;
+    let status = describe(&client, &node, T::PROTOCOL);
+    tracing::info!(node = %node.id, pod = %client.pod, "xDS client connected");
+    let mut conversation = Conversation {
+        shared,
+        registration: shared.proxies.connect(status),
+        session: Session::new(T::PROTOCOL),
+        client,
+        resources: None,
+        secrets: None,
+    };
+    conversation.take_in::<T>(&first)?;
+    loop {
+        conversation.refresh(&snapshots.borrow_and_update().clone())?;
+        for push in conversation.poll() {
+            send(responses, T::encode(&push)).await?;
+        }
+        tokio::select! {
+            request = requests.message() => match request? {
+                Some(request) => conversation.take_in::<T>(&request)?,
+                None => return Ok(()),
+            },
+            changed = snapshots.changed() => {
+                changed.map_err(|_| Status::unavailable("the control plane is stopping"))?;
+            }
+            () = tokio::time::sleep(conversation.next_wake()) => {}
+        }
+    }
+}
+
+async fn send<R>(responses: &mpsc::Sender<Result<R, Status>>, response: R) -> Result<(), Status> {
+    match tokio::time::timeout(SENDING, responses.send(Ok(response))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Status::cancelled("the client has gone")),
+        Err(_) => Err(Status::deadline_exceeded("the client takes no responses")),
+    }
+}
+
+/// Who is served: an attested workload, or, where that is allowed, whoever the node id says.
+struct Client {
+    pod: ObjectName,
+    workload: Option<Workload>,
+}
+
+async fn recognise(
+    shared: &Shared,
+    snapshots: &mut watch::Receiver<Arc<Snapshot>>,
+    caller: &Caller,
+    node: &core::Node,
+) -> Result<Client, Status> {
+    if shared.trusts_node_ids {
+        let pod = pod_of(&node.id).ok_or_else(|| {
+            Status::invalid_argument(format!(
+                "node id {:?} is not of the form sidecar~<pod>.<namespace>",
+                node.id
+            ))
+        })?;
+        return Ok(Client {
+            pod,
+            workload: None,
+        });
+    }
+    let workload = attest::attest_patiently(&*shared.attest, snapshots, caller).await?;
+    Ok(Client {
+        pod: workload.pod.clone(),
+        workload: Some(workload),
+    })
+}
+
+/// The pod of `sidecar~<pod>.<namespace>`; a namespace has no dots.
+fn pod_of(node_id: &str) -> Option<ObjectName> {
+    let (name, namespace) = node_id.strip_prefix("sidecar~")?.rsplit_once('.')?;
+    Some(ObjectName::new(namespace, name))
+}
+
+fn describe(client: &Client, node: &core::Node, protocol: Protocol) -> ProxyStatus {
+    use core::node::UserAgentVersionType;
+
+    let version = match &node.user_agent_version_type {
+        Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
+        Some(UserAgentVersionType::UserAgentBuildVersion(build)) => build
+            .version
+            .map(|version| {
+                format!(
+                    "{}.{}.{}",
+                    version.major_number, version.minor_number, version.patch
+                )
+            })
+            .unwrap_or_default(),
+        None => String::new(),
+    };
+    ProxyStatus {
+        node: node.id.clone(),
+        user_agent: format!("{} {version}", node.user_agent_name)
+            .trim()
+            .to_owned(),
+        namespace: client.pod.namespace.clone(),
+        pod: client.pod.name.clone(),
+        identity: client
+            .workload
+            .as_ref()
+            .map(|workload| workload.identity.to_string())
+            .unwrap_or_default(),
+        protocol,
+        connected_since: Timestamp::now(),
+        revision_sent: None,
+        revision_acknowledged: None,
+        acknowledged: BTreeMap::new(),
+        last_rejection: None,
+        rejections: 0,
+    }
+}
+
+/// A session together with what it is about.
+struct Conversation<'a> {
+    shared: &'a Shared,
+    registration: Registration,
+    session: Session,
+    client: Client,
+    resources: Option<ProxyResources>,
+    secrets: Option<Secrets>,
+}
+
+impl Conversation<'_> {
+    fn take_in<T: Transport>(&mut self, request: &T::Request) -> Result<(), Status> {
+        let feedback = T::take_in(&mut self.session, request)
+            .map_err(|abuse| Status::invalid_argument(abuse.to_string()))?;
+        match feedback {
+            Feedback::Nothing => {}
+            Feedback::UnknownType(url) => {
+                tracing::debug!(pod = %self.client.pod, url, "a type that is not served");
+            }
+            Feedback::Acknowledged { kind, revision } => self.registration.update(|status| {
+                status.acknowledged.insert(kind, revision);
+            }),
+            Feedback::Rejected {
+                kind,
+                revision,
+                message,
+            } => {
+                tracing::warn!(pod = %self.client.pod, ?kind, revision, message, "configuration refused");
+                let rejection = Rejection::new(kind, revision, message, Timestamp::now());
+                self.registration.update(|status| {
+                    status.last_rejection = Some(rejection);
+                    status.rejections += 1;
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over what is new. A pod that has gone keeps what it had: its sidecar still has connections to end.
+    fn refresh(&mut self, snapshot: &Snapshot) -> Result<(), Status> {
+        if self.session.wants(ResourceKind::Secret) {
+            self.refresh_secrets(SystemTime::now())?;
+        }
+        let is_new = self
+            .resources
+            .as_ref()
+            .is_none_or(|resources| resources.revision != snapshot.mesh.revision);
+        if is_new && let Some(new) = snapshot.resources(&self.client.pod, self.resources.as_ref()) {
+            self.resources = Some(new);
+        }
+        if let (Some(resources), Some(secrets)) = (&self.resources, &self.secrets) {
+            self.resources = Some(resources.with_secrets(Arc::clone(&secrets.map)));
+        }
+        Ok(())
+    }
+
+    fn refresh_secrets(&mut self, now: SystemTime) -> Result<(), Status> {
+        if self
+            .secrets
+            .as_ref()
+            .is_some_and(|secrets| now < secrets.renew_at)
+        {
+            return Ok(());
+        }
+        let authority = &self.shared.authority;
+        let secrets = match &self.client.workload {
+            Some(workload) => Secrets::issue(authority, &workload.identity, now),
+            None => Ok(Secrets::public(authority)),
+        };
+        let secrets = secrets.map_err(|error| {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "issuing a certificate failed"
+            );
+            Status::internal("the certificate authority failed; its log says why")
+        })?;
+        self.secrets = Some(secrets);
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Vec<Push> {
+        let Some(resources) = &self.resources else {
+            return Vec::new();
+        };
+        let pushes = self.session.poll(resources, Instant::now());
+        let acknowledged = self.session.acknowledged();
+        let sent = pushes.iter().map(|push| push.revision).max();
+        self.registration.update(|status| {
+            status.revision_sent = sent.or(status.revision_sent);
+            status.revision_acknowledged = acknowledged;
+        });
+        pushes
+    }
+
+    /// How long nothing happens by itself.
+    fn next_wake(&self) -> Duration {
+        const NEVER: Duration = Duration::from_secs(3600);
+        let now = Instant::now();
+        let answer = self
+            .session
+            .deadline(now)
+            .map_or(NEVER, |deadline| deadline.saturating_duration_since(now));
+        let renewal = self.secrets.as_ref().map_or(NEVER, |secrets| {
+            secrets
+                .renew_at
+                .duration_since(SystemTime::now())
+                .unwrap_or_default()
+        });
+        answer.min(renewal).min(NEVER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_id_names_pod_and_namespace() {
+        assert_eq!(
+            pod_of("sidecar~web-1.2.default"),
+            Some(ObjectName::new("default", "web-1.2"))
+        );
+        assert_eq!(pod_of("web.default"), None);
+        assert_eq!(pod_of("sidecar~web"), None);
+    }
+}
