@@ -1,1 +1,3 @@
 //! The container runtime: images, sandboxes, containers, networks.
+
+pub mod image;
