@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 mod books;
 mod chaos;
+mod chat;
 mod client;
 mod front;
 mod load;
@@ -40,7 +41,10 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 const USAGE: &str = "usage: bookstore front|books|reviews|ratings|stock
        bookstore load URL [REQUESTS] [CONCURRENCY]   send requests, print what came back as JSON
        bookstore get URL                             send one request, print it
-       bookstore chaos fail|slow|off                 make the service in this container misbehave";
+       bookstore chaos fail|slow|off                 make the service in this container misbehave
+       bookstore echo                                serve WebSocket: every message comes back
+       bookstore say URL MESSAGE...                  send messages over WebSocket, print what comes back
+       bookstore greet                               serve TCP, and speak first";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -73,6 +77,9 @@ async fn run(words: &[&str]) -> Result<(), Error> {
             load::run(url, requests.parse()?, concurrency.parse()?).await
         }
         ["chaos", mode] => chaos::set(mode),
+        ["echo"] => chat::echo().await,
+        ["say", url, messages @ ..] => chat::say(url, messages).await,
+        ["greet"] => chat::greet().await,
         _ => Err(USAGE.into()),
     }
 }
