@@ -6,7 +6,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -105,11 +105,8 @@ impl Writer {
 fn write_all(lines: &Receiver<Message>, mut place: BufWriter<impl Write>) {
     while let Ok(first) = lines.recv() {
         write_one(first, &mut place);
-        loop {
-            match lines.try_recv() {
-                Ok(message) => write_one(message, &mut place),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(message) = lines.try_recv() {
+            write_one(message, &mut place);
         }
         let _ = place.flush();
     }

@@ -1,0 +1,300 @@
+//! The network filter that serves requests: Envoy's HTTP connection manager.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+    SetCurrentClientCertDetails, UpgradeConfig,
+};
+use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, Rds,
+};
+
+use super::access_log::access_logs;
+use super::at::{At, Invalid, enumeration, harmless, limit, nonempty, required, unsupported};
+use super::config_source::from_ads;
+use super::http_filters::http_filters;
+use super::http_options::{common_options, http1_options, http2_options};
+use super::route::route_config;
+use super::tracing::tracing;
+use crate::config::http::{
+    Codec, DEFAULT_MAX_HEADER_BYTES, ForwardClientCertificate, HttpConfig, RouteSource,
+};
+
+/// Envoy's: a stream may be silent for five minutes.
+const DEFAULT_STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Envoy's: a connection may be without requests for an hour.
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// How requests are served.
+pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConfig, Invalid> {
+    let HttpConnectionManager {
+        codec_type,
+        stat_prefix,
+        http_filters: filters,
+        add_user_agent,
+        tracing: traced,
+        common_http_protocol_options,
+        http1_safe_max_connection_duration,
+        http_protocol_options,
+        http2_protocol_options,
+        server_name,
+        server_header_transformation,
+        scheme_header_transformation,
+        max_request_headers_kb,
+        stream_idle_timeout,
+        stream_flush_timeout,
+        request_timeout,
+        request_headers_timeout,
+        drain_timeout,
+        drain_timeout_jitter,
+        delayed_close_timeout,
+        access_log,
+        access_log_flush_interval,
+        flush_access_log_on_new_request,
+        access_log_options,
+        use_remote_address,
+        xff_num_trusted_hops,
+        original_ip_detection_extensions,
+        early_header_mutation_extensions,
+        internal_address_config,
+        skip_xff_append,
+        via,
+        generate_request_id,
+        preserve_external_request_id,
+        always_set_request_id_in_response,
+        forward_client_cert_details,
+        set_current_client_cert_details,
+        proxy_100_continue,
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        upgrade_configs,
+        normalize_path,
+        merge_slashes,
+        path_with_escaped_slashes_action,
+        request_id_extension,
+        local_reply_config,
+        strip_matching_host_port,
+        stream_error_on_invalid_http_message,
+        path_normalization_options,
+        strip_trailing_host_dot,
+        proxy_status_config,
+        typed_header_validation_config,
+        append_x_forwarded_port,
+        append_local_overload,
+        add_proxy_protocol_connection_state,
+        forward_proto_config,
+        route_specifier,
+        strip_port_mode,
+    } = wire;
+    unsupported!(at; xff_num_trusted_hops, original_ip_detection_extensions,
+        early_header_mutation_extensions, merge_slashes, local_reply_config, strip_matching_host_port,
+        path_normalization_options, strip_trailing_host_dot, append_x_forwarded_port,
+        forward_proto_config, strip_port_mode);
+    harmless!(at; add_user_agent, http1_safe_max_connection_duration, server_name,
+        server_header_transformation, scheme_header_transformation, stream_flush_timeout, drain_timeout,
+        drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval,
+        flush_access_log_on_new_request, access_log_options, internal_address_config, via,
+        preserve_external_request_id, always_set_request_id_in_response, proxy_100_continue,
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6, request_id_extension,
+        stream_error_on_invalid_http_message, proxy_status_config, typed_header_validation_config,
+        append_local_overload, add_proxy_protocol_connection_state);
+    refuse_path_changes(at, *normalize_path, *path_with_escaped_slashes_action)?;
+    note_certificate_details(at, set_current_client_cert_details.as_ref());
+    if let Some(options) = http_protocol_options {
+        http1_options(&at.field("http_protocol_options"), options)?;
+    }
+    let common = common_options(
+        &at.field("common_http_protocol_options"),
+        common_http_protocol_options.as_ref(),
+        Some(DEFAULT_IDLE_TIMEOUT),
+    )?;
+    Ok(HttpConfig {
+        stat_prefix: stat_prefix.as_str().into(),
+        routes: routes(at, route_specifier.as_ref())?,
+        codec: codec(&at.field("codec_type"), *codec_type)?,
+        filters: http_filters(&at.field("http_filters"), filters)?,
+        request_headers_timeout: limit(
+            &at.field("request_headers_timeout"),
+            request_headers_timeout.as_ref(),
+            None,
+        )?,
+        request_timeout: limit(&at.field("request_timeout"), request_timeout.as_ref(), None)?,
+        idle_timeout: common.idle_timeout,
+        stream_idle_timeout: limit(
+            &at.field("stream_idle_timeout"),
+            stream_idle_timeout.as_ref(),
+            Some(DEFAULT_STREAM_IDLE_TIMEOUT),
+        )?,
+        max_header_bytes: max_request_headers_kb.map_or(DEFAULT_MAX_HEADER_BYTES, |kilobytes| {
+            kilobytes.saturating_mul(1024)
+        }),
+        http2: http2_options(
+            &at.field("http2_protocol_options"),
+            http2_protocol_options.as_ref(),
+        )?,
+        access_logs: access_logs(&at.field("access_log"), access_log)?,
+        tracing: traced
+            .as_ref()
+            .map(|wire| tracing(&at.field("tracing"), wire).map(Arc::new))
+            .transpose()?,
+        client_certificate: client_certificate(
+            &at.field("forward_client_cert_details"),
+            *forward_client_cert_details,
+        )?,
+        // Not to be appended to is the same as not to be used: nothing else asks for the client's address.
+        use_remote_address: use_remote_address.unwrap_or(false) && !skip_xff_append,
+        generate_request_id: generate_request_id.unwrap_or(true),
+        upgrades: upgrades(&at.field("upgrade_configs"), upgrade_configs)?,
+    })
+}
+
+/// Routes are matched on the path as it came; a normalised one could match another route.
+fn refuse_path_changes(
+    at: &At<'_>,
+    normalize_path: Option<bool>,
+    escaped_slashes: i32,
+) -> Result<(), Invalid> {
+    if normalize_path == Some(true) {
+        return Err(at.field("normalize_path").refuse_value(true));
+    }
+    let at = at.field("path_with_escaped_slashes_action");
+    match enumeration(&at, escaped_slashes)? {
+        PathWithEscapedSlashesAction::ImplementationSpecificDefault
+        | PathWithEscapedSlashesAction::KeepUnchanged => Ok(()),
+        other => Err(at.refuse_value(other)),
+    }
+}
+
+/// The client's URI is always told, with the hash of its certificate; the rest is not.
+fn note_certificate_details(at: &At<'_>, wire: Option<&SetCurrentClientCertDetails>) {
+    let Some(wire) = wire else { return };
+    let at = at.field("set_current_client_cert_details");
+    let SetCurrentClientCertDetails {
+        subject,
+        cert,
+        chain,
+        dns,
+        uri: _,
+        issuer,
+        format,
+    } = wire;
+    harmless!(at; subject, cert, chain, dns, issuer, format);
+}
+
+fn routes(at: &At<'_>, wire: Option<&RouteSpecifier>) -> Result<RouteSource, Invalid> {
+    Ok(match required(&at.field("route_specifier"), wire)? {
+        RouteSpecifier::RouteConfig(routes) => {
+            RouteSource::Inline(Arc::new(route_config(&at.field("route_config"), routes)?))
+        }
+        RouteSpecifier::Rds(Rds {
+            config_source,
+            route_config_name,
+        }) => {
+            let at = at.field("rds");
+            from_ads(&at.field("config_source"), config_source.as_ref())?;
+            let name = nonempty(&at.field("route_config_name"), route_config_name)?;
+            RouteSource::Discovered(name.into())
+        }
+    })
+}
+
+fn codec(at: &At<'_>, wire: i32) -> Result<Codec, Invalid> {
+    match enumeration(at, wire)? {
+        CodecType::Auto => Ok(Codec::Auto),
+        CodecType::Http1 => Ok(Codec::Http1),
+        CodecType::Http2 => Ok(Codec::Http2),
+        CodecType::Http3 => Err(at.refuse_value(CodecType::Http3)),
+    }
+}
+
+fn client_certificate(at: &At<'_>, wire: i32) -> Result<ForwardClientCertificate, Invalid> {
+    Ok(match enumeration(at, wire)? {
+        ForwardClientCertDetails::Sanitize => ForwardClientCertificate::Sanitize,
+        ForwardClientCertDetails::ForwardOnly => ForwardClientCertificate::ForwardOnly,
+        ForwardClientCertDetails::AppendForward => ForwardClientCertificate::AppendForward,
+        ForwardClientCertDetails::SanitizeSet => ForwardClientCertificate::SanitizeSet,
+        ForwardClientCertDetails::AlwaysForwardOnly => ForwardClientCertificate::AlwaysForwardOnly,
+    })
+}
+
+fn upgrades(at: &At<'_>, wire: &[UpgradeConfig]) -> Result<Vec<Arc<str>>, Invalid> {
+    let mut upgrades = Vec::new();
+    for (index, upgrade) in wire.iter().enumerate() {
+        let at = at.index(index);
+        let UpgradeConfig {
+            upgrade_type,
+            filters,
+            enabled,
+        } = upgrade;
+        unsupported!(at; filters);
+        let name = upgrade_type.to_ascii_lowercase();
+        if name == "connect" {
+            return Err(at.field("upgrade_type").refuse_value(upgrade_type));
+        }
+        if enabled.unwrap_or(true) {
+            upgrades.push(name.into());
+        }
+    }
+    Ok(upgrades)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use weft_proto::json::from_json;
+
+    use super::super::at::Notes;
+    use super::*;
+
+    fn translated(more: serde_json::Value) -> Result<HttpConfig, Invalid> {
+        let mut json = json!({
+            "stat_prefix": "reviews",
+            "rds": {"config_source": {"ads": {}}, "route_config_name": "reviews"},
+            "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+            }}],
+        });
+        let fields = json.as_object_mut().expect("an object");
+        fields.extend(more.as_object().expect("an object").clone());
+        let wire: HttpConnectionManager = from_json(json).expect("a connection manager");
+        let notes = Notes::default();
+        http(&At::root(&notes), &wire)
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_in_envoy() {
+        let config = translated(json!({})).expect("valid");
+
+        assert_eq!(config.routes, RouteSource::Discovered("reviews".into()));
+        assert_eq!(config.stream_idle_timeout, Some(Duration::from_secs(300)));
+        assert_eq!(config.idle_timeout, Some(Duration::from_secs(3600)));
+        assert_eq!(config.max_header_bytes, 60 * 1024);
+        assert!(config.generate_request_id);
+        assert!(config.upgrades.is_empty());
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_none() {
+        let config = translated(json!({"stream_idle_timeout": "0s"})).expect("valid");
+
+        assert_eq!(config.stream_idle_timeout, None);
+    }
+
+    #[test]
+    fn upgrades_are_those_that_are_enabled() {
+        let config = translated(json!({"upgrade_configs": [
+            {"upgrade_type": "WebSocket"}, {"upgrade_type": "foo", "enabled": false},
+        ]}))
+        .expect("valid");
+
+        assert_eq!(config.upgrades, ["websocket".into()]);
+    }
+
+    #[test]
+    fn what_changes_paths_is_refused() {
+        let error = translated(json!({"normalize_path": true})).expect_err("refused");
+
+        assert_eq!(error.to_string(), "normalize_path: true is not supported");
+    }
+}

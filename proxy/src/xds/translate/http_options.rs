@@ -1,0 +1,145 @@
+//! Options of HTTP that listeners and clusters share.
+
+use std::time::Duration;
+
+use weft_proto::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
+use weft_proto::envoy::config::core::v3::{
+    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, KeepaliveSettings,
+};
+
+use super::at::{At, Invalid, duration, enumeration, harmless, limit, unsupported};
+use crate::config::http::Http2Options;
+
+/// Options of every version of HTTP.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CommonOptions {
+    /// How long a connection may be without requests.
+    pub(super) idle_timeout: Option<Duration>,
+    /// How many requests a connection may carry.
+    pub(super) max_requests: Option<u32>,
+}
+
+/// Options of every version of HTTP; `idle_timeout` holds where they say nothing.
+pub(super) fn common_options(
+    at: &At<'_>,
+    wire: Option<&HttpProtocolOptions>,
+    idle_timeout: Option<Duration>,
+) -> Result<CommonOptions, Invalid> {
+    let Some(wire) = wire else {
+        return Ok(CommonOptions {
+            idle_timeout,
+            max_requests: None,
+        });
+    };
+    let HttpProtocolOptions {
+        idle_timeout: idle,
+        max_connection_duration,
+        max_connection_duration_jitter,
+        max_headers_count,
+        max_response_headers_kb,
+        max_stream_duration,
+        headers_with_underscores_action,
+        max_requests_per_connection,
+    } = wire;
+    unsupported!(at; max_connection_duration, max_stream_duration);
+    harmless!(at; max_connection_duration_jitter, max_headers_count, max_response_headers_kb);
+    let at_action = at.field("headers_with_underscores_action");
+    match enumeration(&at_action, *headers_with_underscores_action)? {
+        HeadersWithUnderscoresAction::Allow => {}
+        other => return Err(at_action.refuse_value(other)),
+    }
+    Ok(CommonOptions {
+        idle_timeout: limit(&at.field("idle_timeout"), idle.as_ref(), idle_timeout)?,
+        max_requests: max_requests_per_connection.filter(|max| *max > 0),
+    })
+}
+
+/// Options of HTTP/1: all have the value that they would have here in any case, or are refused.
+pub(super) fn http1_options(at: &At<'_>, wire: &Http1ProtocolOptions) -> Result<(), Invalid> {
+    let Http1ProtocolOptions {
+        allow_absolute_url,
+        accept_http_10,
+        default_host_for_http_10,
+        header_key_format,
+        enable_trailers,
+        allow_chunked_length,
+        override_stream_error_on_invalid_http_message,
+        send_fully_qualified_url,
+        use_balsa_parser,
+        allow_custom_methods,
+        ignore_http_11_upgrade,
+    } = wire;
+    unsupported!(at; default_host_for_http_10, header_key_format, allow_chunked_length,
+        send_fully_qualified_url, ignore_http_11_upgrade);
+    harmless!(at; allow_absolute_url, accept_http_10, enable_trailers,
+        override_stream_error_on_invalid_http_message, use_balsa_parser, allow_custom_methods);
+    Ok(())
+}
+
+/// Options of HTTP/2.
+pub(super) fn http2_options(
+    at: &At<'_>,
+    wire: Option<&Http2ProtocolOptions>,
+) -> Result<Http2Options, Invalid> {
+    let Some(wire) = wire else {
+        return Ok(Http2Options::default());
+    };
+    let Http2ProtocolOptions {
+        hpack_table_size,
+        max_concurrent_streams,
+        initial_stream_window_size,
+        initial_connection_window_size,
+        allow_connect,
+        allow_metadata,
+        max_outbound_frames,
+        max_outbound_control_frames,
+        max_consecutive_inbound_frames_with_empty_payload,
+        max_inbound_priority_frames_per_stream,
+        max_inbound_window_update_frames_per_data_frame_sent,
+        stream_error_on_invalid_http_messaging,
+        override_stream_error_on_invalid_http_message,
+        custom_settings_parameters,
+        connection_keepalive,
+        use_oghttp2_codec,
+        max_metadata_size,
+        enable_huffman_encoding,
+        max_header_field_size_kb,
+        disallow_obs_text,
+        stream_reset_burst,
+        stream_reset_rate,
+    } = wire;
+    unsupported!(at; allow_metadata, custom_settings_parameters);
+    harmless!(at; hpack_table_size, allow_connect, max_outbound_frames, max_outbound_control_frames,
+        max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream,
+        max_inbound_window_update_frames_per_data_frame_sent, stream_error_on_invalid_http_messaging,
+        override_stream_error_on_invalid_http_message, use_oghttp2_codec, max_metadata_size,
+        enable_huffman_encoding, max_header_field_size_kb, disallow_obs_text, stream_reset_burst,
+        stream_reset_rate);
+    let mut options = Http2Options {
+        max_concurrent_streams: *max_concurrent_streams,
+        initial_stream_window: *initial_stream_window_size,
+        initial_connection_window: *initial_connection_window_size,
+        ..Http2Options::default()
+    };
+    if let Some(wire) = connection_keepalive {
+        keepalive(&at.field("connection_keepalive"), wire, &mut options)?;
+    }
+    Ok(options)
+}
+
+fn keepalive(
+    at: &At<'_>,
+    wire: &KeepaliveSettings,
+    options: &mut Http2Options,
+) -> Result<(), Invalid> {
+    let KeepaliveSettings {
+        interval,
+        timeout,
+        interval_jitter,
+        connection_idle_interval,
+    } = wire;
+    harmless!(at; interval_jitter, connection_idle_interval);
+    options.keepalive_interval = limit(&at.field("interval"), interval.as_ref(), None)?;
+    options.keepalive_timeout = duration(&at.field("timeout"), timeout.as_ref())?;
+    Ok(())
+}

@@ -1,0 +1,285 @@
+//! LDS: listeners.
+
+use std::net::SocketAddr;
+
+use weft_proto::envoy::config::core::v3::TrafficDirection;
+use weft_proto::envoy::config::listener::v3::listener::DeprecatedV1;
+use weft_proto::envoy::config::listener::v3::listener_filter::ConfigType;
+use weft_proto::envoy::config::listener::v3::{AdditionalAddress, Listener, ListenerFilter};
+use weft_proto::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
+use weft_proto::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use weft_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+
+use super::address::socket_address;
+use super::at::{
+    At, Invalid, enumeration, harmless, holds, nonempty, opened, required, unsupported,
+};
+use super::filter_chain::filter_chain;
+use super::metadata::network;
+use crate::config::listener::{Binding, Direction, FilterChain, ListenerConfig};
+
+/// A listener.
+pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, Invalid> {
+    let Listener {
+        name,
+        address,
+        additional_addresses,
+        stat_prefix,
+        filter_chains,
+        use_original_dst,
+        default_filter_chain,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        metadata,
+        deprecated_v1,
+        drain_type,
+        listener_filters,
+        listener_filters_timeout,
+        continue_on_listener_filters_timeout,
+        transparent,
+        freebind,
+        socket_options,
+        tcp_fast_open_queue_length,
+        traffic_direction,
+        api_listener,
+        connection_balance_config,
+        reuse_port,
+        enable_reuse_port,
+        access_log,
+        tcp_backlog_size,
+        max_connections_to_accept_per_socket_event,
+        bind_to_port,
+        enable_mptcp,
+        ignore_global_conn_limit,
+        bypass_overload_manager,
+        fcds_config,
+        tcp_keepalive,
+        listener_specifier,
+    } = wire;
+    unsupported!(at; transparent, freebind, socket_options, api_listener, access_log, enable_mptcp,
+        fcds_config, listener_specifier);
+    harmless!(at; stat_prefix, per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout, drain_type, tcp_fast_open_queue_length,
+        connection_balance_config, tcp_backlog_size, max_connections_to_accept_per_socket_event,
+        ignore_global_conn_limit, bypass_overload_manager, tcp_keepalive);
+    // Detection waits for nobody and sockets are always shared among workers: these have nothing to decide.
+    let _ = (
+        listener_filters_timeout,
+        continue_on_listener_filters_timeout,
+        reuse_port,
+        enable_reuse_port,
+    );
+    let binds = bind_to_port.or(deprecated_v1
+        .as_ref()
+        .and_then(|DeprecatedV1 { bind_to_port }| *bind_to_port));
+    let filters = inspections(&at.field("listener_filters"), listener_filters)?;
+    Ok(ListenerConfig {
+        name: nonempty(&at.field("name"), name)?.into(),
+        addresses: addresses(at, address.as_ref(), additional_addresses)?,
+        binding: match binds {
+            Some(false) => Binding::Virtual,
+            _ => Binding::Bound,
+        },
+        network: network(&at.field("metadata"), metadata.as_ref())?,
+        direction: match enumeration(&at.field("traffic_direction"), *traffic_direction)? {
+            TrafficDirection::Inbound => Direction::Inbound,
+            TrafficDirection::Outbound | TrafficDirection::Unspecified => Direction::Outbound,
+        },
+        use_original_destination: use_original_dst.unwrap_or(false) || filters.original_destination,
+        filter_chains: chains(&at.field("filter_chains"), filter_chains)?,
+        default_chain: default_filter_chain
+            .as_ref()
+            .map(|chain| filter_chain(&at.field("default_filter_chain"), chain))
+            .transpose()?,
+        inspect_http: filters.http,
+        inspect_tls: filters.tls,
+    })
+}
+
+fn addresses(
+    at: &At<'_>,
+    address: Option<&weft_proto::envoy::config::core::v3::Address>,
+    additional: &[AdditionalAddress],
+) -> Result<Vec<SocketAddr>, Invalid> {
+    let at_address = at.field("address");
+    let mut addresses = vec![socket_address(
+        &at_address,
+        required(&at_address, address)?,
+    )?];
+    let at = at.field("additional_addresses");
+    for (index, wire) in additional.iter().enumerate() {
+        let AdditionalAddress {
+            address,
+            socket_options,
+            tcp_keepalive,
+        } = wire;
+        let at = at.index(index);
+        unsupported!(at; socket_options);
+        harmless!(at; tcp_keepalive);
+        let at = at.field("address");
+        addresses.push(socket_address(&at, required(&at, address.as_ref())?)?);
+    }
+    Ok(addresses)
+}
+
+fn chains(
+    at: &At<'_>,
+    wire: &[weft_proto::envoy::config::listener::v3::FilterChain],
+) -> Result<Vec<FilterChain>, Invalid> {
+    let mut chains: Vec<FilterChain> = Vec::with_capacity(wire.len());
+    for (index, chain) in wire.iter().enumerate() {
+        let at = at.index(index);
+        let chain = filter_chain(&at, chain)?;
+        if chains.iter().any(|other| other.matches == chain.matches) {
+            return Err(at
+                .field("filter_chain_match")
+                .refuse("another chain has the same, too"));
+        }
+        chains.push(chain);
+    }
+    Ok(chains)
+}
+
+/// What is looked at before a chain is chosen.
+#[derive(Debug, Default)]
+struct Inspections {
+    original_destination: bool,
+    http: bool,
+    tls: bool,
+}
+
+fn inspections(at: &At<'_>, wire: &[ListenerFilter]) -> Result<Inspections, Invalid> {
+    let mut found = Inspections::default();
+    for (index, filter) in wire.iter().enumerate() {
+        let at = at.index(index);
+        let ListenerFilter {
+            name,
+            filter_disabled,
+            config_type,
+        } = filter;
+        unsupported!(at; filter_disabled);
+        let any = match config_type {
+            Some(ConfigType::TypedConfig(any)) => any,
+            Some(ConfigType::ConfigDiscovery(_)) => {
+                return Err(at.field("config_discovery").refuse("not supported"));
+            }
+            None => return Err(at.field("typed_config").refuse_value(name)),
+        };
+        let at = at.field("typed_config");
+        if holds::<OriginalDst>(any) {
+            let OriginalDst {} = opened(&at, any)?;
+            found.original_destination = true;
+        } else if holds::<HttpInspector>(any) {
+            let HttpInspector {} = opened(&at, any)?;
+            found.http = true;
+        } else if holds::<TlsInspector>(any) {
+            tls_inspector(&at, &opened(&at, any)?);
+            found.tls = true;
+        } else {
+            return Err(at.refuse_value(&any.type_url));
+        }
+    }
+    Ok(found)
+}
+
+fn tls_inspector(at: &At<'_>, wire: &TlsInspector) {
+    let TlsInspector {
+        enable_ja3_fingerprinting,
+        enable_ja4_fingerprinting,
+        initial_read_buffer_size,
+        max_client_hello_size,
+        close_connection_on_client_hello_parsing_errors,
+    } = wire;
+    harmless!(at; enable_ja3_fingerprinting, enable_ja4_fingerprinting, initial_read_buffer_size,
+        max_client_hello_size, close_connection_on_client_hello_parsing_errors);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use weft_proto::json::from_json;
+
+    use super::super::at::Notes;
+    use super::*;
+    use crate::config::Network;
+    use crate::config::listener::{NetworkFilter, TcpTarget};
+
+    fn translated(json: serde_json::Value) -> Result<ListenerConfig, Invalid> {
+        let wire: Listener = from_json(json).expect("a listener");
+        let notes = Notes::default();
+        listener(&At::root(&notes), &wire)
+    }
+
+    fn outbound() -> serde_json::Value {
+        json!({
+            "name": "outbound",
+            "address": {"socket_address": {"address": "0.0.0.0", "port_value": 15001}},
+            "additional_addresses": [
+                {"address": {"socket_address": {"address": "::", "port_value": 15001}}},
+            ],
+            "use_original_dst": true,
+            "traffic_direction": "OUTBOUND",
+            "metadata": {"filter_metadata": {"weft.dev": {"network": "host"}}},
+            "listener_filters": [{"name": "http", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
+            }}],
+            "default_filter_chain": {"filters": [{"name": "tcp", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                "stat_prefix": "passthrough",
+                "cluster": "passthrough",
+            }}]},
+        })
+    }
+
+    #[test]
+    fn the_outbound_listener_of_the_mesh_is_understood() {
+        let config = translated(outbound()).expect("valid");
+
+        assert_eq!(config.addresses.len(), 2);
+        assert_eq!(config.binding, Binding::Bound);
+        assert_eq!(config.network, Network::Host);
+        assert_eq!(config.direction, Direction::Outbound);
+        assert!(config.use_original_destination && config.inspect_http && !config.inspect_tls);
+        let Some(FilterChain {
+            filter: NetworkFilter::Tcp(tcp),
+            ..
+        }) = config.default_chain
+        else {
+            panic!("no chain of bytes");
+        };
+        assert_eq!(tcp.target, TcpTarget::Cluster("passthrough".into()));
+    }
+
+    #[test]
+    fn a_listener_that_binds_nothing_is_virtual() {
+        let mut json = outbound();
+        json["bind_to_port"] = false.into();
+
+        assert_eq!(translated(json).expect("valid").binding, Binding::Virtual);
+    }
+
+    #[test]
+    fn two_chains_that_match_the_same_are_refused() {
+        let mut json = outbound();
+        let chain = json["default_filter_chain"].clone();
+        json["filter_chains"] = json!([chain, chain]);
+
+        assert_eq!(
+            translated(json).expect_err("refused").to_string(),
+            "filter_chains[1].filter_chain_match: another chain has the same, too"
+        );
+    }
+
+    #[test]
+    fn a_refusal_inside_a_filter_names_its_whole_path() {
+        let mut json = outbound();
+        json["default_filter_chain"]["filters"][0]["typed_config"]["on_demand"] = json!({});
+
+        let error = translated(json).expect_err("refused").to_string();
+
+        assert!(
+            error.starts_with("default_filter_chain.filters[0].typed_config.on_demand: "),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,174 @@
+//! Retry policies.
+
+use std::time::Duration;
+
+use weft_proto::envoy::config::route::v3::RetryPolicy as WirePolicy;
+use weft_proto::envoy::config::route::v3::retry_policy::{RetryBackOff, RetryHostPredicate};
+
+use super::at::{At, Invalid, duration, harmless, limit, required, unsupported};
+use crate::config::retry::{BackOff, RetryConditions, RetryPolicy};
+
+/// Envoy's: one retry where a policy doesn't say how many.
+const DEFAULT_RETRIES: u32 = 1;
+/// Envoy takes shorter bases as this.
+const SHORTEST_BASE: Duration = Duration::from_millis(1);
+
+/// When a request is tried again.
+pub(super) fn retry_policy(at: &At<'_>, wire: &WirePolicy) -> Result<RetryPolicy, Invalid> {
+    let WirePolicy {
+        retry_on,
+        num_retries,
+        per_try_timeout,
+        retry_priority,
+        retry_host_predicate,
+        host_selection_retry_max_attempts,
+        retriable_status_codes,
+        retry_back_off,
+        retriable_headers,
+        retriable_request_headers,
+        rate_limited_retry_back_off,
+        retry_options_predicates,
+        per_try_idle_timeout,
+        refresh_cluster_on_retry,
+    } = wire;
+    unsupported!(at; retry_priority, retriable_headers, retriable_request_headers,
+        retry_options_predicates, per_try_idle_timeout, refresh_cluster_on_retry);
+    harmless!(at; rate_limited_retry_back_off);
+    let mut on = conditions(&at.field("retry_on"), retry_on);
+    let at_codes = at.field("retriable_status_codes");
+    let codes = retriable_status_codes
+        .iter()
+        .map(|code| u16::try_from(*code).map_err(|_| at_codes.refuse_value(code)))
+        .collect::<Result<_, _>>()?;
+    // Codes without the condition have no effect, as in Envoy.
+    let is_by_code = words(retry_on).any(|word| word == "retriable-status-codes");
+    on.status_codes = if is_by_code { codes } else { vec![] };
+    Ok(RetryPolicy {
+        on,
+        retries: num_retries.unwrap_or(DEFAULT_RETRIES),
+        per_try_timeout: limit(&at.field("per_try_timeout"), per_try_timeout.as_ref(), None)?,
+        back_off: match retry_back_off {
+            Some(wire) => back_off(&at.field("retry_back_off"), wire)?,
+            None => BackOff::default(),
+        },
+        avoid_previous_endpoints: avoids_previous(
+            &at.field("retry_host_predicate"),
+            retry_host_predicate,
+        )?,
+        endpoint_selection_attempts: u32::try_from(*host_selection_retry_max_attempts)
+            .unwrap_or(0)
+            .max(1),
+    })
+}
+
+fn words(retry_on: &str) -> impl Iterator<Item = &str> {
+    retry_on
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+}
+
+/// Words that are not known are passed over, as Envoy does.
+fn conditions(at: &At<'_>, retry_on: &str) -> RetryConditions {
+    let mut on = RetryConditions::default();
+    for word in words(retry_on) {
+        match word {
+            "connect-failure" => on.connect_failure = true,
+            "refused-stream" => on.refused_stream = true,
+            "reset-before-request" => on.reset_before_request = true,
+            "reset" => on.reset = true,
+            "reset-if-idempotent" => on.reset_if_idempotent = true,
+            "5xx" => on.server_error = true,
+            "gateway-error" => on.gateway_error = true,
+            "retriable-4xx" => on.retriable_4xx = true,
+            // The codes are listed in a field of their own.
+            "retriable-status-codes" => {}
+            "cancelled" => on.grpc_statuses.push(1),
+            "deadline-exceeded" => on.grpc_statuses.push(4),
+            "resource-exhausted" => on.grpc_statuses.push(8),
+            "internal" => on.grpc_statuses.push(13),
+            "unavailable" => on.grpc_statuses.push(14),
+            _ => at.note(),
+        }
+    }
+    on
+}
+
+fn back_off(at: &At<'_>, wire: &RetryBackOff) -> Result<BackOff, Invalid> {
+    let RetryBackOff {
+        base_interval,
+        max_interval,
+    } = wire;
+    let at_base = at.field("base_interval");
+    let base = *required(
+        &at_base,
+        duration(&at_base, base_interval.as_ref())?.as_ref(),
+    )?;
+    let base = base.max(SHORTEST_BASE);
+    let at_max = at.field("max_interval");
+    let max = duration(&at_max, max_interval.as_ref())?.unwrap_or(base.saturating_mul(10));
+    if max < base {
+        return Err(at_max.refuse("shorter than the base interval"));
+    }
+    Ok(BackOff { base, max })
+}
+
+fn avoids_previous(at: &At<'_>, wire: &[RetryHostPredicate]) -> Result<bool, Invalid> {
+    for (index, predicate) in wire.iter().enumerate() {
+        let RetryHostPredicate {
+            name,
+            config_type: _,
+        } = predicate;
+        if name != "envoy.retry_host_predicates.previous_hosts" {
+            return Err(at.index(index).field("name").refuse_value(name));
+        }
+    }
+    Ok(!wire.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::at::Notes;
+    use super::*;
+
+    #[test]
+    fn the_default_policy_of_the_mesh_is_understood() {
+        let notes = Notes::default();
+        let wire = WirePolicy {
+            retry_on: "connect-failure,refused-stream,reset-before-request,reset-if-idempotent"
+                .into(),
+            num_retries: Some(2),
+            retry_host_predicate: vec![RetryHostPredicate {
+                name: "envoy.retry_host_predicates.previous_hosts".into(),
+                config_type: None,
+            }],
+            host_selection_retry_max_attempts: 5,
+            ..WirePolicy::default()
+        };
+
+        let policy = retry_policy(&At::root(&notes), &wire).expect("valid");
+
+        assert!(policy.on.connect_failure && policy.on.reset_if_idempotent);
+        assert!(!policy.on.reset);
+        assert_eq!(policy.retries, 2);
+        assert!(policy.avoid_previous_endpoints);
+        assert_eq!(policy.endpoint_selection_attempts, 5);
+        assert!(notes.into_paths().is_empty());
+    }
+
+    #[test]
+    fn unknown_words_are_noted_and_codes_need_their_word() {
+        let notes = Notes::default();
+        let wire = WirePolicy {
+            retry_on: "5xx, http3-post-connect-failure".into(),
+            retriable_status_codes: vec![429],
+            ..WirePolicy::default()
+        };
+
+        let policy = retry_policy(&At::root(&notes), &wire).expect("valid");
+
+        assert!(policy.on.server_error);
+        assert!(policy.on.status_codes.is_empty());
+        assert!(notes.into_paths().contains("retry_on"));
+    }
+}

@@ -1,0 +1,100 @@
+//! The network filter that proxies bytes.
+
+use std::time::Duration;
+
+use weft_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
+use weft_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
+    ClusterSpecifier, WeightedCluster as WireWeighted, weighted_cluster::ClusterWeight,
+};
+
+use super::access_log::access_logs;
+use super::at::{At, Invalid, harmless, limit, nonempty, required, unsupported};
+use crate::config::headers::HeaderMutations;
+use crate::config::listener::{TcpConfig, TcpTarget};
+use crate::config::route::{FilterOverrides, WeightedCluster, WeightedClusters};
+
+/// Envoy's: a connection may be silent for an hour.
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Where bytes go.
+pub(super) fn tcp_proxy(at: &At<'_>, wire: &TcpProxy) -> Result<TcpConfig, Invalid> {
+    let TcpProxy {
+        stat_prefix,
+        on_demand,
+        metadata_match,
+        idle_timeout,
+        downstream_idle_timeout,
+        upstream_idle_timeout,
+        access_log,
+        max_connect_attempts,
+        backoff_options,
+        hash_policy,
+        tunneling_config,
+        max_downstream_connection_duration,
+        max_downstream_connection_duration_jitter_percentage,
+        access_log_flush_interval,
+        flush_access_log_on_connected,
+        access_log_options,
+        proxy_protocol_tlvs,
+        proxy_protocol_tlv_merge_policy,
+        upstream_connect_mode,
+        max_early_data_bytes,
+        check_drain_close,
+        cluster_specifier,
+    } = wire;
+    unsupported!(at; on_demand, metadata_match, tunneling_config, max_downstream_connection_duration,
+        proxy_protocol_tlvs);
+    // The upstream is always dialled at once.
+    harmless!(at; downstream_idle_timeout, upstream_idle_timeout, max_connect_attempts, backoff_options,
+        hash_policy, max_downstream_connection_duration_jitter_percentage, access_log_flush_interval,
+        flush_access_log_on_connected, access_log_options, proxy_protocol_tlv_merge_policy,
+        upstream_connect_mode, max_early_data_bytes, check_drain_close);
+    Ok(TcpConfig {
+        stat_prefix: stat_prefix.as_str().into(),
+        target: target(at, cluster_specifier.as_ref())?,
+        idle_timeout: limit(
+            &at.field("idle_timeout"),
+            idle_timeout.as_ref(),
+            Some(DEFAULT_IDLE_TIMEOUT),
+        )?,
+        access_logs: access_logs(&at.field("access_log"), access_log)?,
+    })
+}
+
+fn target(at: &At<'_>, wire: Option<&ClusterSpecifier>) -> Result<TcpTarget, Invalid> {
+    Ok(match required(&at.field("cluster_specifier"), wire)? {
+        ClusterSpecifier::Cluster(cluster) => {
+            TcpTarget::Cluster(nonempty(&at.field("cluster"), cluster)?.into())
+        }
+        ClusterSpecifier::WeightedClusters(clusters) => {
+            TcpTarget::Weighted(weighted(&at.field("weighted_clusters"), clusters)?)
+        }
+    })
+}
+
+fn weighted(at: &At<'_>, wire: &WireWeighted) -> Result<WeightedClusters, Invalid> {
+    let WireWeighted { clusters } = wire;
+    let at = at.field("clusters");
+    let clusters = clusters
+        .iter()
+        .enumerate()
+        .map(|(index, wire)| {
+            let at = at.index(index);
+            let ClusterWeight {
+                name,
+                weight,
+                metadata_match,
+            } = wire;
+            unsupported!(at; metadata_match);
+            Ok(WeightedCluster {
+                cluster: nonempty(&at.field("name"), name)?.into(),
+                weight: *weight,
+                request_headers: HeaderMutations::default(),
+                response_headers: HeaderMutations::default(),
+                filters: FilterOverrides::default(),
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    WeightedClusters::new(clusters)
+        .ok_or_else(|| at.refuse("weights sum to nothing or to too much"))
+}
