@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
+use std::process::Command;
 
 use fixture::{Oci, Run, Store, Tar, chain, gzip, ran_as_root};
-use weft_runtime::image::{BuildRequest, ImageRecord, RunCommand};
+use weft_runtime::image::{BuildRequest, ImageError, ImageRecord, RunCommand, RunStep};
 
 fn context(dockerfile: &str) -> Tar {
     Tar::new()
@@ -419,4 +420,99 @@ fn a_context_from_a_stranger_cannot_leave_its_folder() {
         .done();
     let error = Store::new().build(&context).unwrap_err();
     assert!(chain(&error).contains("no such file"), "{}", chain(&error));
+}
+
+/// Carries commands out in a real overlay of a mount namespace, with the machine's own programs.
+struct Overlay;
+
+impl RunStep for Overlay {
+    fn run(&self, step: &mut RunCommand<'_>) -> Result<i32, ImageError> {
+        let lower: Vec<&str> = step
+            .layers
+            .iter()
+            .rev()
+            .map(|layer| layer.to_str().unwrap())
+            .collect();
+        let options = format!(
+            "userxattr,lowerdir={},upperdir={},workdir={}",
+            lower.join(":"),
+            step.upper.display(),
+            step.work.display()
+        );
+        let merged = step.upper.with_file_name("merged");
+        fs::create_dir(&merged).unwrap();
+        let script = "mount -t overlay -o \"$1\" overlay \"$2\" && cd \"$2\" && eval \"$3\"";
+        let output = Command::new("unshare")
+            .args(["--mount", "--", "sh", "-ec", script, "sh", &options])
+            .arg(&merged)
+            .arg(&step.command[2])
+            .output()
+            .expect("unshare of util-linux runs: apt-get install util-linux");
+        (step.output)(&output.stdout);
+        (step.output)(&output.stderr);
+        Ok(output.status.code().unwrap_or(1))
+    }
+}
+
+/// Every path of the merged view of an image with its type, mode and content.
+fn listing(image: &ImageRecord) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let (upper, work) = (folder.path().join("upper"), folder.path().join("work"));
+    [&upper, &work]
+        .into_iter()
+        .for_each(|path| fs::create_dir(path).unwrap());
+    let mut listing = Vec::new();
+    let script = "find . -mindepth 1 -not -name merged -printf '%P %y %m %l ' \\( -type f -exec cat {} ';' \\) -printf '\\n' -o -printf '\\n' | sort";
+    let status = Overlay.run(&mut RunCommand {
+        layers: &image.layers,
+        upper: &upper,
+        work: &work,
+        command: vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()],
+        environment: Vec::new(),
+        working_directory: "/".to_owned(),
+        user: String::new(),
+        output: &mut |bytes| listing.extend_from_slice(bytes),
+    });
+    assert_eq!(status.unwrap(), 0, "{}", String::from_utf8_lossy(&listing));
+    String::from_utf8(listing).unwrap()
+}
+
+#[test]
+fn what_a_command_did_to_a_real_overlay_survives_export_and_import() {
+    if ran_as_root("what_a_command_did_to_a_real_overlay_survives_export_and_import") {
+        return;
+    }
+    let store = Store::new();
+    let dockerfile = "FROM scratch\nCOPY data /gone/\nCOPY data /replaced/\nCOPY data /kept/\nCOPY app.py /moved\n\
+        RUN rm -r gone && rm kept/one && rm -r replaced && mkdir replaced && echo new > replaced/new && mv moved moved2 \
+        && ln moved2 hard && ln -s ./moved2 soft && chmod 4711 moved2 && mkfifo pipe && mkdir -m 700 closed && touch closed/x\n";
+
+    let (image, _) = store
+        .build_with(
+            &context(dockerfile).done(),
+            BuildRequest::default(),
+            &Overlay,
+        )
+        .unwrap();
+
+    let built = listing(&image);
+    for line in [
+        "replaced/new f 644  new",
+        "moved2 f 4711  print()",
+        "hard f 4711  print()",
+        "soft l 777 ./moved2",
+        "closed d 700",
+    ] {
+        assert!(built.contains(line), "{line} is missing in:\n{built}");
+    }
+    for gone in ["gone", "kept/one", "replaced/one", "moved f"] {
+        assert!(
+            !built.lines().any(|line| line.starts_with(gone)),
+            "{gone} is there in:\n{built}"
+        );
+    }
+    let mut out = Vec::new();
+    store.store.export(&image.id, &mut out).unwrap();
+    let other = Store::new();
+    assert_eq!(listing(&other.import(&out).unwrap()), built);
 }

@@ -5,9 +5,10 @@
 //! it stands a record that says which blob it came from.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use flate2::Compression;
 use oci_spec::image::{Descriptor, MediaType};
 use serde::{Deserialize, Serialize};
 use tempfile::{NamedTempFile, TempDir};
@@ -21,8 +22,9 @@ use super::layer::tree::Tree;
 use super::layer::unpack::{Purpose, Unpacked, unpack};
 use super::layout::{Layout, sync_parent};
 
-/// Fast, and within a few per cent of what slower levels reach on executables.
-const ZSTD_LEVEL: i32 = 3;
+/// Layers are made with gzip, which every tool reads; zstd is not allowed in docker's own format.
+/// This level takes half the time of the usual one and gives a tenth more bytes.
+const GZIP_LEVEL: u32 = 3;
 
 /// What is known of an unpacked layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,11 +100,18 @@ pub(super) fn compress_blob<T>(
 ) -> Result<(NamedTempFile, CompressedBlob, T), ImageError> {
     let failed = || ImageError::io("compressing a layer");
     let file = layout.scratch_file()?;
-    let encoder = zstd::stream::write::Encoder::new(Hashing::new(file), ZSTD_LEVEL);
-    let mut plain = Hashing::new(encoder.map_err(failed())?);
+    // Without name and time: equal layers give equal blobs.
+    let encoder = flate2::GzBuilder::new().mtime(0).write(
+        Hashing::new(BufWriter::new(file)),
+        Compression::new(GZIP_LEVEL),
+    );
+    let mut plain = Hashing::new(encoder);
     let result = write(&mut plain)?;
     let (encoder, diff, _) = plain.finish();
     let (file, blob, bytes) = encoder.finish().map_err(failed())?.finish();
+    let file = file
+        .into_inner()
+        .map_err(|error| failed()(error.into_error()))?;
     Ok((file, CompressedBlob { diff, blob, bytes }, result))
 }
 
@@ -119,7 +128,7 @@ impl CompressedBlob {
             diff: self.diff,
             blob: self.blob,
             blob_bytes: self.bytes,
-            media_type: MediaType::ImageLayerZstd.to_string(),
+            media_type: MediaType::ImageLayerGzip.to_string(),
             unpacked_bytes,
         }
     }
