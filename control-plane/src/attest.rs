@@ -327,7 +327,8 @@ impl AsyncWrite for KnownStream {
 mod tests {
     use serde_json::json;
 
-    use crate::mesh::{Objects, Settings};
+    use crate::mesh::Settings;
+    use crate::mesh::source::Objects;
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! The mesh as one value: what translation works on.
 //!
-//! Built from the objects of the store at one revision and never changed afterwards. Everything that needs the
+//! Built from the objects of the store at one moment and never changed afterwards. Everything that needs the
 //! whole of the mesh is looked up here once — which pods a service selects, which routes are attached to it,
 //! what a policy applies to — so that translation is a pure function of it.
 
@@ -8,13 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1;
 use weft_proto::names;
-
-use crate::kinds::backend_traffic_policy::BackendTrafficPolicy;
-use crate::kinds::http_route::HttpRoute;
-use crate::kinds::peer_authentication::PeerAuthentication;
-use crate::kinds::telemetry::Telemetry;
 
 pub mod pods;
 pub mod policies;
@@ -24,6 +18,7 @@ pub mod source;
 use pods::{Labels, Pod};
 use policies::Policies;
 use services::{Port, Service};
+use source::Objects;
 
 /// The name of an object within its kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,25 +45,6 @@ impl fmt::Display for ObjectName {
     }
 }
 
-/// All objects of the store that the mesh is made from, at one revision.
-#[derive(Debug, Clone, Default)]
-pub struct Objects {
-    /// The store's revision that they are.
-    pub revision: u64,
-    /// Pods.
-    pub pods: Vec<v1::Pod>,
-    /// Services.
-    pub services: Vec<v1::Service>,
-    /// Routes attached to services.
-    pub routes: Vec<HttpRoute>,
-    /// How sidecars balance, limit, retry, disturb.
-    pub traffic_policies: Vec<BackendTrafficPolicy>,
-    /// What servers ask of their callers.
-    pub peer_authentications: Vec<PeerAuthentication>,
-    /// What sidecars tell, and whom.
-    pub telemetries: Vec<Telemetry>,
-}
-
 /// What holds for the whole mesh and comes from the daemon instead of the store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -87,10 +63,10 @@ impl Default for Settings {
     }
 }
 
-/// The mesh at one revision.
+/// The mesh at one moment.
 #[derive(Debug)]
 pub struct Mesh {
-    /// The store's revision it was made from.
+    /// The newest revision in it. Pods come, go and get ready without a new one.
     pub revision: u64,
     /// What holds for all of it.
     pub settings: Settings,
@@ -112,7 +88,7 @@ impl Mesh {
         let mut pods: Vec<_> = objects
             .pods
             .iter()
-            .filter_map(Pod::read)
+            .filter_map(|pod| Pod::read(pod))
             .map(Arc::new)
             .collect();
         pods.sort_by(|one, other| one.name.cmp(&other.name));

@@ -157,6 +157,16 @@ impl Snapshot {
         Some(ProxyResources::new(self.mesh.revision, maps))
     }
 
+    /// Whether every sidecar has the same resources by both. Everything else that a sidecar's resources are made
+    /// of makes a revision when it changes.
+    pub fn is_same(&self, other: &Snapshot) -> bool {
+        let is_shared_same = Arc::ptr_eq(&self.clusters, &other.clusters)
+            && Arc::ptr_eq(&self.endpoints, &other.endpoints)
+            && Arc::ptr_eq(&self.routes, &other.routes);
+        let is_pods_same = self.mesh.pods == other.mesh.pods;
+        is_shared_same && is_pods_same && self.mesh.revision == other.mesh.revision
+    }
+
     fn routes_for(&self, namespace: &str) -> Arc<ResourceMap> {
         let own = self.routes_of_namespace.get(namespace);
         Arc::clone(own.unwrap_or(&self.routes))
@@ -263,3 +273,6 @@ fn of_ports<T: Name>(mesh: &Mesh, make: impl Fn(&Service, &Port) -> T) -> Resour
     }
     resources
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,9 +12,10 @@ use crate::kinds::peer_authentication::{MutualTlsMode, PeerAuthenticationSpec};
 use crate::kinds::reference::{Policy, TargetKind, TargetReference};
 use crate::kinds::telemetry::TelemetrySpec;
 
+use super::ObjectName;
 use super::pods::Pod;
 use super::services::{Port, Service};
-use super::{ObjectName, Objects};
+use super::source::Objects;
 
 /// Routes and policies, by what they apply to.
 #[derive(Debug, Default)]
@@ -281,8 +282,8 @@ impl<'a> Applicable<'a> {
     }
 }
 
-fn oldest_first<S>(policies: &[Policy<S>]) -> Vec<&Policy<S>> {
-    let mut sorted: Vec<_> = policies.iter().collect();
+fn oldest_first<S>(policies: &[Arc<Policy<S>>]) -> Vec<&Policy<S>> {
+    let mut sorted: Vec<_> = policies.iter().map(Arc::as_ref).collect();
     sorted.sort_by(|one, other| {
         let age = |policy: &Policy<S>| {
             policy

@@ -256,8 +256,7 @@ fn at_least(status: u16) -> log::AccessLogFilter {
         op: log::comparison_filter::Op::Ge.into(),
         value: Some(core::RuntimeUInt32 {
             default_value: u32::from(status),
-            // Envoy refuses a comparison without a key by which an operator could change it.
-            runtime_key: "weft.access_log.minimum_status".to_owned(),
+            ..core::RuntimeUInt32::default()
         }),
     };
     log::AccessLogFilter {

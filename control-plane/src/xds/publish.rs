@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::mesh::source::ObjectSource;
+use crate::mesh::source::Objects;
 use crate::mesh::{Mesh, Settings};
+use crate::store;
 use crate::translate::Snapshot;
 
 /// Changes that come within this time of each other become one snapshot.
@@ -15,38 +16,37 @@ const GATHER: Duration = Duration::from_millis(5);
 /// Translation that takes longer is worth a warning.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// The mesh as it is now, translated.
+/// The mesh as the store has it, translated.
 pub fn compile(
-    source: &dyn ObjectSource,
+    state: &store::Snapshot,
     settings: &Settings,
     previous: Option<&Snapshot>,
 ) -> Snapshot {
-    let mesh = Mesh::build(&source.objects(), settings.clone());
+    let mesh = Mesh::build(&Objects::of(state), settings.clone());
     Snapshot::compile(Arc::new(mesh), previous)
 }
 
-/// Compiles a snapshot for each change, until cancelled or the source ends.
+/// Compiles a snapshot for each change of the store, until cancelled or the store is closed.
 pub async fn run(
-    source: Arc<dyn ObjectSource>,
+    mut states: watch::Receiver<Arc<store::Snapshot>>,
     settings: Settings,
     snapshots: watch::Sender<Arc<Snapshot>>,
     cancelled: CancellationToken,
 ) {
-    let mut changes = source.changes();
     // What changed between the first snapshot and now must not be missed.
-    changes.mark_changed();
+    states.mark_changed();
     loop {
         tokio::select! {
             () = cancelled.cancelled() => return,
-            changed = changes.changed() => if changed.is_err() { return },
+            changed = states.changed() => if changed.is_err() { return },
         }
         tokio::time::sleep(GATHER).await;
-        changes.mark_unchanged();
+        let state = Arc::clone(&states.borrow_and_update());
         let previous = Arc::clone(&snapshots.borrow());
-        let (source, settings) = (Arc::clone(&source), settings.clone());
+        let settings = settings.clone();
         let work = tokio::task::spawn_blocking(move || {
             let began = Instant::now();
-            let snapshot = compile(&*source, &settings, Some(&previous));
+            let snapshot = compile(&state, &settings, Some(&previous));
             (snapshot, began.elapsed())
         });
         match work.await {
@@ -58,11 +58,18 @@ pub async fn run(
     }
 }
 
+/// A change that means nothing to any sidecar wakes none.
 fn announce(snapshots: &watch::Sender<Arc<Snapshot>>, snapshot: Snapshot, took: Duration) {
     let revision = snapshot.mesh.revision;
     if took > SLOW {
         tracing::warn!(revision, ?took, "translation was slow");
     }
-    tracing::debug!(revision, ?took, "snapshot compiled");
-    snapshots.send_replace(Arc::new(snapshot));
+    snapshots.send_if_modified(|current| {
+        let is_new = !snapshot.is_same(current);
+        if is_new {
+            tracing::debug!(revision, ?took, "snapshot compiled");
+            *current = Arc::new(snapshot);
+        }
+        is_new
+    });
 }

@@ -153,11 +153,13 @@ async fn serve<T: Transport>(
         session: Session::new(T::PROTOCOL),
         client,
         resources: None,
+        made_from: None,
         secrets: None,
     };
     conversation.take_in::<T>(&first)?;
     loop {
-        conversation.refresh(&snapshots.borrow_and_update().clone())?;
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        conversation.refresh(&snapshot)?;
         for push in conversation.poll() {
             send(responses, T::encode(&push)).await?;
         }
@@ -264,6 +266,8 @@ struct Conversation<'a> {
     session: Session,
     client: Client,
     resources: Option<ProxyResources>,
+    /// The snapshot that they are of.
+    made_from: Option<Arc<Snapshot>>,
     secrets: Option<Secrets>,
 }
 
@@ -296,16 +300,16 @@ impl Conversation<'_> {
     }
 
     /// Takes over what is new. A pod that has gone keeps what it had: its sidecar still has connections to end.
-    fn refresh(&mut self, snapshot: &Snapshot) -> Result<(), Status> {
+    fn refresh(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), Status> {
         if self.session.wants(ResourceKind::Secret) {
             self.refresh_secrets(SystemTime::now())?;
         }
-        let is_new = self
-            .resources
-            .as_ref()
-            .is_none_or(|resources| resources.revision != snapshot.mesh.revision);
-        if is_new && let Some(new) = snapshot.resources(&self.client.pod, self.resources.as_ref()) {
-            self.resources = Some(new);
+        let is_known = |known: &Arc<Snapshot>| Arc::ptr_eq(known, snapshot);
+        if !self.made_from.as_ref().is_some_and(is_known) {
+            let previous = self.resources.as_ref();
+            let new = snapshot.resources(&self.client.pod, previous);
+            self.resources = new.or_else(|| self.resources.take());
+            self.made_from = Some(Arc::clone(snapshot));
         }
         if let (Some(resources), Some(secrets)) = (&self.resources, &self.secrets) {
             self.resources = Some(resources.with_secrets(Arc::clone(&secrets.map)));
