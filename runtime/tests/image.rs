@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
-use fixture::{Oci, Store, Tar, archive, chain, docker_archive, gzip, ran_as_root};
+use fixture::{
+    Oci, Store, Tar, archive, chain, docker_archive, gzip, ran_as_root, ran_with_one_id,
+};
 use weft_runtime::image::{ImageError, Removed};
 
 fn layer() -> Vec<u8> {
@@ -361,15 +363,48 @@ fn devices_are_skipped_and_forged_overlay_notes_dropped() {
 
 #[test]
 fn an_owner_outside_of_the_id_range_is_named() {
-    if ran_as_root("an_owner_outside_of_the_id_range_is_named") {
+    if ran_with_one_id("an_owner_outside_of_the_id_range_is_named") {
         return;
     }
-    // Only a namespace has a range that ids can lie outside of; the all-ones id lies outside of every.
-    let layer = Tar::new().owned("srv/data", u64::from(u32::MAX) + 1).done();
-    let error = Store::new()
-        .import(&Oci::of(&[layer]).archive())
-        .unwrap_err();
-    assert!(chain(&error).contains("srv/data"), "{}", chain(&error));
+    for uid in [70, u64::from(u32::MAX), u64::from(u32::MAX) + 1] {
+        let layer = Tar::new().owned("srv/data", uid).done();
+        let error = Store::new()
+            .import(&Oci::of(&[layer]).archive())
+            .unwrap_err();
+        assert!(chain(&error).contains("srv/data"), "{}", chain(&error));
+        assert_eq!(
+            uid == 70,
+            matches!(error, ImageError::UnmappedOwner { uid: 70, .. })
+        );
+    }
+}
+
+#[test]
+fn folders_cannot_be_nested_so_deep_that_nobody_can_remove_them() {
+    if ran_as_root("folders_cannot_be_nested_so_deep_that_nobody_can_remove_them") {
+        return;
+    }
+    let deep = "d/".repeat(45);
+    let mut tar = Tar::new().folder(&deep, 0o755);
+    let mut name = "l0".to_owned();
+    tar = tar.link(&name, &deep);
+    for number in 1..39 {
+        tar = tar.folder(&format!("{name}/{deep}"), 0o755);
+        let next = format!("l{number}");
+        tar = tar.link(&next, &format!("{name}/{deep}"));
+        name = next;
+    }
+    let store = Store::new();
+
+    let error = store.import(&Oci::of(&[tar.done()]).archive()).unwrap_err();
+
+    assert!(chain(&error).contains("too long"), "{}", chain(&error));
+    assert_eq!(
+        fs::read_dir(store.path().join("temporary"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[test]

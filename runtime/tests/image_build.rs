@@ -358,6 +358,7 @@ fn mistakes_are_reported_with_file_line_and_text() {
     if ran_as_root("mistakes_are_reported_with_file_line_and_text") {
         return;
     }
+    let doubling = format!("FROM scratch\nENV A=aa\n{}", "ENV A=$A$A\n".repeat(40));
     for (dockerfile, line, word) in [
         ("FROM nope\n", 1, "nope"),
         ("FROM scratch\nCOPY missing /\n", 2, "missing"),
@@ -379,6 +380,7 @@ fn mistakes_are_reported_with_file_line_and_text() {
         ("FROM scratch\nENV A=${B:?set B}\n", 2, "set B"),
         ("FROM --platform=windows/amd64 base\n", 1, "windows"),
         ("FROM scratch\nEXPOSE http\n", 2, "http"),
+        (&doubling, 20, "128 KiB"),
         ("FROM base\nADD data/x.tar.xz /\n", 2, "no such file"),
     ] {
         if line == 0 {

@@ -12,6 +12,11 @@ pub(super) mod words;
 use instruction::{Argument, Instruction};
 use lines::{Line, lines};
 
+/// Building a stage needs the stages that it begins from, one inside of the other.
+const STAGES: usize = 100;
+/// More than any person writes.
+const INSTRUCTIONS: usize = 10_000;
+
 /// Why a Dockerfile is refused, and at which line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
@@ -61,8 +66,15 @@ impl Dockerfile {
             arguments: Vec::new(),
             stages: Vec::new(),
         };
-        for line in lines {
+        for (count, line) in lines.into_iter().enumerate() {
             let number = line.number;
+            if count >= INSTRUCTIONS || dockerfile.stages.len() > STAGES {
+                let reason = format!("more than {INSTRUCTIONS} instructions or {STAGES} stages");
+                return Err(Fault {
+                    line: number,
+                    reason,
+                });
+            }
             dockerfile.add(line).map_err(|reason| Fault {
                 line: number,
                 reason,
@@ -341,6 +353,12 @@ mod tests {
             panic!()
         };
         assert_eq!(check.test, ["NONE"]);
+    }
+
+    #[test]
+    fn more_stages_than_the_stack_could_hold_are_refused() {
+        let stages = "FROM scratch\n".repeat(STAGES + 2);
+        assert!(fault(&stages).reason.contains("stages"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::layout::Layout;
 use super::reference::Reference;
 
 /// Layers of one image; overlayfs takes at most 500.
-const LAYERS: usize = 400;
+pub(super) const LAYERS: usize = 400;
 
 /// Imports all images of the archive; returns the id of the first.
 ///

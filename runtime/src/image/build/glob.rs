@@ -27,10 +27,12 @@ pub(super) fn find(files: &Stack, pattern: &str) -> Result<Vec<Match>, ImageErro
             .to_owned();
         return Ok(node.map(|node| Match { name, node }).into_iter().collect());
     }
-    let parts: Vec<&str> = pattern
+    let mut parts: Vec<&str> = pattern
         .split('/')
         .filter(|part| !matches!(*part, "" | "."))
         .collect();
+    // Each would search all that the one before it found.
+    parts.dedup_by(|part, before| *part == "**" && *before == "**");
     let mut found = Vec::new();
     if let Some(root) = files.find(Path::new(""), End::Followed)? {
         descend(files, root, &parts, &mut found)?;

@@ -11,35 +11,38 @@ pub(super) fn owner(files: &Stack, text: &str) -> Result<(u32, u32), Failure> {
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
     };
-    let (uid, primary) = match user.parse::<u32>() {
+    let (uid, primary) = match id(user) {
         // Docker gives files of a numeric user to the group of the same number.
-        Ok(uid) => (uid, uid),
-        Err(_) => account(files, user)?,
+        Some(uid) => (uid, uid),
+        None => account(files, user)?,
     };
     let gid = match group {
         None | Some("") => primary,
-        Some(group) => match group.parse::<u32>() {
-            Ok(gid) => gid,
-            Err(_) => group_id(files, group)?,
+        Some(group) => match id(group) {
+            Some(gid) => gid,
+            None => group_id(files, group)?,
         },
     };
     Ok((uid, gid))
+}
+
+/// The largest number is no id: it tells chown(2) to leave the owner as it is.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 fn account(files: &Stack, name: &str) -> Result<(u32, u32), Failure> {
     let line = find_line(files, "/etc/passwd", name)?;
     let ids = line.as_deref().and_then(|line| {
         let mut fields = line.split(':').skip(2);
-        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+        Some((id(fields.next()?)?, id(fields.next()?)?))
     });
     ids.ok_or_else(|| Failure::Refused(format!("no user {name} in the image's /etc/passwd")))
 }
 
 fn group_id(files: &Stack, name: &str) -> Result<u32, Failure> {
     let line = find_line(files, "/etc/group", name)?;
-    let id = line
-        .as_deref()
-        .and_then(|line| line.split(':').nth(2)?.parse().ok());
+    let id = line.as_deref().and_then(|line| id(line.split(':').nth(2)?));
     id.ok_or_else(|| Failure::Refused(format!("no group {name} in the image's /etc/group")))
 }
 
@@ -75,6 +78,8 @@ mod tests {
         assert_eq!(ids("app"), Some((100, 101)));
         assert_eq!(ids("app:web"), Some((100, 33)));
         assert_eq!(ids("nobody"), None);
+        assert_eq!(ids("4294967295"), None);
+        assert_eq!(ids("0:4294967295"), None);
         assert_eq!(ids("app:nogroup"), None);
     }
 }

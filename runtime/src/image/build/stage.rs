@@ -61,6 +61,15 @@ impl Stage {
         value.or_else(|| self.arguments.get(name).cloned())
     }
 
+    /// Bytes of variables and labels.
+    pub(super) fn settings_bytes(&self) -> usize {
+        let environment = self.config.env.iter().map(String::len);
+        let pairs = self.config.labels.iter().chain(&self.arguments);
+        environment
+            .chain(pairs.map(|(name, value)| name.len() + value.len()))
+            .sum()
+    }
+
     /// Adds a layer, or with None an instruction that only changed the configuration.
     pub(super) fn record(&mut self, text: &str, layer: Option<Layer>) {
         self.history.push(History {

@@ -1,4 +1,6 @@
 //! Carries out the instructions of a stage.
+//!
+//! Longer than most modules: one place where each instruction is seen to have its effect.
 
 use std::path::Path;
 
@@ -10,9 +12,13 @@ use super::{Builder, Failure};
 use crate::image::dockerfile::Step;
 use crate::image::dockerfile::instruction::{Argument, Copy, CopyKind, Form, Instruction, Source};
 use crate::image::dockerfile::words;
+use crate::image::import::LAYERS;
 use crate::image::layer::attributes::Attributes;
 use crate::image::layer::tree::Tree;
 use crate::image::stack::{End, Stack};
+
+/// What a program can be given in all (execve(2)); labels have no reason to be larger.
+const SETTINGS_BYTES: usize = 2 << 20;
 
 impl Builder<'_> {
     /// Carries out one instruction of the stage with this number.
@@ -23,6 +29,9 @@ impl Builder<'_> {
         index: usize,
     ) -> Result<(), Failure> {
         let text = step.text.as_str();
+        if stage.layers.len() >= LAYERS {
+            return Err(format!("an image has at most {LAYERS} layers").into());
+        }
         match &step.instruction {
             Instruction::Run(run) => return self.run(stage, text, run),
             Instruction::Copy(copy) => return self.copy(stage, text, copy, index),
@@ -61,6 +70,11 @@ impl Builder<'_> {
             }
             Instruction::Healthcheck(check) => stage.config.healthcheck = Some(check.clone()),
             Instruction::Maintainer(name) => stage.author = Some(name.clone()),
+        }
+        if stage.settings_bytes() > SETTINGS_BYTES {
+            return Err("variables and labels take more than 2 MiB"
+                .to_owned()
+                .into());
         }
         stage.record(text, None);
         Ok(())
@@ -101,12 +115,12 @@ impl Builder<'_> {
     fn expose(&self, stage: &mut Stage, ports: &[String]) -> Result<(), String> {
         for word in ports {
             let word = self.expand(stage, word)?;
-            for port in exposed(&word)
-                .ok_or_else(|| format!("EXPOSE {word}: expected PORT[/tcp|udp] or FIRST-LAST"))?
-            {
-                insert_sorted(&mut stage.config.exposed_ports, port);
-            }
+            let ports = exposed(&word)
+                .ok_or_else(|| format!("EXPOSE {word}: expected PORT[/tcp|udp] or FIRST-LAST"))?;
+            stage.config.exposed_ports.extend(ports);
         }
+        stage.config.exposed_ports.sort();
+        stage.config.exposed_ports.dedup();
         Ok(())
     }
 

@@ -46,6 +46,10 @@ pub(crate) fn expand(
     expansion.until(None, 0)
 }
 
+/// What a program can be given as one argument or variable (execve(2), MAX_ARG_STRLEN). Without
+/// a bound a value that doubles itself line by line fills memory.
+const LONGEST: usize = 128 << 10;
+
 /// `${…}` inside of `${…}`.
 const DEPTH: usize = 20;
 
@@ -64,6 +68,11 @@ impl Expansion<'_> {
         let mut out = String::new();
         let mut in_double = false;
         while let Some(c) = self.chars.next() {
+            if out.len() > LONGEST {
+                return Err(
+                    "the value is longer than 128 KiB, which no program can be given".to_owned(),
+                );
+            }
             if Some(c) == end && !in_double {
                 return Ok(out);
             }

@@ -34,7 +34,11 @@ impl Attributes {
     /// As the header of an archive entry states them.
     pub(crate) fn of_entry<R: io::Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Attributes> {
         let header = entry.header();
-        let id = |id: u64| u32::try_from(id).map_err(|_| invalid("owner beyond 32 bits"));
+        // The largest number is no id: it tells chown(2) to leave the owner as it is.
+        let id = |id: u64| match u32::try_from(id) {
+            Ok(id) if id != u32::MAX => Ok(id),
+            _ => Err(invalid("its owner is no user or group id")),
+        };
         let owner = (id(header.uid()?)?, id(header.gid()?)?);
         // Dates before 1970 or beyond every calendar are not worth refusing an image for.
         let modified = header.mtime().unwrap_or(0).min(u64::from(u32::MAX)) as i64;

@@ -5,10 +5,10 @@
 //! a path is replaced, never followed.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -23,6 +23,11 @@ use crate::image::error::ImageError;
 
 /// openat2 says EAGAIN when something was renamed meanwhile; nothing should be, here.
 const ATTEMPTS: usize = 16;
+
+/// How deep folders may be nested, counted from the root of the file system. By way of links an
+/// archive could nest deeper than any path reaches, and removing a folder takes a descriptor for
+/// each level, of which a process has 1024 by default.
+const DEEPEST: usize = 300;
 
 /// A folder being filled. Attributes of folders are set by `finish`.
 pub(crate) struct Tree {
@@ -261,7 +266,6 @@ impl Tree {
     /// None where the file already belongs to whom it should.
     fn change_of_owner(&self, attributes: &Attributes) -> Option<(Uid, Gid)> {
         let (uid, gid) = attributes.owner?;
-        // The all-ones id means "leave as it is" to the kernel; the mapping refuses it anyway.
         let owner = (Uid::from_raw(uid), Gid::from_raw(gid));
         ((uid, gid) != self.caller).then_some(owner)
     }
@@ -291,6 +295,13 @@ fn kind(parent: &OwnedFd, name: &OsStr) -> Option<FileType> {
 }
 
 fn make_folder(parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
+    let link = format!("/proc/self/fd/{}", parent.as_raw_fd());
+    let slashes = |path: &CString| path.as_bytes().iter().filter(|byte| **byte == b'/').count();
+    match rustix::fs::readlink(link, Vec::new()) {
+        Ok(path) if slashes(&path) >= DEEPEST => return Err(Errno::NAMETOOLONG),
+        Err(Errno::NAMETOOLONG) => return Err(Errno::NAMETOOLONG),
+        _ => {}
+    }
     rustix::fs::mkdirat(parent, name, Mode::RWXU)
 }
 
