@@ -188,37 +188,36 @@ impl Application {
                 ));
             }
         }
+        let mut done = BTreeSet::new();
         self.services
             .iter()
-            .try_for_each(|service| self.check_cycles(service, &mut vec![&service.name]))
+            .try_for_each(|service| self.check_cycles(service, &mut Vec::new(), &mut done))
     }
 
+    /// Walks what a service depends on; `done` holds what was walked before, `path` what is being walked.
     fn check_cycles<'a>(
         &'a self,
         service: &'a Service,
         path: &mut Vec<&'a str>,
+        done: &mut BTreeSet<&'a str>,
     ) -> Result<(), ComposeError> {
+        path.push(&service.name);
         for dependency in &service.depends_on {
-            if path.first() == Some(&dependency.service.as_str()) {
-                let circle = format!("{} → {}", path.join(" → "), dependency.service);
+            let name = dependency.service.as_str();
+            if let Some(start) = path.iter().position(|known| *known == name) {
+                let circle = path[start..].join(" → ");
                 return Err(ComposeError::at(
                     &dependency.at,
-                    format!("services depend on each other in a circle: {circle}"),
+                    format!("services depend on each other in a circle: {circle} → {name}"),
                 ));
             }
-            if path.contains(&dependency.service.as_str()) {
-                continue;
-            }
-            if let Some(next) = self
-                .services
-                .iter()
-                .find(|other| other.name == dependency.service)
-            {
-                path.push(&dependency.service);
-                self.check_cycles(next, path)?;
-                path.pop();
+            let next = self.services.iter().find(|other| other.name == name);
+            if let Some(next) = next.filter(|_| !done.contains(name)) {
+                self.check_cycles(next, path, done)?;
             }
         }
+        path.pop();
+        done.insert(&service.name);
         Ok(())
     }
 

@@ -206,6 +206,24 @@ fn every_mistake_has_its_words() {
 }
 
 #[test]
+fn many_paths_between_services_are_walked_once() {
+    let mut text = "services:\n  s0: {image: x}\n".to_owned();
+    for level in 1..60 {
+        let (one, two) = (level - 1, if level > 1 { level - 2 } else { 0 });
+        let below = if one == two {
+            format!("s{one}")
+        } else {
+            format!("s{one}, s{two}")
+        };
+        text.push_str(&format!(
+            "  s{level}: {{image: x, depends_on: [{below}]}}\n"
+        ));
+    }
+
+    assert_eq!(load_text(&text).unwrap().services().count(), 60);
+}
+
+#[test]
 fn what_is_ignored_is_said() {
     let application =
         load_text("version: '3'\nservices: {a: {image: x, container_name: y}}").unwrap();
