@@ -1,0 +1,33 @@
+//! What `bookstore load` counted.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// What `bookstore load` printed.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Tally {
+    pub(crate) requests: u64,
+    status: BTreeMap<String, u64>,
+    version: BTreeMap<String, u64>,
+    /// Answers by the pod that gave them.
+    pub(crate) served_by: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    /// How many answers had this status; `error` for none at all.
+    pub(crate) fn status(&self, status: &str) -> u64 {
+        self.status.get(status).copied().unwrap_or_default()
+    }
+
+    /// How many answers came from this version of the reviews.
+    pub(crate) fn version(&self, version: &str) -> u64 {
+        self.version.get(version).copied().unwrap_or_default()
+    }
+
+    /// Fails unless every request was answered with 200.
+    #[track_caller]
+    pub(crate) fn assert_all_ok(&self) {
+        assert_eq!(self.status("200"), self.requests, "{self:?}");
+    }
+}

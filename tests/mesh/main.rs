@@ -1,0 +1,78 @@
+//! The whole mesh, end to end: one bookstore, started once, and every test against it, one after the other. Each
+//! test leaves the mesh as it found it.
+//!
+//! `tests/run-mesh.sh` builds what is needed and runs this; as an ordinary user too with `--as-user`.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod api;
+mod chaos;
+mod cli;
+mod harness;
+mod host;
+mod input;
+mod observed;
+mod protocols;
+mod resilience;
+mod security;
+mod start;
+mod telemetry;
+mod tour;
+mod traffic;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Trial};
+
+use harness::Test;
+use harness::bookstore::Bookstore;
+
+/// By what they look at. The last look at the host is after the mesh has been taken down.
+const GROUPS: [(&str, &[Test]); 13] = [
+    ("traffic", traffic::TESTS),
+    ("protocols", protocols::TESTS),
+    ("resilience", resilience::TESTS),
+    ("security", security::TESTS),
+    ("telemetry", telemetry::TESTS),
+    ("observed", observed::TESTS),
+    ("api", api::TESTS),
+    ("cli", cli::TESTS),
+    ("input", input::TESTS),
+    ("start", start::TESTS),
+    ("chaos", chaos::TESTS),
+    ("tour", tour::TESTS),
+    ("host", host::TESTS),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // One mesh, one test at a time.
+    arguments.test_threads = Some(1);
+    if arguments.list {
+        return libtest_mimic::run(&arguments, trials(None)).exit_code();
+    }
+    let bookstore = Arc::new(Bookstore::start());
+    let conclusion = libtest_mimic::run(&arguments, trials(Some(&bookstore)));
+    if conclusion.has_failed() {
+        eprintln!("--- the daemon's log\n{}", bookstore.daemon_log());
+    }
+    host::take_down(&bookstore);
+    conclusion.exit_code()
+}
+
+fn trials(bookstore: Option<&Arc<Bookstore>>) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (group, tests) in GROUPS {
+        for &(name, test) in tests {
+            let bookstore = bookstore.cloned();
+            trials.push(Trial::test(format!("{group}::{name}"), move || {
+                if let Some(bookstore) = bookstore {
+                    test(&bookstore);
+                }
+                Ok(())
+            }));
+        }
+    }
+    trials
+}

@@ -1,0 +1,195 @@
+//! What is not a plain HTTP/1.1 request over IPv4: gRPC, Redis' protocol, servers that speak first, WebSocket, IPv6.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::harness::bookstore::Bookstore;
+use crate::harness::wait::{eventually, holds};
+
+crate::harness::tests![
+    grpc_calls_are_told_apart_and_their_status_is_counted,
+    redis_is_used_over_tcp_through_the_mesh,
+    tcp_connections_are_counted_on_both_sides,
+    a_server_that_speaks_first_is_heard_by_a_client_that_says_nothing,
+    a_websocket_is_upgraded_through_two_sidecars,
+    services_are_reached_over_ipv6,
+    the_verdict_on_a_protocol_is_shown,
+];
+
+fn grpc_calls_are_told_apart_and_their_status_is_counted(bookstore: &Bookstore) {
+    bookstore
+        .load("front", "http://books:8080/books/dune", 20, 2)
+        .assert_all_ok();
+    let pods = bookstore.pods_of("books");
+    let labels = [
+        ("destination_service", "stock"),
+        ("protocol", "grpc"),
+        ("grpc_status", "0"),
+    ];
+
+    eventually("gRPC calls from books to stock to be counted", || {
+        let counted: f64 = pods
+            .iter()
+            .map(|pod| {
+                bookstore
+                    .metrics(&pod.name)
+                    .sum("weft_requests_total", &labels)
+            })
+            .sum();
+        holds(counted >= 20.0, || counted.to_string())
+    });
+}
+
+fn redis_is_used_over_tcp_through_the_mesh(bookstore: &Bookstore) {
+    let before = views(bookstore);
+    let after = views(bookstore);
+    assert!(after > before, "{before} views, then {after}");
+
+    let stored = bookstore.shell("redis", "redis-cli get views:dune").ok();
+    assert!(
+        stored.trim().parse::<u64>().unwrap() >= after,
+        "Redis holds {stored}"
+    );
+}
+
+fn tcp_connections_are_counted_on_both_sides(bookstore: &Bookstore) {
+    let opened = |pod: &str, reporter: &str| {
+        let labels = [
+            ("reporter", reporter),
+            ("source_workload", "ratings"),
+            ("destination_service", "redis"),
+            (
+                "source_principal",
+                "spiffe://cluster.local/ns/default/sa/ratings",
+            ),
+        ];
+        let metrics = bookstore.metrics(pod);
+        let sum = |name: &str| metrics.sum(name, &labels);
+        (
+            sum("weft_tcp_connections_opened_total"),
+            sum("weft_tcp_connections_closed_total"),
+            sum("weft_tcp_sent_bytes_total"),
+        )
+    };
+    let before = (opened("ratings", "source"), opened("redis", "destination"));
+
+    for _ in 0..5 {
+        views(bookstore);
+    }
+
+    eventually(
+        "five connections to be counted at source and destination",
+        || {
+            let after = (opened("ratings", "source"), opened("redis", "destination"));
+            let grew = |(opened, closed, sent): (f64, f64, f64), before: (f64, f64, f64)| {
+                opened >= before.0 + 5.0 && closed >= before.1 + 5.0 && sent > before.2
+            };
+            holds(grew(after.0, before.0) && grew(after.1, before.1), || {
+                format!("{before:?} then {after:?}")
+            })
+        },
+    );
+}
+
+/// nc sends nothing, and keeps its side open: only a proxy that waits for the client's first bytes would be silent.
+fn a_server_that_speaks_first_is_heard_by_a_client_that_says_nothing(bookstore: &Bookstore) {
+    let began = Instant::now();
+
+    let heard = bookstore
+        .shell("static", "sleep 20 | nc greeter 7000 | head -n 1")
+        .stdout;
+
+    assert_eq!(heard.trim(), "welcome");
+    assert!(began.elapsed().as_secs() < 60);
+    let metrics = bookstore.metrics("static");
+    let opened = metrics.sum(
+        "weft_tcp_connections_opened_total",
+        &[("destination_service", "greeter")],
+    );
+    assert!(opened >= 1.0, "it went through the mesh");
+}
+
+fn a_websocket_is_upgraded_through_two_sidecars(bookstore: &Bookstore) {
+    let said = ["one", "two", "three"];
+
+    let heard = bookstore
+        .exec(
+            "front",
+            &[
+                "/bin/bookstore",
+                "say",
+                "ws://echo:8080/",
+                "one",
+                "two",
+                "three",
+            ],
+        )
+        .ok();
+
+    assert_eq!(heard.lines().collect::<Vec<_>>(), said);
+    let upgraded = [("destination_service", "echo"), ("response_code", "101")];
+    for (pod, reporter) in [("front", "source"), ("echo", "destination")] {
+        eventually("the upgrade to be counted on both sides", || {
+            let labels = [&upgraded[..], &[("reporter", reporter)]].concat();
+            let counted = bookstore.metrics(pod).sum("weft_requests_total", &labels);
+            holds(counted >= 1.0, || format!("{reporter}: {counted}"))
+        });
+    }
+}
+
+fn services_are_reached_over_ipv6(bookstore: &Bookstore) {
+    let service = bookstore.json(&["get", "service", "books"]);
+    let addresses = service["spec"]["clusterIPs"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let address = addresses
+        .iter()
+        .filter_map(Value::as_str)
+        .find(|address| address.contains(':'));
+    let address = address.expect("every service has an IPv6 address");
+
+    let (status, body) = bookstore.get("front", &format!("http://[{address}]:8080/books/dune"));
+    assert_eq!(status, 200, "{body}");
+
+    let names = bookstore
+        .shell("static", "nslookup -type=aaaa books 10.96.0.1")
+        .ok();
+    assert!(
+        names.contains(address),
+        "{address} is not what DNS says: {names}"
+    );
+
+    let pod = bookstore.pod_of("books");
+    let (status, body) = bookstore.get("front", &format!("http://[{}]:8080/books/dune", pod.ipv6));
+    assert_eq!(status, 200, "{pod:?}: {body}");
+}
+
+fn the_verdict_on_a_protocol_is_shown(bookstore: &Bookstore) {
+    views(bookstore);
+
+    let listeners = bookstore
+        .exec(
+            "ratings",
+            &["/bin/bookstore", "get", "http://127.0.0.1:15000/listeners"],
+        )
+        .ok();
+
+    let redis = listeners
+        .lines()
+        .find(|line| line.contains("redis"))
+        .unwrap_or_default();
+    assert!(
+        redis.contains("tcp"),
+        "redis' listener does not say that it carries TCP: {listeners}"
+    );
+}
+
+/// How often the reviews of `dune` were asked for, as Redis counts.
+fn views(bookstore: &Bookstore) -> u64 {
+    let (status, body) = bookstore.get("front", "http://reviews:8080/reviews/dune");
+    assert_eq!(status, 200, "{body}");
+    let answer: Value = serde_json::from_str(&body).expect("JSON");
+    answer["views"].as_u64().expect("a count")
+}
