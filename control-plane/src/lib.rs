@@ -3,7 +3,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 pub mod admission;
+pub mod api;
 pub mod attest;
+pub mod auth;
 pub mod ca;
 pub mod identity;
 pub mod kinds;
@@ -14,3 +16,7 @@ pub mod store;
 pub mod translate;
 pub mod validation;
 pub mod xds;
+
+mod start;
+
+pub use start::{Error, Options, Running, run, start};

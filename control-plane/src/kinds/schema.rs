@@ -72,6 +72,36 @@ pub fn resolve(schema: &'static Value) -> (Option<&'static str>, &'static Value)
     (name, schema)
 }
 
+/// The schema of a field; `Null` where nothing is known of it.
+pub fn field(schema: &'static Value, name: &str) -> &'static Value {
+    static UNKNOWN: Value = Value::Null;
+    let (_, schema) = resolve(schema);
+    match schema["properties"].get(name) {
+        Some(property) => property,
+        None if schema["additionalProperties"].is_object() => &schema["additionalProperties"],
+        None => &UNKNOWN,
+    }
+}
+
+/// The schema of a list's elements.
+pub fn items(schema: &'static Value) -> &'static Value {
+    let (_, schema) = resolve(schema);
+    &schema["items"]
+}
+
+/// The fields that tell a list's elements apart; `None` where it is no map.
+pub fn map_keys(schema: &'static Value) -> Option<Vec<&'static str>> {
+    let (_, schema) = resolve(schema);
+    let keys = schema["x-kubernetes-list-map-keys"].as_array()?;
+    Some(keys.iter().filter_map(Value::as_str).collect())
+}
+
+/// Whether a list's elements are told apart by their value.
+pub fn is_set(schema: &'static Value) -> bool {
+    let (_, schema) = resolve(schema);
+    schema["x-kubernetes-list-type"] == "set"
+}
+
 fn generate() -> BTreeMap<String, Value> {
     let mut generator = settings(false).into_generator();
     generator.subschema_for::<core::v1::Namespace>();

@@ -161,7 +161,7 @@ fn route_target(
 }
 
 /// Whether at most one letter is another, missing, or too much.
-fn is_close(one: &str, other: &str) -> bool {
+pub(super) fn is_close(one: &str, other: &str) -> bool {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     if one.len().abs_diff(other.len()) > 1 {
         return false;

@@ -12,16 +12,46 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::path::Path;
+use super::references::is_close;
 use crate::kinds::{self, Kind, schema};
 use crate::refusal::Cause;
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Paths of fields that the kind does not have.
-    pub unknown: Vec<String>,
+    /// Fields that the kind does not have.
+    pub unknown: Vec<UnknownField>,
     /// Everything else.
     pub causes: Vec<Cause>,
+}
+
+/// A field that the kind does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownField {
+    /// Where it is.
+    pub path: String,
+    /// A field that is there and is written almost like it.
+    pub close: Option<&'static str>,
+}
+
+impl std::fmt::Display for UnknownField {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "unknown field {:?}", self.path)?;
+        match self.close {
+            Some(close) => write!(formatter, "; did you mean {close:?}?"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl UnknownField {
+    /// The field as something that is wrong.
+    pub fn cause(&self) -> Cause {
+        let hint = self
+            .close
+            .map_or_else(String::new, |close| format!("; did you mean {close:?}?"));
+        Cause::forbidden(self.path.clone(), format!("unknown field{hint}"))
+    }
 }
 
 /// No object is nested deeper.
@@ -38,6 +68,31 @@ pub fn check(kind: &Kind, value: &Value) -> Findings {
         findings.causes.push(cause);
     }
     findings
+}
+
+/// Removes the fields that the kind does not have.
+pub fn prune(kind: &Kind, value: &mut Value) {
+    prune_value(schema::of(kind), value);
+}
+
+fn prune_value(schema: &'static Value, value: &mut Value) {
+    let (_, schema) = schema::resolve(schema);
+    match value {
+        Value::Object(fields) => {
+            if schema["properties"].is_object() && !schema["additionalProperties"].is_object() {
+                fields.retain(|name, _| schema["properties"].get(name).is_some());
+            }
+            for (name, field) in fields {
+                prune_value(schema::field(schema, name), field);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                prune_value(schema::items(schema), item);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Removes fields that are `null`: the API takes them for absent.
@@ -150,7 +205,14 @@ fn walk_object(
             None => match additional {
                 Some(additional) => walk(additional, value, &path.key(name), depth + 1, found),
                 None if is_open => {}
-                None => found.unknown.push(path.field(name).into()),
+                None => found.unknown.push(UnknownField {
+                    path: path.field(name).into(),
+                    close: properties
+                        .into_iter()
+                        .flat_map(Map::keys)
+                        .map(String::as_str)
+                        .find(|known| is_close(known, name)),
+                }),
             },
         }
     }
@@ -328,6 +390,14 @@ mod tests {
     use super::*;
     use crate::kinds::{BACKEND_TRAFFIC_POLICY, DEPLOYMENT, HTTP_ROUTE, SERVICE};
 
+    fn paths(findings: &Findings) -> Vec<&str> {
+        findings
+            .unknown
+            .iter()
+            .map(|field| field.path.as_str())
+            .collect()
+    }
+
     fn texts(findings: &Findings) -> Vec<String> {
         findings.causes.iter().map(Cause::to_string).collect()
     }
@@ -345,12 +415,14 @@ mod tests {
         let findings = check(&HTTP_ROUTE, &value);
 
         assert_eq!(
-            findings.unknown,
+            paths(&findings),
             [
                 "spec.rules[0].backendRef",
                 "spec.rules[0].matches[0].path.typ"
             ]
         );
+        assert_eq!(findings.unknown[0].close, Some("backendRefs"));
+        assert_eq!(findings.unknown[1].close, Some("type"));
     }
 
     #[test]
@@ -393,7 +465,7 @@ mod tests {
         let findings = check(&DEPLOYMENT, &value);
 
         assert_eq!(
-            findings.unknown,
+            paths(&findings),
             ["spec.template.spec.containers[0].imagePullPolice"]
         );
         assert_eq!(

@@ -1,0 +1,475 @@
+//! Server-side apply: who owns which field, and what becomes of fields that their owner no longer wants.
+//!
+//! After <https://kubernetes.io/docs/reference/using-api/server-side-apply/>: what an applied configuration says is set
+//! and owned; what it said the last time and no longer says is removed, unless somebody else owns it; what
+//! it would change against another owner is a conflict, unless forced. Other writes own what they change.
+
+use serde_json::{Value, json};
+
+use super::fields::{self, FieldPath, FieldSet};
+use crate::kinds::{Kind, schema};
+use crate::refusal::{Cause, CauseReason, Refusal};
+
+/// Most entries of `managedFields`; the oldest updates beyond are put together.
+const MOST_MANAGERS: usize = 20;
+
+/// Who writes, and when.
+#[derive(Debug, Clone)]
+pub(crate) struct Manager {
+    /// The name of the program.
+    pub(crate) name: String,
+    /// RFC 3339.
+    pub(crate) time: String,
+    /// The subresource that is written, or none.
+    pub(crate) subresource: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    manager: String,
+    operation: String,
+    api_version: String,
+    time: Option<String>,
+    subresource: Option<String>,
+    fields: FieldSet,
+}
+
+impl Entry {
+    fn is_of(&self, manager: &Manager, operation: &str) -> bool {
+        self.manager == manager.name
+            && self.operation == operation
+            && self.subresource.as_deref() == manager.subresource
+    }
+}
+
+/// The object that results when a configuration is applied to what is there.
+///
+/// # Errors
+/// `ApplyConflict` where others own fields that would change, and it is not forced.
+pub(crate) fn apply(
+    kind: &'static Kind,
+    live: Option<&Value>,
+    config: &Value,
+    manager: &Manager,
+    is_forced: bool,
+) -> Result<Value, Refusal> {
+    let shape = schema::of(kind);
+    let empty = json!({});
+    let live = live.unwrap_or(&empty);
+    let mut entries = read(live);
+    let previous = entries
+        .iter()
+        .find(|entry| entry.is_of(manager, "Apply"))
+        .map(|entry| entry.fields.clone())
+        .unwrap_or_default();
+    entries.retain(|entry| !entry.is_of(manager, "Apply"));
+
+    let applied: FieldSet = fields::leaves(config, shape).into_keys().collect();
+    let mut merged = live.clone();
+    merge(&mut merged, config, shape);
+    let changed = changed(live, &merged, shape);
+    resolve_conflicts(&mut entries, &changed, is_forced)?;
+    drop_abandoned(&mut merged, &previous, &applied, &entries, shape);
+
+    entries.push(Entry {
+        manager: manager.name.clone(),
+        operation: "Apply".to_owned(),
+        api_version: kind.api_version(),
+        time: Some(manager.time.clone()),
+        subresource: manager.subresource.map(str::to_owned),
+        fields: applied,
+    });
+    write(&mut merged, entries);
+    Ok(merged)
+}
+
+/// Notes in `after` who changed what, for a write that is no apply.
+pub(crate) fn track(
+    kind: &'static Kind,
+    before: Option<&Value>,
+    after: &mut Value,
+    manager: &Manager,
+) {
+    let shape = schema::of(kind);
+    let empty = json!({});
+    let before = before.unwrap_or(&empty);
+    let mut entries = read(after);
+    if entries.is_empty() && !is_reset(after) {
+        entries = read(before);
+    }
+    let is_in_scope = |path: &FieldPath| {
+        let is_status = path.first().is_some_and(|first| first == "f:status");
+        is_status == (manager.subresource == Some("status"))
+    };
+    let mut changed = changed(before, after, shape);
+    changed.retain(is_in_scope);
+    let now: FieldSet = fields::leaves(after, shape).into_keys().collect();
+    for entry in &mut entries {
+        let is_own = entry.is_of(manager, "Update");
+        entry
+            .fields
+            .retain(|path| now.contains(path) && (is_own || !changed.contains(path)));
+    }
+    if !changed.is_empty() {
+        match entries
+            .iter_mut()
+            .find(|entry| entry.is_of(manager, "Update"))
+        {
+            Some(entry) => {
+                entry.fields.extend(changed);
+                entry.time = Some(manager.time.clone());
+            }
+            None => entries.push(Entry {
+                manager: manager.name.clone(),
+                operation: "Update".to_owned(),
+                api_version: kind.api_version(),
+                time: Some(manager.time.clone()),
+                subresource: manager.subresource.map(str::to_owned),
+                fields: changed,
+            }),
+        }
+    }
+    write(after, entries);
+}
+
+/// Leaves of `after` that are new or another than before.
+fn changed(before: &Value, after: &Value, shape: &'static Value) -> FieldSet {
+    let before = fields::leaves(before, shape);
+    fields::leaves(after, shape)
+        .into_iter()
+        .filter(|(path, value)| before.get(path) != Some(value))
+        .map(|(path, _)| path)
+        .collect()
+}
+
+fn resolve_conflicts(
+    entries: &mut Vec<Entry>,
+    changed: &FieldSet,
+    is_forced: bool,
+) -> Result<(), Refusal> {
+    let mut causes = Vec::new();
+    for entry in entries.iter_mut() {
+        let contested: Vec<FieldPath> = entry.fields.intersection(changed).cloned().collect();
+        for path in contested {
+            if is_forced {
+                entry.fields.remove(&path);
+                continue;
+            }
+            causes.push(Cause {
+                reason: CauseReason::Conflict,
+                field: fields::display(&path),
+                message: format!(
+                    "conflict with {:?} using {}",
+                    entry.manager, entry.api_version
+                ),
+            });
+        }
+    }
+    entries.retain(|entry| !entry.fields.is_empty());
+    if causes.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::ApplyConflict { causes })
+}
+
+/// Removes what the manager applied the last time, does not apply now, and nobody else owns.
+fn drop_abandoned(
+    merged: &mut Value,
+    previous: &FieldSet,
+    applied: &FieldSet,
+    others: &[Entry],
+    shape: &'static Value,
+) {
+    let is_owned = |path: &FieldPath| {
+        let below = |set: &FieldSet| {
+            set.range::<FieldPath, _>(path..)
+                .next()
+                .is_some_and(|next| next.starts_with(path))
+        };
+        below(applied) || others.iter().any(|entry| below(&entry.fields))
+    };
+    // Items before what is in them: an item is found by its keys, which are leaves of it.
+    let mut removed: Option<&FieldPath> = None;
+    for path in previous.iter().filter(|path| !is_owned(path)) {
+        let is_gone = removed.is_some_and(|item| path.starts_with(item));
+        if !is_gone && !is_key(path) {
+            fields::remove(merged, path, shape);
+            removed = Some(path);
+        }
+    }
+}
+
+/// Whether a leaf tells an item of a list apart from the others: it goes with the item, never alone.
+fn is_key(path: &FieldPath) -> bool {
+    let [.., item, leaf] = path.as_slice() else {
+        return false;
+    };
+    let keys = item
+        .strip_prefix("k:")
+        .and_then(|keys| serde_json::from_str::<Value>(keys).ok());
+    let name = leaf.strip_prefix("f:");
+    keys.zip(name)
+        .is_some_and(|(keys, name)| keys.get(name).is_some())
+}
+
+/// Lays a configuration over a value: objects and lists that are maps field by field, all else as a whole.
+fn merge(value: &mut Value, config: &Value, shape: &'static Value) {
+    match (value, config) {
+        (Value::Object(fields), Value::Object(wanted)) => {
+            for (name, wanted) in wanted {
+                match fields.get_mut(name) {
+                    Some(field) => merge(field, wanted, schema::field(shape, name)),
+                    None => {
+                        fields.insert(name.clone(), wanted.clone());
+                    }
+                }
+            }
+        }
+        (Value::Array(items), Value::Array(wanted)) if schema::map_keys(shape).is_some() => {
+            let keys = schema::map_keys(shape).unwrap_or_default();
+            for wanted in wanted {
+                let key = fields::key_element(wanted, &keys);
+                let existing = items
+                    .iter_mut()
+                    .find(|item| fields::key_element(item, &keys) == key);
+                match existing {
+                    Some(item) => merge(item, wanted, schema::items(shape)),
+                    None => items.push(wanted.clone()),
+                }
+            }
+        }
+        (Value::Array(items), Value::Array(wanted)) if schema::is_set(shape) => {
+            for wanted in wanted {
+                if !items.contains(wanted) {
+                    items.push(wanted.clone());
+                }
+            }
+        }
+        (value, config) => *value = config.clone(),
+    }
+}
+
+fn read(value: &Value) -> Vec<Entry> {
+    let text = |entry: &Value, field: &str| entry[field].as_str().map(str::to_owned);
+    value["metadata"]["managedFields"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            Some(Entry {
+                manager: text(entry, "manager")?,
+                operation: text(entry, "operation")?,
+                api_version: text(entry, "apiVersion")?,
+                time: text(entry, "time"),
+                subresource: text(entry, "subresource").filter(|name| !name.is_empty()),
+                fields: fields::decode(&entry["fieldsV1"]),
+            })
+        })
+        .collect()
+}
+
+/// `managedFields: [{}]` asks to forget all owners.
+fn is_reset(value: &Value) -> bool {
+    value["metadata"]["managedFields"].is_array()
+}
+
+fn write(value: &mut Value, mut entries: Vec<Entry>) {
+    entries.retain(|entry| !entry.fields.is_empty());
+    while entries.len() > MOST_MANAGERS {
+        let Some(oldest) = entries.iter().position(|entry| entry.operation == "Update") else {
+            break;
+        };
+        let oldest = entries.remove(oldest);
+        let heir = entries.iter_mut().find(|entry| entry.operation == "Update");
+        if let Some(heir) = heir {
+            heir.manager = "ancient-changes".to_owned();
+            heir.fields.extend(oldest.fields);
+        }
+    }
+    let encoded: Vec<Value> = entries
+        .into_iter()
+        .map(|entry| {
+            let mut encoded = json!({
+                "manager": entry.manager,
+                "operation": entry.operation,
+                "apiVersion": entry.api_version,
+                "fieldsType": "FieldsV1",
+                "fieldsV1": fields::encode(&entry.fields),
+            });
+            if let Some(time) = entry.time {
+                encoded["time"] = json!(time);
+            }
+            if let Some(subresource) = entry.subresource {
+                encoded["subresource"] = json!(subresource);
+            }
+            encoded
+        })
+        .collect();
+    if encoded.is_empty() {
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            metadata.shift_remove("managedFields");
+        }
+    } else {
+        value["metadata"]["managedFields"] = Value::Array(encoded);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::DEPLOYMENT;
+
+    fn manager(name: &str) -> Manager {
+        Manager {
+            name: name.to_owned(),
+            time: "2026-01-01T00:00:00Z".to_owned(),
+            subresource: None,
+        }
+    }
+
+    fn deployment(replicas: u32, containers: Value) -> Value {
+        json!({
+            "metadata": {"name": "web"},
+            "spec": {"replicas": replicas, "template": {"spec": {"containers": containers}}},
+        })
+    }
+
+    fn without_managers(mut value: Value) -> Value {
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            metadata.shift_remove("managedFields");
+        }
+        value
+    }
+
+    #[test]
+    fn what_is_no_longer_applied_is_removed() {
+        let both =
+            json!([{"name": "a", "image": "a:1", "command": ["x"]}, {"name": "b", "image": "b:1"}]);
+        let one = json!([{"name": "a", "image": "a:1"}]);
+        let first = apply(
+            &DEPLOYMENT,
+            None,
+            &deployment(1, both),
+            &manager("one"),
+            false,
+        )
+        .unwrap();
+
+        let second = apply(
+            &DEPLOYMENT,
+            Some(&first),
+            &deployment(1, one.clone()),
+            &manager("one"),
+            false,
+        )
+        .unwrap();
+
+        assert_eq!(without_managers(second), deployment(1, one));
+    }
+
+    #[test]
+    fn what_others_own_stays() {
+        let one = json!([{"name": "a", "image": "a:1"}]);
+        let two = json!([{"name": "b", "image": "b:1"}]);
+        let first = apply(
+            &DEPLOYMENT,
+            None,
+            &deployment(1, one),
+            &manager("one"),
+            false,
+        )
+        .unwrap();
+        let config = json!({"metadata": {"name": "web"}, "spec": {"template": {"spec": {"containers": two}}}});
+        let second = apply(&DEPLOYMENT, Some(&first), &config, &manager("two"), false).unwrap();
+
+        let nothing = json!({"metadata": {"name": "web"}});
+        let third = apply(&DEPLOYMENT, Some(&second), &nothing, &manager("one"), false).unwrap();
+
+        assert_eq!(third["spec"], config["spec"]);
+    }
+
+    #[test]
+    fn changing_what_another_owns_is_a_conflict_unless_forced() {
+        let one = json!([{"name": "a", "image": "a:1"}]);
+        let first = apply(
+            &DEPLOYMENT,
+            None,
+            &deployment(1, one.clone()),
+            &manager("one"),
+            false,
+        )
+        .unwrap();
+        let config = deployment(2, one);
+
+        let refused = apply(&DEPLOYMENT, Some(&first), &config, &manager("two"), false);
+        let forced = apply(&DEPLOYMENT, Some(&first), &config, &manager("two"), true).unwrap();
+
+        let Err(Refusal::ApplyConflict { causes }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(causes.len(), 1);
+        assert_eq!(causes[0].field, ".spec.replicas");
+        assert_eq!(forced["spec"]["replicas"], 2);
+        // The first manager has lost the field: it may leave it out without taking it away.
+        let rest =
+            json!({"metadata": {"name": "web"}, "spec": {"template": config["spec"]["template"]}});
+        let later = apply(&DEPLOYMENT, Some(&forced), &rest, &manager("one"), false).unwrap();
+        assert_eq!(later["spec"]["replicas"], 2);
+    }
+
+    #[test]
+    fn the_same_value_is_shared_without_conflict() {
+        let one = json!([{"name": "a", "image": "a:1"}]);
+        let first = apply(
+            &DEPLOYMENT,
+            None,
+            &deployment(1, one.clone()),
+            &manager("one"),
+            false,
+        )
+        .unwrap();
+
+        let second = apply(
+            &DEPLOYMENT,
+            Some(&first),
+            &deployment(1, one),
+            &manager("two"),
+            false,
+        )
+        .unwrap();
+
+        assert_eq!(
+            second["metadata"]["managedFields"]
+                .as_array()
+                .unwrap()
+                .len(),
+            2
+        );
+    }
+
+    #[test]
+    fn an_update_takes_over_what_it_changes() {
+        let one = json!([{"name": "a", "image": "a:1"}]);
+        let first = apply(
+            &DEPLOYMENT,
+            None,
+            &deployment(1, one.clone()),
+            &manager("one"),
+            false,
+        )
+        .unwrap();
+        let mut scaled = first.clone();
+        scaled["spec"]["replicas"] = json!(5);
+
+        track(&DEPLOYMENT, Some(&first), &mut scaled, &manager("scaler"));
+
+        let again = apply(
+            &DEPLOYMENT,
+            Some(&scaled),
+            &deployment(1, one),
+            &manager("one"),
+            false,
+        );
+        assert!(matches!(again, Err(Refusal::ApplyConflict { .. })));
+    }
+}
