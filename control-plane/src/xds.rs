@@ -21,6 +21,7 @@ use crate::identity::caller;
 use crate::translate::Snapshot;
 
 pub mod listen;
+pub mod plane;
 pub mod proxies;
 pub mod publish;
 mod secrets;
@@ -29,7 +30,7 @@ mod stream;
 mod subscription;
 
 use proxies::Proxies;
-use stream::{Delta, StateOfTheWorld, Transport};
+use stream::transport::{Delta, StateOfTheWorld, Transport};
 
 /// Responses that wait for the transport: one of each type.
 const QUEUE: usize = 8;

@@ -5,15 +5,20 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use weft_control_plane::admission::{self, Intent};
 use weft_control_plane::attest::ByNetworkNamespace;
 use weft_control_plane::kinds;
-use weft_control_plane::store::Name;
+use weft_control_plane::mesh::Settings;
+use weft_control_plane::store::{Name, Store};
+use weft_control_plane::xds::listen;
+use weft_control_plane::xds::plane::{Options, Plane};
+use weft_control_plane::xds::proxies::Proxies;
 use weft_proto::envoy::config::core::v3::Node;
 use weft_proto::envoy::service::discovery::v3 as wire;
 use weft_proto::google::rpc;
@@ -24,9 +29,12 @@ use weft_proto::weft::identity::v1::SignRequest;
 use weft_proto::weft::identity::v1::identity_service_client::IdentityServiceClient;
 use wire::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 
+#[path = "support/sandbox.rs"]
+mod sandbox;
 #[path = "support/server.rs"]
 mod server;
 
+use sandbox::Sandbox;
 use server::{DEADLINE, Server, pod, split};
 
 const REVIEWS: &str = "outbound|80||reviews.default";
@@ -60,9 +68,12 @@ impl Delta {
     }
 
     async fn try_connect(server: &Server) -> Result<Self, Status> {
+        Self::over(connect(&server.socket()).await).await
+    }
+
+    async fn over(channel: Channel) -> Result<Self, Status> {
         let (requests, receiver) = mpsc::channel(16);
-        let mut client = AggregatedDiscoveryServiceClient::new(connect(&server.socket()).await);
-        let responses = client
+        let responses = AggregatedDiscoveryServiceClient::new(channel)
             .delta_aggregated_resources(ReceiverStream::new(receiver))
             .await?
             .into_inner();
@@ -223,6 +234,24 @@ async fn a_refusal_is_recorded_with_its_reason() {
         "listener inbound: no such filter"
     );
     assert_eq!(status.revision_acknowledged, None);
+    assert_eq!(
+        status.last_error.as_deref(),
+        Some("listener inbound: no such filter")
+    );
+
+    server.put(&kinds::PEER_AUTHENTICATION, permissive()).await;
+    client.next().await;
+
+    let is_well = |proxies: &Proxies| proxies.list()[0].last_error.is_none();
+    server.until("what came instead is taken", is_well).await;
+}
+
+fn permissive() -> Value {
+    json!({
+        "apiVersion": "weft.dev/v1alpha1", "kind": "PeerAuthentication",
+        "metadata": {"namespace": "default", "name": "all"},
+        "spec": {"mtls": {"mode": "PERMISSIVE"}},
+    })
 }
 
 #[tokio::test]
@@ -344,7 +373,7 @@ async fn a_daemon_that_starts_anew_takes_over_the_socket_of_the_old_one() {
         Path::new("pods/xds.sock")
     );
 
-    let again = weft_control_plane::xds::listen::bind(old.home.path()).unwrap();
+    let again = listen::bind(old.home.path()).unwrap();
 
     let connected = tokio::net::UnixStream::connect(&link).await.unwrap();
     let accepted = tokio::time::timeout(DEADLINE, again.accept())
@@ -352,4 +381,80 @@ async fn a_daemon_that_starts_anew_takes_over_the_socket_of_the_old_one() {
         .unwrap();
     assert!(accepted.is_ok());
     drop(connected);
+}
+
+#[tokio::test]
+async fn callers_by_tcp_are_who_they_say_and_get_no_identity() {
+    let (server, discovery) = Server::start_with(Arc::new(ByNetworkNamespace)).await;
+    server.put_bookstore().await;
+    let listener = listen::bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let serving = listen::serve_insecurely(listener, discovery.insecure(), stop.clone());
+    let serving = tokio::spawn(serving);
+    let address = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let mut client = Delta::over(address.connect().await.unwrap()).await.unwrap();
+
+    client
+        .subscribe(SECRET, &["identity", "trust-bundle"])
+        .await;
+    let response = client.next().await;
+
+    assert_eq!(names(&response), ["trust-bundle"]);
+    assert_eq!(response.removed_resources, ["identity"]);
+    let status = server.proxies.list().remove(0);
+    assert_eq!((status.pod.as_str(), status.identity.as_str()), ("web", ""));
+    drop(client);
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_process_in_a_sandbox_is_served_as_the_pod_of_that_sandbox() {
+    let server = Server::start_attesting(Arc::new(ByNetworkNamespace)).await;
+    server.put_bookstore().await;
+    let sandbox = Sandbox::start(&server.socket()).await;
+    let mut reviews = pod("reviews-v1", 2);
+    let namespace = sandbox.namespace.to_string();
+    reviews["metadata"]["annotations"] = json!({"weft.dev/network-namespace": namespace});
+    server.put(&kinds::POD, reviews).await;
+
+    let (channel, _process) = sandbox.connect().await;
+    let client = Delta::over(channel).await.unwrap();
+    client.subscribe(LISTENER, &[]).await;
+
+    server
+        .until("it is known", |proxies| !proxies.list().is_empty())
+        .await;
+    assert_eq!(
+        server.proxies.list()[0].identity,
+        "spiffe://cluster.local/ns/default/sa/reviews-v1"
+    );
+}
+
+#[tokio::test]
+async fn the_whole_plane_starts_serves_and_ends_when_told() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(&home.path().join("state.redb")).unwrap();
+    let cancelled = CancellationToken::new();
+    let options = Options {
+        home: home.path().to_owned(),
+        runtime_directory: home.path().join("run"),
+        settings: Settings::default(),
+        insecure_address: None,
+    };
+
+    let plane = Plane::start(options, &store, &cancelled).unwrap();
+    let observations = plane.observations();
+    connect(&home.path().join("run/xds.sock")).await;
+    cancelled.cancel();
+
+    tokio::time::timeout(DEADLINE, plane.ended())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        observations.proxies(),
+        json!({"revision": 0, "proxies": []})
+    );
 }

@@ -13,6 +13,7 @@ const CAPACITY: usize = 16 * 1024;
 #[serde(rename_all = "camelCase")]
 pub struct CertificateRecord {
     /// `spiffe://…`, or the authority's name.
+    #[serde(rename = "spiffeId")]
     pub identity: String,
     /// Hexadecimal.
     pub serial: String,

@@ -18,6 +18,7 @@ use super::{http, wire};
 mod actions;
 mod matches;
 mod retries;
+mod rewrites;
 
 use actions::Context;
 

@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use prost_types::Struct;
-use weft_proto::envoy::config::accesslog::v3 as log;
 use weft_proto::envoy::config::cluster::v3::Cluster;
 use weft_proto::envoy::config::cluster::v3::cluster::DiscoveryType;
 use weft_proto::envoy::config::core::v3 as core;
 use weft_proto::envoy::config::trace::v3 as trace;
-use weft_proto::envoy::extensions::access_loggers::file::v3 as file;
 use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::Tracing;
 use weft_proto::envoy::extensions::upstreams::http::v3 as http;
 use weft_proto::envoy::r#type::v3::Percent;
@@ -21,11 +18,12 @@ use crate::mesh::Mesh;
 
 use super::{clusters, wire};
 
+mod access_log;
+
 /// The cluster that telemetry goes to; further receivers carry their address behind it.
 const OTLP: &str = "otlp";
 /// What OTLP over gRPC listens on.
 const DEFAULT_PORT: u16 = 4317;
-const FILE_LOG: &str = "envoy.access_loggers.file";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// The receivers of telemetry in a mesh, by endpoint.
@@ -182,44 +180,12 @@ fn http2_only() -> weft_proto::Any {
 
 /// Host and port of `http://host:port`.
 fn authority(endpoint: &str) -> Option<(String, u16)> {
-    let uri: http_uri::Uri = endpoint.parse().ok()?;
+    let uri: ::http::Uri = endpoint.parse().ok()?;
     let host = uri.host()?.trim_matches(['[', ']']);
     Some((host.to_owned(), uri.port_u16().unwrap_or(DEFAULT_PORT)))
 }
 
-use ::http as http_uri;
-
 impl Reporting {
-    /// The logs of requests.
-    pub(super) fn request_log(&self) -> Vec<log::AccessLog> {
-        self.log(self.access_log.minimum_status.map(at_least))
-    }
-
-    /// The logs of connections, which have no status.
-    pub(super) fn connection_log(&self) -> Vec<log::AccessLog> {
-        self.log(None)
-    }
-
-    fn log(&self, filter: Option<log::AccessLogFilter>) -> Vec<log::AccessLog> {
-        if !self.access_log.enabled {
-            return Vec::new();
-        }
-        let configuration = file::FileAccessLog {
-            path: "/dev/stdout".to_owned(),
-            access_log_format: match self.access_log.format {
-                AccessLogFormat::Text => None,
-                AccessLogFormat::Json => Some(json_format()),
-            },
-        };
-        vec![log::AccessLog {
-            name: FILE_LOG.to_owned(),
-            filter,
-            config_type: Some(log::access_log::ConfigType::TypedConfig(any::pack(
-                &configuration,
-            ))),
-        }]
-    }
-
     /// Which requests become spans, and where they go.
     pub(super) fn tracing(&self) -> Option<Tracing> {
         let spans = self.spans.as_ref()?;
@@ -249,52 +215,6 @@ impl Reporting {
             ..Tracing::default()
         })
     }
-}
-
-fn at_least(status: u16) -> log::AccessLogFilter {
-    let comparison = log::ComparisonFilter {
-        op: log::comparison_filter::Op::Ge.into(),
-        value: Some(core::RuntimeUInt32 {
-            default_value: u32::from(status),
-            ..core::RuntimeUInt32::default()
-        }),
-    };
-    log::AccessLogFilter {
-        filter_specifier: Some(log::access_log_filter::FilterSpecifier::StatusCodeFilter(
-            log::StatusCodeFilter {
-                comparison: Some(comparison),
-            },
-        )),
-    }
-}
-
-fn json_format() -> file::file_access_log::AccessLogFormat {
-    const FIELDS: [(&str, &str); 16] = [
-        ("start_time", "%START_TIME%"),
-        ("method", "%REQ(:METHOD)%"),
-        ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"),
-        ("protocol", "%PROTOCOL%"),
-        ("response_code", "%RESPONSE_CODE%"),
-        ("response_flags", "%RESPONSE_FLAGS%"),
-        ("bytes_received", "%BYTES_RECEIVED%"),
-        ("bytes_sent", "%BYTES_SENT%"),
-        ("duration", "%DURATION%"),
-        (
-            "upstream_service_time",
-            "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%",
-        ),
-        ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
-        ("user_agent", "%REQ(USER-AGENT)%"),
-        ("request_id", "%REQ(X-REQUEST-ID)%"),
-        ("authority", "%REQ(:AUTHORITY)%"),
-        ("upstream_host", "%UPSTREAM_HOST%"),
-        ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
-    ];
-    let format: Struct = wire::text_struct(&FIELDS);
-    file::file_access_log::AccessLogFormat::LogFormat(core::SubstitutionFormatString {
-        format: Some(core::substitution_format_string::Format::JsonFormat(format)),
-        ..core::SubstitutionFormatString::default()
-    })
 }
 
 #[cfg(test)]

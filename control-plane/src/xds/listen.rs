@@ -16,7 +16,7 @@ use weft_proto::envoy::service::discovery::v3::aggregated_discovery_service_serv
 use weft_proto::names;
 use weft_proto::weft::identity::v1::identity_service_server::IdentityServiceServer;
 
-use crate::attest::KnownStream;
+use crate::attest::connection::KnownStream;
 use crate::identity::Identity;
 
 use super::Discovery;
@@ -109,19 +109,30 @@ pub async fn serve(
     Ok(())
 }
 
-/// Serves xDS alone, in plaintext, to whoever comes: for trying things out on loopback.
+/// Binds an address for [`serve_insecurely`].
 ///
 /// # Errors
-/// When the address cannot be bound, or the server fails as a whole.
+/// When the address is taken or not this machine's.
+pub fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    };
+    bind().map_err(|source| ListenError::Bind { address, source })
+}
+
+/// Serves xDS alone, in plaintext, to whoever comes: for trying things out on loopback. `discovery` should be an
+/// [insecure](Discovery::insecure) one: nobody who comes by TCP can be attested.
+///
+/// # Errors
+/// When the server fails as a whole.
 pub async fn serve_insecurely(
-    address: SocketAddr,
+    listener: TcpListener,
     discovery: Discovery,
     cancelled: CancellationToken,
 ) -> Result<(), ListenError> {
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| ListenError::Bind { address, source })?;
-    tracing::warn!(%address, "xDS is served without authentication");
+    tracing::warn!(address = ?listener.local_addr(), "xDS is served without authentication");
     router(discovery)
         .serve_with_incoming_shutdown(
             TcpListenerStream::new(listener),

@@ -37,9 +37,12 @@ pub struct ProxyStatus {
     /// The newest revision it has been sent something of.
     pub revision_sent: Option<u64>,
     /// The newest revision of which it has taken over all that it asked for.
+    #[serde(rename = "revision")]
     pub revision_acknowledged: Option<u64>,
     /// By type, the newest revision of which it has taken over a response.
     pub acknowledged: BTreeMap<ResourceKind, u64>,
+    /// Why it lacks something that it should have; none once it has taken over what came instead.
+    pub last_error: Option<String>,
     /// The last response it refused.
     pub last_rejection: Option<Rejection>,
     /// How many it refused.
@@ -194,6 +197,7 @@ mod tests {
             revision_sent: None,
             revision_acknowledged: acknowledged,
             acknowledged: BTreeMap::new(),
+            last_error: None,
             last_rejection: None,
             rejections: 0,
         }

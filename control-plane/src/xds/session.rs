@@ -188,6 +188,11 @@ impl Session {
         self.acknowledged
     }
 
+    /// Whether the client lacks something because it has refused it.
+    pub fn is_rejecting(&self) -> bool {
+        self.subscriptions.values().any(Subscription::is_rejecting)
+    }
+
     /// Until when nothing can be sent although there is something, if the client does not answer before.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         self.subscriptions
@@ -207,8 +212,8 @@ impl Session {
         let is_quiet = self
             .subscriptions
             .values()
-            .all(|subscription| subscription.pending.is_none() && !subscription.is_rejecting());
-        if pushes.is_empty() && is_quiet && !self.subscriptions.is_empty() {
+            .all(|subscription| subscription.pending.is_none());
+        if pushes.is_empty() && is_quiet && !self.is_rejecting() && !self.subscriptions.is_empty() {
             self.acknowledged = Some(resources.revision);
         }
         pushes

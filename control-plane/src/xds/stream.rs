@@ -1,115 +1,31 @@
 //! One stream: attests the caller, then carries its session over the transport until either side ends it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
-use weft_proto::envoy::config::core::v3 as core;
-use weft_proto::envoy::service::discovery::v3 as wire;
 
-use crate::attest::{self, Caller, Workload};
-use crate::mesh::ObjectName;
+use crate::attest::Caller;
 use crate::translate::resource::ResourceKind;
 use crate::translate::{ProxyResources, Snapshot};
 
 use super::Shared;
-use super::proxies::{ProxyStatus, Registration, Rejection};
+use super::proxies::{Registration, Rejection};
 use super::secrets::Secrets;
-use super::session::{Abuse, Feedback, Protocol, Push, Session};
+use super::session::{Feedback, Push, Session};
+
+mod client;
+pub(super) mod transport;
+
+use client::{Client, describe, recognise};
+use transport::Transport;
 
 /// A client that connects must speak within this time.
 const FIRST_REQUEST: Duration = Duration::from_secs(30);
 /// And must take a response within this.
 const SENDING: Duration = Duration::from_secs(60);
-/// How the server calls itself.
-const IDENTIFIER: &str = concat!("weft/", env!("CARGO_PKG_VERSION"));
-
-/// One of the two protocols, as messages.
-pub(super) trait Transport: Send + 'static {
-    type Request: Send + 'static;
-    type Response: Send + 'static;
-    const PROTOCOL: Protocol;
-
-    fn node(request: &Self::Request) -> Option<&core::Node>;
-    fn take_in(session: &mut Session, request: &Self::Request) -> Result<Feedback, Abuse>;
-    fn encode(push: &Push) -> Self::Response;
-}
-
-/// The incremental protocol.
-pub(super) struct Delta;
-
-/// The older protocol.
-pub(super) struct StateOfTheWorld;
-
-impl Transport for Delta {
-    type Request = wire::DeltaDiscoveryRequest;
-    type Response = wire::DeltaDiscoveryResponse;
-    const PROTOCOL: Protocol = Protocol::Delta;
-
-    fn node(request: &Self::Request) -> Option<&core::Node> {
-        request.node.as_ref()
-    }
-
-    fn take_in(session: &mut Session, request: &Self::Request) -> Result<Feedback, Abuse> {
-        session.on_delta(request)
-    }
-
-    fn encode(push: &Push) -> Self::Response {
-        let resources = push.resources.iter().map(|resource| wire::Resource {
-            name: resource.name.to_string(),
-            version: resource.version.to_string(),
-            resource: Some(resource.body.clone()),
-            ..wire::Resource::default()
-        });
-        wire::DeltaDiscoveryResponse {
-            system_version_info: push.revision.to_string(),
-            resources: resources.collect(),
-            type_url: push.kind.type_url().to_owned(),
-            nonce: push.nonce.clone(),
-            removed_resources: push.removed.iter().map(|name| name.to_string()).collect(),
-            control_plane: Some(control_plane()),
-            ..wire::DeltaDiscoveryResponse::default()
-        }
-    }
-}
-
-impl Transport for StateOfTheWorld {
-    type Request = wire::DiscoveryRequest;
-    type Response = wire::DiscoveryResponse;
-    const PROTOCOL: Protocol = Protocol::StateOfTheWorld;
-
-    fn node(request: &Self::Request) -> Option<&core::Node> {
-        request.node.as_ref()
-    }
-
-    fn take_in(session: &mut Session, request: &Self::Request) -> Result<Feedback, Abuse> {
-        session.on_state_of_the_world(request)
-    }
-
-    fn encode(push: &Push) -> Self::Response {
-        wire::DiscoveryResponse {
-            version_info: push.revision.to_string(),
-            resources: push
-                .resources
-                .iter()
-                .map(|resource| resource.body.clone())
-                .collect(),
-            type_url: push.kind.type_url().to_owned(),
-            nonce: push.nonce.clone(),
-            control_plane: Some(control_plane()),
-            ..wire::DiscoveryResponse::default()
-        }
-    }
-}
-
-fn control_plane() -> core::ControlPlane {
-    core::ControlPlane {
-        identifier: IDENTIFIER.to_owned(),
-    }
-}
 
 /// Serves one client to the end of its stream.
 pub(super) async fn run<T: Transport>(
@@ -184,81 +100,6 @@ async fn send<R>(responses: &mpsc::Sender<Result<R, Status>>, response: R) -> Re
     }
 }
 
-/// Who is served: an attested workload, or, where that is allowed, whoever the node id says.
-struct Client {
-    pod: ObjectName,
-    workload: Option<Workload>,
-}
-
-async fn recognise(
-    shared: &Shared,
-    snapshots: &mut watch::Receiver<Arc<Snapshot>>,
-    caller: &Caller,
-    node: &core::Node,
-) -> Result<Client, Status> {
-    if shared.trusts_node_ids {
-        let pod = pod_of(&node.id).ok_or_else(|| {
-            Status::invalid_argument(format!(
-                "node id {:?} is not of the form sidecar~<pod>.<namespace>",
-                node.id
-            ))
-        })?;
-        return Ok(Client {
-            pod,
-            workload: None,
-        });
-    }
-    let workload = attest::attest_patiently(&*shared.attest, snapshots, caller).await?;
-    Ok(Client {
-        pod: workload.pod.clone(),
-        workload: Some(workload),
-    })
-}
-
-/// The pod of `sidecar~<pod>.<namespace>`; a namespace has no dots.
-fn pod_of(node_id: &str) -> Option<ObjectName> {
-    let (name, namespace) = node_id.strip_prefix("sidecar~")?.rsplit_once('.')?;
-    Some(ObjectName::new(namespace, name))
-}
-
-fn describe(client: &Client, node: &core::Node, protocol: Protocol) -> ProxyStatus {
-    use core::node::UserAgentVersionType;
-
-    let version = match &node.user_agent_version_type {
-        Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
-        Some(UserAgentVersionType::UserAgentBuildVersion(build)) => build
-            .version
-            .map(|version| {
-                format!(
-                    "{}.{}.{}",
-                    version.major_number, version.minor_number, version.patch
-                )
-            })
-            .unwrap_or_default(),
-        None => String::new(),
-    };
-    ProxyStatus {
-        node: node.id.clone(),
-        user_agent: format!("{} {version}", node.user_agent_name)
-            .trim()
-            .to_owned(),
-        namespace: client.pod.namespace.clone(),
-        pod: client.pod.name.clone(),
-        identity: client
-            .workload
-            .as_ref()
-            .map(|workload| workload.identity.to_string())
-            .unwrap_or_default(),
-        protocol,
-        connected_since: Timestamp::now(),
-        revision_sent: None,
-        revision_acknowledged: None,
-        acknowledged: BTreeMap::new(),
-        last_rejection: None,
-        rejections: 0,
-    }
-}
-
 /// A session together with what it is about.
 struct Conversation<'a> {
     shared: &'a Shared,
@@ -291,6 +132,7 @@ impl Conversation<'_> {
                 tracing::warn!(pod = %self.client.pod, ?kind, revision, message, "configuration refused");
                 let rejection = Rejection::new(kind, revision, message, Timestamp::now());
                 self.registration.update(|status| {
+                    status.last_error = Some(rejection.message.clone());
                     status.last_rejection = Some(rejection);
                     status.rejections += 1;
                 });
@@ -347,10 +189,14 @@ impl Conversation<'_> {
         };
         let pushes = self.session.poll(resources, Instant::now());
         let acknowledged = self.session.acknowledged();
+        let is_rejecting = self.session.is_rejecting();
         let sent = pushes.iter().map(|push| push.revision).max();
         self.registration.update(|status| {
             status.revision_sent = sent.or(status.revision_sent);
             status.revision_acknowledged = acknowledged;
+            if !is_rejecting {
+                status.last_error = None;
+            }
         });
         pushes
     }
@@ -370,20 +216,5 @@ impl Conversation<'_> {
                 .unwrap_or_default()
         });
         answer.min(renewal).min(NEVER)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_id_names_pod_and_namespace() {
-        assert_eq!(
-            pod_of("sidecar~web-1.2.default"),
-            Some(ObjectName::new("default", "web-1.2"))
-        );
-        assert_eq!(pod_of("web.default"), None);
-        assert_eq!(pod_of("sidecar~web"), None);
     }
 }

@@ -58,6 +58,11 @@ impl Server {
     }
 
     pub(crate) async fn start_attesting(attest: Arc<dyn Attest>) -> Self {
+        Self::start_with(attest).await.0
+    }
+
+    /// And what it serves, to be served in other ways.
+    pub(crate) async fn start_with(attest: Arc<dyn Attest>) -> (Self, Discovery) {
         let home = tempfile::tempdir().unwrap();
         let store = Store::open(&home.path().join("state.redb")).unwrap();
         admission::initialize(&store).await.unwrap();
@@ -79,8 +84,8 @@ impl Server {
         );
         let identity = Identity::new(Arc::clone(&authority), attest, snapshots.clone());
         let listener = listen::bind(home.path()).unwrap();
-        let serving = listen::serve(listener, discovery, identity, cancelled.clone());
-        Self {
+        let serving = listen::serve(listener, discovery.clone(), identity, cancelled.clone());
+        let server = Self {
             store,
             proxies,
             authority,
@@ -91,7 +96,8 @@ impl Server {
                 tokio::spawn(async move { serving.await.unwrap() }),
             ],
             _stop: cancelled.drop_guard(),
-        }
+        };
+        (server, discovery)
     }
 
     /// The socket that clients connect to.
