@@ -6,6 +6,16 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+pub mod cluster;
 pub mod config;
+pub mod connection;
+pub mod drain;
+pub mod http;
+pub mod listener;
+pub mod snapshot;
+pub mod tcp;
 pub mod telemetry;
+pub mod tls;
+pub mod upstream;
+pub mod workers;
 pub mod xds;

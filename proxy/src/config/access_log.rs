@@ -87,3 +87,31 @@ pub enum Comparison {
     /// ≠
     NotEqual,
 }
+
+impl AccessLogConfig {
+    /// Whether a line, or the choice of lines, depends on request headers of the configuration's choosing.
+    pub fn needs_request_headers(&self) -> bool {
+        let by_format = match &self.format {
+            AccessLogFormat::Default => false,
+            AccessLogFormat::Text(text) => text.contains("%REQ"),
+            AccessLogFormat::Json(value) => value.to_string().contains("%REQ"),
+        };
+        by_format
+            || self
+                .filter
+                .as_ref()
+                .is_some_and(AccessLogFilter::looks_at_headers)
+    }
+}
+
+impl AccessLogFilter {
+    fn looks_at_headers(&self) -> bool {
+        match self {
+            AccessLogFilter::Header(_) => true,
+            AccessLogFilter::All(filters) | AccessLogFilter::Any(filters) => {
+                filters.iter().any(AccessLogFilter::looks_at_headers)
+            }
+            _ => false,
+        }
+    }
+}

@@ -40,8 +40,8 @@ pub struct ClusterConfig {
     pub idle_timeout: Duration,
     /// How many requests a connection may carry.
     pub max_requests_per_connection: Option<u32>,
-    /// What connections are made from.
-    pub source_address: Option<IpAddr>,
+    /// What connections are made from: the first of the endpoint's address family.
+    pub source_addresses: Vec<IpAddr>,
     /// Whose network endpoints are dialled in.
     pub network: Network,
 }
@@ -63,7 +63,7 @@ impl ClusterConfig {
             http2: Http2Options::default(),
             idle_timeout: Duration::from_secs(3600),
             max_requests_per_connection: None,
-            source_address: None,
+            source_addresses: vec![],
             network: Network::Sandbox,
         }
     }

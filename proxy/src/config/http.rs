@@ -130,3 +130,19 @@ pub enum ForwardClientCertificate {
     /// Left alone.
     AlwaysForwardOnly,
 }
+
+impl HttpConfig {
+    /// Whether somebody asks for request headers when the request is over: they are kept only then.
+    pub fn needs_request_headers(&self) -> bool {
+        let by_logs = self
+            .access_logs
+            .iter()
+            .any(|log| log.needs_request_headers());
+        let by_tags = self
+            .tracing
+            .iter()
+            .flat_map(|tracing| &tracing.tags)
+            .any(|tag| matches!(tag.value, super::tracing::TagValue::RequestHeader { .. }));
+        by_logs || by_tags
+    }
+}

@@ -1,0 +1,120 @@
+//! An endpoint: where it is, what it is called, and what lives on it.
+//!
+//! The fixed part is replaced when discovery says something new; the live part (`EndpointState`, and the
+//! connections while they are made the same way) stays with the address.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::outlier::Outlier;
+use super::slot::Slot;
+use crate::config::Workload;
+use crate::config::cluster::UpstreamTls;
+use crate::config::endpoints::{EndpointHealth, Locality};
+
+/// One endpoint of a cluster.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Where it is dialled.
+    pub address: SocketAddr,
+    /// The name it was configured by, where it was one.
+    pub hostname: Option<Arc<str>>,
+    /// Its share within its locality; at least 1.
+    pub weight: u32,
+    /// What discovery knows about it.
+    pub health: EndpointHealth,
+    /// What it is called.
+    pub workload: Arc<Workload>,
+    /// Where it is.
+    pub locality: Arc<Locality>,
+    /// What connections to it are made of.
+    pub transport: EndpointTransport,
+    /// What lives as long as its address is an endpoint.
+    pub state: Arc<EndpointState>,
+    /// The connections to it: `upstream` keeps its pool here.
+    pub connections: Arc<Slot>,
+}
+
+/// What connections to an endpoint are made of.
+#[derive(Debug, Clone)]
+pub enum EndpointTransport {
+    /// Bytes in the clear.
+    Plaintext,
+    /// TLS.
+    Tls(Arc<TlsTransport>),
+}
+
+impl EndpointTransport {
+    /// Whether connections made by one may be used for the other.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (EndpointTransport::Plaintext, EndpointTransport::Plaintext) => true,
+            (EndpointTransport::Tls(one), EndpointTransport::Tls(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
+    /// Whether it is TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, EndpointTransport::Tls(_))
+    }
+}
+
+/// TLS towards the endpoints of a cluster.
+#[derive(Debug)]
+pub struct TlsTransport {
+    /// As configured.
+    pub config: Arc<UpstreamTls>,
+    /// What `tls` makes of it.
+    pub built: Slot,
+}
+
+/// The live part of an endpoint.
+#[derive(Debug, Default)]
+pub struct EndpointState {
+    active: AtomicU32,
+    requests: AtomicU64,
+    failures: AtomicU64,
+    /// Failures in a row and ejections.
+    pub outlier: Outlier,
+}
+
+impl EndpointState {
+    /// Requests and connections in flight.
+    pub fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Requests ever.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Of those, the ones that failed or were answered by a server error.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Counts a failure.
+    pub fn count_failure(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request in; counted out when dropped.
+    pub fn begin(self: &Arc<Self>) -> Active {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Active(Arc::clone(self))
+    }
+}
+
+/// A request or connection in flight.
+#[derive(Debug)]
+pub struct Active(Arc<EndpointState>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}

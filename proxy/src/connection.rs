@@ -1,0 +1,336 @@
+//! One downstream connection, from accept to end: where it was going, what it speaks, which filter chain
+//! serves it.
+//!
+//! `listener` accepts and places it on a worker; here it becomes HTTP or opaque bytes.
+
+mod detect;
+mod io;
+mod race;
+mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use self::detect::Seen;
+use self::io::DownstreamIo;
+use self::race::{Opening, Outcome};
+use crate::cluster::stats::ClusterStats;
+use crate::config::http::Codec;
+use crate::config::listener::{TcpConfig, TransportProtocol};
+use crate::drain::Drain;
+use crate::http::{Entry, HttpConnection, serve};
+use crate::snapshot::Snapshot;
+use crate::snapshot::listener::{Arrival, Chain, HttpService, Listener, Service, Verdict};
+use crate::tcp::{self, Dialled, TcpFailure};
+use crate::telemetry::report::Downstream;
+use crate::upstream::HttpVersion;
+use crate::upstream::environment::Environment;
+
+/// A connection that has just been accepted.
+pub struct Accepted {
+    /// Its bytes.
+    pub stream: TcpStream,
+    /// The client.
+    pub peer: SocketAddr,
+    /// Where it arrived.
+    pub local: SocketAddr,
+    /// The listener that accepted it.
+    pub listener: Arc<str>,
+}
+
+/// A connection on its way to a chain.
+struct Connection {
+    environment: Arc<Environment>,
+    snapshot: Arc<Snapshot>,
+    listener: Arc<Listener>,
+    peer: SocketAddr,
+    local: SocketAddr,
+    /// Where it was going, where it was redirected.
+    original_destination: Option<SocketAddr>,
+    drain: Drain,
+}
+
+/// Serves a connection to its end.
+pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Drain) {
+    let _open = (drain.token(), environment.drain.token());
+    let Accepted { stream, .. } = &accepted;
+    // Requests and responses are written whole; nothing is won by waiting for more.
+    if let Err(error) = stream.set_nodelay(true) {
+        return tracing::debug!(%error, "connection ended before it began");
+    }
+    let snapshot = environment.snapshot.load_full();
+    let Some(bound) = snapshot.listeners.get(&accepted.listener).cloned() else {
+        return;
+    };
+    let original_destination = original_destination(&bound, &accepted);
+    if original_destination == Some(accepted.local) {
+        ClusterStats::count(&bound.live.loops_refused);
+        return tracing::debug!(peer = %accepted.peer, "connection refused: it was not redirected here");
+    }
+    let listener = original_destination
+        .and_then(|destination| snapshot.virtual_listener(destination).cloned())
+        .unwrap_or(bound);
+    let live = Arc::clone(&listener.live);
+    ClusterStats::count(&live.accepted);
+    live.open.fetch_add(1, Ordering::Relaxed);
+    let connection = Connection {
+        environment,
+        snapshot,
+        listener,
+        peer: accepted.peer,
+        local: accepted.local,
+        original_destination,
+        drain,
+    };
+    connection.open(accepted.stream).await;
+    live.open.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Where a redirected connection was going (`SO_ORIGINAL_DST`); of one that was not, the kernel knows nothing.
+fn original_destination(listener: &Listener, accepted: &Accepted) -> Option<SocketAddr> {
+    if !listener.config.use_original_destination {
+        return None;
+    }
+    let socket = socket2::SockRef::from(&accepted.stream);
+    let found = match accepted.local {
+        SocketAddr::V4(_) => socket.original_dst_v4(),
+        SocketAddr::V6(_) => socket.original_dst_v6(),
+    };
+    // Without redirection the connection was going where it arrived.
+    Some(
+        found
+            .ok()
+            .and_then(|address| address.as_socket())
+            .unwrap_or(accepted.local),
+    )
+}
+
+impl Connection {
+    fn destination(&self) -> SocketAddr {
+        self.original_destination.unwrap_or(self.local)
+    }
+
+    /// Finds the chain, by destination alone where that is enough, else by the first bytes.
+    async fn open(self, stream: TcpStream) {
+        if !self.listener.depends_on_first_bytes() {
+            let arrival = self.arrival(None, &[], None);
+            let chain = self.listener.chain(&arrival).cloned();
+            return match chain {
+                Some(chain) => self.serve_unseen(chain, stream).await,
+                None => self.refuse(None),
+            };
+        }
+        let opaque = self.opaque_chain();
+        let opening = Opening {
+            connection: &self,
+            opaque: opaque.as_ref().map(|(_, config)| &**config),
+        };
+        let (outcome, stream, first) = opening.run(stream).await;
+        match outcome {
+            Outcome::Ended => {}
+            Outcome::ClientSpoke(Seen::Tls, dialled) => {
+                self.listener.live.remember(Verdict::Tls);
+                self.serve_tls(stream, first, dialled).await;
+            }
+            Outcome::ClientSpoke(seen, dialled) => {
+                self.listener.live.remember(seen.verdict());
+                self.serve_raw(seen, stream, first, dialled).await;
+            }
+            Outcome::ServerSpoke(dialled) => {
+                self.listener.live.remember(Verdict::ServerFirst);
+                if let Some((_, config)) = opaque {
+                    self.proxy(
+                        DownstreamIo::plain(first, stream),
+                        &config,
+                        Some(Ok(dialled)),
+                        None,
+                    )
+                    .await;
+                }
+            }
+        }
+    }
+
+    /// The chain that opaque bytes in the clear would take, where there is one.
+    fn opaque_chain(&self) -> Option<(Arc<Chain>, Arc<TcpConfig>)> {
+        let arrival = self.arrival(Some(TransportProtocol::Raw), &[], None);
+        let chain = self.listener.chain(&arrival)?;
+        match &chain.service {
+            Service::Tcp(config) if chain.tls.is_none() => {
+                Some((Arc::clone(chain), Arc::clone(config)))
+            }
+            _ => None,
+        }
+    }
+
+    fn arrival<'a>(
+        &self,
+        transport: Option<TransportProtocol>,
+        application_protocols: &'a [&'a str],
+        server_name: Option<&'a str>,
+    ) -> Arrival<'a> {
+        Arrival {
+            destination: self.destination(),
+            transport,
+            application_protocols,
+            server_name,
+        }
+    }
+
+    /// By a chain that was chosen without a look at the bytes.
+    async fn serve_unseen(self, chain: Arc<Chain>, stream: TcpStream) {
+        if chain.tls.is_some() {
+            return self.terminate(chain, stream, Bytes::new()).await;
+        }
+        match &chain.service {
+            Service::Tcp(config) => {
+                let config = Arc::clone(config);
+                self.proxy(
+                    DownstreamIo::plain(Bytes::new(), stream),
+                    &config,
+                    None,
+                    None,
+                )
+                .await;
+            }
+            Service::Http(service) => {
+                let service = Arc::clone(service);
+                let io = DownstreamIo::plain(Bytes::new(), stream);
+                self.serve_http_of_any_version(io, chain, service, None)
+                    .await;
+            }
+        }
+    }
+
+    /// Bytes in the clear, of which the first have been seen.
+    async fn serve_raw(
+        self,
+        seen: Seen,
+        stream: TcpStream,
+        first: Bytes,
+        dialled: Option<Result<Dialled, TcpFailure>>,
+    ) {
+        let arrival = self.arrival(
+            Some(TransportProtocol::Raw),
+            seen.application_protocols(),
+            None,
+        );
+        let Some(chain) = self.listener.chain(&arrival).cloned() else {
+            return self.refuse(Some(seen));
+        };
+        let io = DownstreamIo::plain(first, stream);
+        match &chain.service {
+            Service::Tcp(config) => {
+                let config = Arc::clone(config);
+                self.proxy(io, &config, dialled, None).await;
+            }
+            Service::Http(service) => {
+                let service = Arc::clone(service);
+                drop(dialled);
+                self.serve_http(io, chain, service, seen.http_version(), None)
+                    .await;
+            }
+        }
+    }
+
+    /// HTTP of a version that only the bytes tell: what is no HTTP/2 is left to the HTTP/1 parser to judge.
+    async fn serve_http_of_any_version(
+        self,
+        mut io: DownstreamIo,
+        chain: Arc<Chain>,
+        service: Arc<HttpService>,
+        peer: Option<tls::Peer>,
+    ) {
+        let version = match service.config.codec {
+            Codec::Http1 => HttpVersion::Http1,
+            Codec::Http2 => HttpVersion::Http2,
+            Codec::Auto => {
+                let looked = tokio::select! {
+                    looked = detect::look_ahead(&mut io) => looked,
+                    () = self.drain.started() => return,
+                };
+                match looked {
+                    Ok(seen) => seen.http_version(),
+                    Err(_) => return,
+                }
+            }
+        };
+        self.serve_http(io, chain, service, version, peer).await;
+    }
+
+    async fn serve_http(
+        self,
+        io: DownstreamIo,
+        chain: Arc<Chain>,
+        service: Arc<HttpService>,
+        version: HttpVersion,
+        peer: Option<tls::Peer>,
+    ) {
+        let details = service.config.client_certificate;
+        let entry = Entry {
+            downstream: self.downstream(peer.as_ref()),
+            original_destination: self.original_destination,
+            is_tls: io.is_tls(),
+            network: self.listener.config.network,
+            client_certificate: peer.and_then(|peer| peer.forwarded(details)),
+            chain,
+        };
+        let connection = HttpConnection::new(self.environment, self.snapshot, service, entry);
+        if let Err(error) = serve::serve(io, version, connection, self.drain).await {
+            tracing::debug!(peer = %self.peer, %error, "downstream connection ended");
+        }
+    }
+
+    /// Opaque bytes, on what was dialled ahead where something was.
+    async fn proxy(
+        self,
+        io: DownstreamIo,
+        config: &TcpConfig,
+        dialled: Option<Result<Dialled, TcpFailure>>,
+        peer: Option<tls::Peer>,
+    ) {
+        let downstream = self.downstream(peer.as_ref());
+        let dialled = match dialled {
+            Some(dialled) => dialled,
+            None => self.dial(config).await,
+        };
+        tcp::proxy(io, dialled, config, downstream, &self.environment).await;
+    }
+
+    async fn dial(&self, config: &TcpConfig) -> Result<Dialled, TcpFailure> {
+        let upstreams = &self.environment.upstreams;
+        tcp::dial(config, &self.snapshot, self.original_destination, upstreams).await
+    }
+
+    fn downstream(&self, peer: Option<&tls::Peer>) -> Arc<Downstream> {
+        Arc::new(Downstream {
+            listener: Arc::clone(&self.listener.config.name),
+            direction: self.listener.config.direction,
+            peer: self.peer,
+            local: self.destination(),
+            principal: peer.and_then(|peer| peer.principal.clone()),
+            server_name: peer.and_then(|peer| peer.server_name.clone()),
+        })
+    }
+
+    /// No chain is for this connection: it is closed.
+    fn refuse(&self, seen: Option<Seen>) {
+        let live = &self.listener.live;
+        ClusterStats::count(&live.unmatched);
+        let is_plaintext = self.listener.has_tls() && seen != Some(Seen::Tls);
+        if is_plaintext {
+            ClusterStats::count(&live.plaintext_refused);
+        }
+        tracing::debug!(
+            listener = %self.listener.config.name,
+            peer = %self.peer,
+            destination = %self.destination(),
+            is_plaintext,
+            "connection closed: no filter chain is for it"
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! Who speaks first: the client, or the server that has been dialled meanwhile.
+//!
+//! Where bytes of unknown protocol may be opaque, their upstream is dialled at once and both sides are
+//! listened to, so that a server that greets first is heard without delay. Where the last connections were
+//! HTTP (or TLS), whose clients speak first, dialling ahead would be waste: then only a client that stays silent
+//! for a moment makes us dial.
+
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use super::Connection;
+use super::detect::{FIRST_READ, Seen, look};
+use crate::cluster::stats::ClusterStats;
+use crate::config::listener::TcpConfig;
+use crate::snapshot::listener::Verdict;
+use crate::tcp::{Dialled, TcpFailure};
+
+/// A connection whose first words are awaited.
+pub(super) struct Opening<'a> {
+    pub(super) connection: &'a Connection,
+    /// How it is proxied if it is opaque; `None`: opaque bytes are not served.
+    pub(super) opaque: Option<&'a TcpConfig>,
+}
+
+/// Who has spoken.
+pub(super) enum Outcome {
+    /// The client; the upstream is here where it was dialled.
+    ClientSpoke(Seen, Option<Result<Dialled, TcpFailure>>),
+    /// The server; what it said is with it.
+    ServerSpoke(Dialled),
+    /// Nobody, and nobody will.
+    Ended,
+}
+
+/// How long a client that is expected to speak first may be silent before its upstream is dialled after all.
+const SILENCE: Duration = Duration::from_millis(100);
+/// How long a client may be silent where its upstream cannot be reached, or where only TLS is served.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long both sides may be silent.
+const LONG_PATIENCE: Duration = Duration::from_secs(3600);
+
+impl Opening<'_> {
+    /// Waits for the first words. Gives back the client's connection with what has been read of it.
+    pub(super) async fn run(&self, mut stream: TcpStream) -> (Outcome, TcpStream, Bytes) {
+        let mut buffer = BytesMut::with_capacity(FIRST_READ);
+        let raced = async {
+            match self.opaque {
+                Some(config) => self.race(&mut stream, &mut buffer, config).await,
+                None => self.await_client(&mut stream, &mut buffer).await,
+            }
+        };
+        let outcome = tokio::select! {
+            raced = raced => raced.unwrap_or(Outcome::Ended),
+            () = self.connection.drain.started() => Outcome::Ended,
+        };
+        (outcome, stream, buffer.freeze())
+    }
+
+    async fn await_client(
+        &self,
+        stream: &mut TcpStream,
+        buffer: &mut BytesMut,
+    ) -> io::Result<Outcome> {
+        let patience = if self.connection.listener.has_tls() {
+            PATIENCE
+        } else {
+            LONG_PATIENCE
+        };
+        match tokio::time::timeout(patience, look(stream, buffer)).await {
+            Ok(seen) => match seen? {
+                Seen::End => Ok(Outcome::Ended),
+                seen => Ok(Outcome::ClientSpoke(seen, None)),
+            },
+            Err(_) => Ok(Outcome::Ended),
+        }
+    }
+
+    async fn race(
+        &self,
+        stream: &mut TcpStream,
+        buffer: &mut BytesMut,
+        config: &TcpConfig,
+    ) -> io::Result<Outcome> {
+        let mut looking = pin!(look(stream, buffer));
+        let mut dialling = pin!(self.dial_ahead(config));
+        let mut dialled = None;
+        let patience = tokio::time::sleep(LONG_PATIENCE);
+        let mut patience = pin!(patience);
+        let seen = loop {
+            let is_dialling = dialled.is_none();
+            tokio::select! {
+                // The client first: where both have spoken, its protocol decides.
+                biased;
+                seen = looking.as_mut() => break seen?,
+                ended = dialling.as_mut(), if is_dialling => {
+                    if ended.is_err() {
+                        patience.as_mut().reset(tokio::time::Instant::now() + PATIENCE);
+                    }
+                    dialled = Some(ended);
+                }
+                said = first_words(&mut dialled) => {
+                    let Some(Ok(mut dialled)) = dialled else { return Ok(Outcome::Ended) };
+                    dialled.said = said?;
+                    return Ok(Outcome::ServerSpoke(dialled));
+                }
+                () = patience.as_mut() => return Ok(Outcome::Ended),
+            }
+        };
+        if seen == Seen::End && dialled.is_none() {
+            return Ok(Outcome::Ended);
+        }
+        if seen == Seen::Opaque && dialled.is_none() && self.is_dialled_at_once() {
+            dialled = Some(dialling.await);
+        }
+        Ok(Outcome::ClientSpoke(seen, dialled))
+    }
+
+    /// Dials: at once, or when the client has been silent for a moment.
+    async fn dial_ahead(&self, config: &TcpConfig) -> Result<Dialled, TcpFailure> {
+        if !self.is_dialled_at_once() {
+            tokio::time::sleep(SILENCE).await;
+        }
+        ClusterStats::count(&self.connection.listener.live.dialled_ahead);
+        self.connection.dial(config).await
+    }
+
+    fn is_dialled_at_once(&self) -> bool {
+        match self.connection.listener.live.verdict() {
+            Verdict::Unknown | Verdict::Opaque | Verdict::ServerFirst => true,
+            Verdict::Http1 | Verdict::Http2 | Verdict::Tls => false,
+        }
+    }
+}
+
+/// What the server says first; never, where it has not been dialled, or cannot be. Cancel-safe.
+async fn first_words(dialled: &mut Option<Result<Dialled, TcpFailure>>) -> io::Result<Bytes> {
+    let Some(Ok(dialled)) = dialled else {
+        return std::future::pending().await;
+    };
+    let mut said = BytesMut::with_capacity(FIRST_READ);
+    dialled.io.read_buf(&mut said).await?;
+    Ok(said.freeze())
+}

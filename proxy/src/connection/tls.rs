@@ -1,0 +1,266 @@
+//! TLS of a downstream connection: the client's hello chooses the chain, the handshake tells who the client is.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
+use rustls::pki_types::CertificateDer;
+use rustls::server::{Accepted, Acceptor};
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio_rustls::StartHandshake;
+use tokio_rustls::server::TlsStream;
+
+use super::Connection;
+use super::detect::Seen;
+use super::io::DownstreamIo;
+use crate::cluster::stats::ClusterStats;
+use crate::config::http::ForwardClientCertificate;
+use crate::config::listener::TransportProtocol;
+use crate::snapshot::listener::{Chain, Service, TlsTermination};
+use crate::tcp::{Dialled, TcpFailure};
+use crate::tls;
+use crate::upstream::{HttpVersion, explain};
+
+/// From the first byte to the end of the handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// No larger hello is read.
+const MAX_HELLO_BYTES: usize = 32 * 1024;
+
+/// Who the client is, by its certificate.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Peer {
+    pub(super) principal: Option<Arc<str>>,
+    pub(super) server_name: Option<Arc<str>>,
+    /// Lower-case hexadecimal SHA-256 of its certificate.
+    certificate_hash: Option<String>,
+    /// Our own identity, as the client saw it.
+    own: Option<Arc<str>>,
+}
+
+impl Peer {
+    /// As an element of `x-forwarded-client-cert`, where the details ask for one.
+    pub(super) fn forwarded(&self, details: ForwardClientCertificate) -> Option<HeaderValue> {
+        let principal = self.principal.as_ref()?;
+        let hash = self.certificate_hash.as_ref()?;
+        let own = self.own.as_deref().unwrap_or_default();
+        let text = match details {
+            ForwardClientCertificate::Sanitize | ForwardClientCertificate::AlwaysForwardOnly => {
+                return None;
+            }
+            _ => format!("By={own};Hash={hash};URI={principal}"),
+        };
+        HeaderValue::try_from(text).ok()
+    }
+}
+
+/// What a client's hello says.
+struct Hello {
+    accepted: Accepted,
+    protocols: Vec<String>,
+    server_name: Option<String>,
+}
+
+impl Connection {
+    /// A connection that begins with a TLS handshake: ended here or passed through, as its chain says.
+    pub(super) async fn serve_tls(
+        self,
+        mut stream: TcpStream,
+        first: Bytes,
+        dialled: Option<Result<Dialled, TcpFailure>>,
+    ) {
+        let mut buffer = BytesMut::from(first);
+        let reading = read_hello(&mut stream, &mut buffer);
+        let hello = match tokio::time::timeout(HANDSHAKE_TIMEOUT, reading).await {
+            Ok(Ok(hello)) => Some(hello),
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %self.peer, %error, "no TLS client hello");
+                None
+            }
+            Err(_) => return self.count_tls_failure("the client hello did not come in time"),
+        };
+        let protocols: Vec<&str> = hello
+            .iter()
+            .flat_map(|hello| &hello.protocols)
+            .map(String::as_str)
+            .collect();
+        let server_name = hello
+            .as_ref()
+            .and_then(|hello| hello.server_name.as_deref());
+        let arrival = self.arrival(Some(TransportProtocol::Tls), &protocols, server_name);
+        let Some(chain) = self.listener.chain(&arrival).cloned() else {
+            return self.refuse(Some(Seen::Tls));
+        };
+        match (&chain.tls, hello) {
+            (Some(_), Some(hello)) => self.finish_handshake(chain, hello, stream).await,
+            (Some(_), None) => self.count_tls_failure("the client hello is not valid"),
+            (None, _) => {
+                self.pass_through(chain, stream, buffer.freeze(), dialled)
+                    .await
+            }
+        }
+    }
+
+    /// TLS that was to be expected, without a look at the bytes before.
+    pub(super) async fn terminate(self, chain: Arc<Chain>, mut stream: TcpStream, first: Bytes) {
+        let mut buffer = BytesMut::from(first);
+        let reading = read_hello(&mut stream, &mut buffer);
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, reading).await {
+            Ok(Ok(hello)) => self.finish_handshake(chain, hello, stream).await,
+            Ok(Err(error)) => self.count_tls_failure(&error.to_string()),
+            Err(_) => self.count_tls_failure("the client hello did not come in time"),
+        }
+    }
+
+    /// TLS of the client's own, with somebody further on.
+    async fn pass_through(
+        self,
+        chain: Arc<Chain>,
+        stream: TcpStream,
+        first: Bytes,
+        dialled: Option<Result<Dialled, TcpFailure>>,
+    ) {
+        let io = DownstreamIo::plain(first, stream);
+        match &chain.service {
+            Service::Tcp(config) => {
+                let config = Arc::clone(config);
+                self.proxy(io, &config, dialled, None).await;
+            }
+            // A chain for HTTP in the clear: TLS is none.
+            Service::Http(_) => self.refuse(Some(Seen::Tls)),
+        }
+    }
+
+    async fn finish_handshake(self, chain: Arc<Chain>, hello: Hello, stream: TcpStream) {
+        let Some(termination) = &chain.tls else {
+            return self.refuse(Some(Seen::Tls));
+        };
+        let server_name = hello.server_name.as_deref().map(Arc::from);
+        let (stream, own) = match self.handshake(termination, hello, stream).await {
+            Ok(done) => done,
+            Err(reason) => return self.count_tls_failure(&reason),
+        };
+        let peer = peer(&stream, own, server_name);
+        let negotiated = stream.get_ref().1.alpn_protocol();
+        let version = match negotiated {
+            Some(b"h2") => Some(HttpVersion::Http2),
+            Some(b"http/1.1") => Some(HttpVersion::Http1),
+            _ => None,
+        };
+        let io = DownstreamIo::tls(stream);
+        match (&chain.service, version) {
+            (Service::Tcp(config), _) => {
+                let config = Arc::clone(config);
+                self.proxy(io, &config, None, Some(peer)).await;
+            }
+            (Service::Http(service), Some(version)) => {
+                let service = Arc::clone(service);
+                self.serve_http(io, chain, service, version, Some(peer))
+                    .await;
+            }
+            (Service::Http(service), None) => {
+                let service = Arc::clone(service);
+                self.serve_http_of_any_version(io, chain, service, Some(peer))
+                    .await;
+            }
+        }
+    }
+
+    async fn handshake(
+        &self,
+        termination: &TlsTermination,
+        hello: Hello,
+        stream: TcpStream,
+    ) -> Result<(TlsStream<TcpStream>, Option<Arc<str>>), String> {
+        let identity = &self.environment.upstreams.identity;
+        let own = identity
+            .borrow()
+            .as_ref()
+            .map(|identity| Arc::clone(&identity.spiffe_id));
+        let config = tls::server::config(termination, identity).map_err(|error| explain(&error))?;
+        let start = StartHandshake::from_parts(hello.accepted, stream);
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, start.into_stream(config)).await {
+            Ok(Ok(stream)) => Ok((stream, own)),
+            Ok(Err(error)) => Err(explain(&error)),
+            Err(_) => Err("it did not end in time".to_owned()),
+        }
+    }
+
+    fn count_tls_failure(&self, reason: &str) {
+        ClusterStats::count(&self.listener.live.tls_failures);
+        tracing::debug!(
+            listener = %self.listener.config.name,
+            peer = %self.peer,
+            reason,
+            "TLS handshake with a client failed"
+        );
+    }
+}
+
+/// Reads until the hello is whole. What has been read stays in the buffer, too.
+async fn read_hello(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<Hello> {
+    let mut acceptor = Acceptor::default();
+    let mut fed = 0;
+    loop {
+        while fed < buffer.len() {
+            fed += acceptor.read_tls(&mut &buffer[fed..])?;
+            match acceptor.accept() {
+                Ok(Some(accepted)) => return Ok(hello(accepted)),
+                Ok(None) => {}
+                Err((error, _alert)) => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                }
+            }
+        }
+        if buffer.len() >= MAX_HELLO_BYTES {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it is too large",
+            ));
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+fn hello(accepted: Accepted) -> Hello {
+    let hello = accepted.client_hello();
+    let protocols = hello
+        .alpn()
+        .into_iter()
+        .flatten()
+        .map(|protocol| String::from_utf8_lossy(protocol).into_owned())
+        .collect();
+    let server_name = hello.server_name().map(str::to_ascii_lowercase);
+    Hello {
+        protocols,
+        server_name,
+        accepted,
+    }
+}
+
+fn peer(
+    stream: &TlsStream<TcpStream>,
+    own: Option<Arc<str>>,
+    server_name: Option<Arc<str>>,
+) -> Peer {
+    let certificates = stream.get_ref().1.peer_certificates();
+    let leaf: Option<&CertificateDer<'_>> = certificates.and_then(|chain| chain.first());
+    let principal = leaf
+        .and_then(|leaf| tls::peer::spiffe_id(leaf).ok())
+        .map(Arc::from);
+    Peer {
+        principal,
+        server_name,
+        certificate_hash: leaf.map(|leaf| hexadecimal(&Sha256::digest(leaf))),
+        own,
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,137 @@
+//! HTTP: the requests of one downstream connection.
+//!
+//! `connection` hands over the bytes and says what version they speak; `exchange` is what happens to each
+//! request, and the file to read first.
+
+mod attempt;
+mod body;
+mod completion;
+mod exchange;
+mod failure;
+mod fault;
+mod headers;
+mod reply;
+mod retry;
+pub mod serve;
+mod target;
+mod upgrade;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use http::HeaderValue;
+use parking_lot::Mutex;
+
+use crate::cluster::outlier::millis;
+use crate::config::Network;
+use crate::snapshot::Snapshot;
+use crate::snapshot::listener::{Chain, HttpService, Service};
+use crate::telemetry::report::Downstream;
+use crate::upstream::environment::Environment;
+
+/// What all requests of a downstream connection have in common.
+pub struct HttpConnection {
+    environment: Arc<Environment>,
+    downstream: Arc<Downstream>,
+    original_destination: Option<SocketAddr>,
+    is_tls: bool,
+    is_published: bool,
+    client_certificate: Option<HeaderValue>,
+    chain: Arc<Chain>,
+    scene: Mutex<Scene>,
+    active: AtomicU32,
+    last_active: AtomicU64,
+}
+
+/// The configuration a request is served with, from its beginning to its end.
+#[derive(Clone)]
+struct Scene {
+    snapshot: Arc<Snapshot>,
+    service: Arc<HttpService>,
+}
+
+/// How a connection came in.
+pub struct Entry {
+    /// The client's side.
+    pub downstream: Arc<Downstream>,
+    /// Where it was going before it was redirected.
+    pub original_destination: Option<SocketAddr>,
+    /// Whether it is in TLS.
+    pub is_tls: bool,
+    /// In whose network it was accepted.
+    pub network: Network,
+    /// The verified peer, as an element of `x-forwarded-client-cert`.
+    pub client_certificate: Option<HeaderValue>,
+    /// The chain that was chosen for it.
+    pub chain: Arc<Chain>,
+}
+
+impl HttpConnection {
+    /// A connection that is about to be served.
+    pub fn new(
+        environment: Arc<Environment>,
+        snapshot: Arc<Snapshot>,
+        service: Arc<HttpService>,
+        entry: Entry,
+    ) -> Arc<Self> {
+        Arc::new(HttpConnection {
+            environment,
+            downstream: entry.downstream,
+            original_destination: entry.original_destination,
+            is_tls: entry.is_tls,
+            is_published: entry.network == Network::Host,
+            client_certificate: entry.client_certificate,
+            chain: entry.chain,
+            scene: Mutex::new(Scene { snapshot, service }),
+            active: AtomicU32::new(0),
+            last_active: AtomicU64::new(millis(Instant::now())),
+        })
+    }
+
+    /// The current configuration. Where the connection's listener or chain is gone, the last one it had.
+    fn scene(&self) -> Scene {
+        let mut scene = self.scene.lock();
+        let current = self.environment.snapshot.load();
+        if !Arc::ptr_eq(&scene.snapshot, &current) {
+            if let Some(service) = self.successor(&current) {
+                scene.service = service;
+            }
+            scene.snapshot = Arc::clone(&current);
+        }
+        scene.clone()
+    }
+
+    fn successor(&self, snapshot: &Snapshot) -> Option<Arc<HttpService>> {
+        let listener = snapshot.listeners.get(&self.downstream.listener)?;
+        match &listener.successor_of(&self.chain)?.service {
+            Service::Http(service) => Some(Arc::clone(service)),
+            Service::Tcp(_) => None,
+        }
+    }
+
+    fn begin_request(self: &Arc<Self>) -> ActiveRequest {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        ActiveRequest(Arc::clone(self))
+    }
+
+    /// How long, in milliseconds, it has been without a request; 0 while there is one.
+    fn idle_millis(&self) -> u64 {
+        if self.active.load(Ordering::Relaxed) > 0 {
+            return 0;
+        }
+        millis(Instant::now()).saturating_sub(self.last_active.load(Ordering::Relaxed))
+    }
+}
+
+/// A request in flight on its downstream connection.
+struct ActiveRequest(Arc<HttpConnection>);
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        let now = millis(Instant::now());
+        self.0.last_active.store(now, Ordering::Relaxed);
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,152 @@
+//! The body of a response on its way to the client; what is held for the request goes with it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::completion::Completion;
+use super::failure::Reset;
+use crate::telemetry::report::ResponseFlags;
+use crate::upstream::explain;
+
+/// Where the bytes come from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// Nowhere.
+    Empty,
+    /// From here.
+    Full(Option<Bytes>),
+    /// From upstream.
+    Upstream(Incoming),
+}
+
+/// The body of a response.
+pub(super) struct ResponseBody {
+    source: Source,
+    completion: Completion,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ResponseError {
+    /// The upstream did not go on.
+    #[error("reading the response from upstream")]
+    Upstream(#[source] hyper::Error),
+    /// The route's time-out was over.
+    #[error("the response took longer than the route's time-out")]
+    Timeout,
+}
+
+impl ResponseBody {
+    pub(super) fn new(source: Source, completion: Completion, deadline: Option<Instant>) -> Self {
+        ResponseBody {
+            source,
+            completion,
+            deadline: deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
+        }
+    }
+
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Option<ResponseError> {
+        let deadline = self.deadline.as_mut()?;
+        deadline.as_mut().poll(context).is_ready().then(|| {
+            self.completion.fail(
+                ResponseFlags::UPSTREAM_TIMEOUT,
+                "the response took longer than the route's time-out".into(),
+            );
+            ResponseError::Timeout
+        })
+    }
+
+    fn fail(&mut self, error: hyper::Error) -> ResponseError {
+        let flag = match Reset::of(&error, false) {
+            Reset::Protocol => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
+            Reset::Stream | Reset::Refused => ResponseFlags::UPSTREAM_REMOTE_RESET,
+            Reset::Connection | Reset::BeforeRequest => ResponseFlags::UPSTREAM_TERMINATION,
+        };
+        self.completion.fail(
+            flag,
+            format!("the response ended early: {}", explain(&error)).into(),
+        );
+        ResponseError::Upstream(error)
+    }
+}
+
+impl Source {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Source::Empty => true,
+            Source::Full(bytes) => bytes.is_none(),
+            Source::Upstream(incoming) => incoming.is_end_stream(),
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = ResponseError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.source {
+            Source::Empty => None,
+            Source::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Source::Upstream(incoming) => match Pin::new(incoming).poll_frame(context) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    return match this.poll_deadline(context) {
+                        Some(error) => Poll::Ready(Some(Err(error))),
+                        None => Poll::Pending,
+                    };
+                }
+            },
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.completion.sent(data.len());
+                }
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.completion.trailers(trailers);
+                }
+                if this.source.is_end_stream() {
+                    this.completion.end();
+                }
+            }
+            None => this.completion.end(),
+            Some(Err(_)) => {}
+        }
+        let frame = ready!(Poll::Ready(frame));
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| this.fail(error))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Source::Upstream(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // A body without bytes is never polled, and one of our own may not be (HEAD): both have ended well.
+        if self.source.is_end_stream() || matches!(self.source, Source::Full(_)) {
+            self.completion.end();
+        }
+    }
+}

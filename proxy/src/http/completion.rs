@@ -1,0 +1,289 @@
+//! The end of a request: told once, however it comes.
+//!
+//! Made when the request begins, filled in on its way, and handed to whatever lives longest: the response's
+//! body, or the tunnel of an upgrade. Dropped early (the client went away), it reports just that.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use super::attempt::Borrowed;
+use super::body::{ResponseBody, Source};
+use super::headers::{self, Head};
+use super::{ActiveRequest, HttpConnection};
+use crate::cluster::Cluster;
+use crate::cluster::endpoint::Endpoint;
+use crate::cluster::outlier::Outcome;
+use crate::config::http::HttpConfig;
+use crate::config::route::Route;
+use crate::snapshot::listener::HttpService;
+use crate::snapshot::routes::is_grpc;
+use crate::telemetry::report::{Protocol, RequestReport, ResponseFlags, Upstream};
+use crate::telemetry::trace::TraceContext;
+use crate::upstream::body::BodyMeter;
+
+/// What is still to be done when a request ends.
+pub(super) struct Completion(Option<Box<Inner>>);
+
+struct Inner {
+    report: RequestReport,
+    started: Instant,
+    request: ActiveRequest,
+    meter: Option<Arc<BodyMeter>>,
+    endpoint: Option<Arc<Endpoint>>,
+    borrowed: Option<Borrowed>,
+    deadline: Option<tokio::time::Instant>,
+    has_ended: bool,
+}
+
+impl Completion {
+    /// At the beginning of a request.
+    pub(super) fn begin(
+        connection: &Arc<HttpConnection>,
+        config: &HttpConfig,
+        request: &Request<Incoming>,
+    ) -> Self {
+        let headers = request.headers();
+        let protocol = match request.version() {
+            http::Version::HTTP_2 => Protocol::Http2,
+            http::Version::HTTP_10 | http::Version::HTTP_09 => Protocol::Http10,
+            _ => Protocol::Http11,
+        };
+        let named = request.uri().authority();
+        let authority = match named {
+            Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
+            None => headers.get(header::HOST).cloned(),
+        };
+        let report = RequestReport {
+            downstream: Arc::clone(&connection.downstream),
+            start: SystemTime::now(),
+            duration: std::time::Duration::ZERO,
+            upstream_latency: None,
+            protocol,
+            is_grpc: is_grpc(headers),
+            method: request.method().clone(),
+            path: request.uri().path_and_query().cloned(),
+            authority,
+            user_agent: headers.get(header::USER_AGENT).cloned(),
+            forwarded_for: None,
+            request_id: None,
+            trace: None,
+            route: Arc::default(),
+            cluster: None,
+            upstream: None,
+            attempts: 0,
+            response_code: 0,
+            flags: ResponseFlags::default(),
+            reason: None,
+            grpc_status: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            access_logs: Arc::clone(&config.access_logs),
+            request_headers: None,
+            tracing: config.tracing.clone(),
+        };
+        Completion(Some(Box::new(Inner {
+            report,
+            started: Instant::now(),
+            request: connection.begin_request(),
+            meter: None,
+            endpoint: None,
+            borrowed: None,
+            deadline: None,
+            has_ended: false,
+        })))
+    }
+
+    /// Once the request's own headers are complete: continues its trace, and remembers what logs need.
+    pub(super) fn identify(&mut self, head: &mut Head, service: &HttpService) {
+        let Some(inner) = &mut self.0 else { return };
+        let report = &mut inner.report;
+        if let Some(tracing) = &report.tracing {
+            let context = TraceContext::from_headers(&head.headers, tracing.random_sampling);
+            context.inject(&mut head.headers);
+            report.trace = Some(context);
+        }
+        report.request_id = head.headers.get(headers::REQUEST_ID).cloned();
+        report.forwarded_for = head.headers.get(headers::FORWARDED_FOR).cloned();
+        if service.keeps_request_headers {
+            report.request_headers = Some(Box::new(head.headers.clone()));
+        }
+    }
+
+    /// What the client speaks.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.0
+            .as_ref()
+            .map_or(Protocol::Http11, |inner| inner.report.protocol)
+    }
+
+    /// Whether the request is gRPC.
+    pub(super) fn is_grpc(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.report.is_grpc)
+    }
+
+    /// When the request began.
+    pub(super) fn started(&self) -> Instant {
+        self.0
+            .as_ref()
+            .map_or_else(Instant::now, |inner| inner.started)
+    }
+
+    pub(super) fn routed(&mut self, route: &Route) {
+        self.tell(|inner| inner.report.route = Arc::clone(&route.name));
+    }
+
+    pub(super) fn bound_for(&mut self, cluster: &Cluster) {
+        self.tell(|inner| inner.report.cluster = Some(Arc::clone(cluster.name())));
+    }
+
+    pub(super) fn metered(&mut self, meter: Arc<BodyMeter>) {
+        self.tell(|inner| inner.meter = Some(meter));
+    }
+
+    pub(super) fn attempted(&mut self) {
+        self.tell(|inner| inner.report.attempts += 1);
+    }
+
+    pub(super) fn reached(&mut self, endpoint: &Arc<Endpoint>) {
+        self.tell(|inner| {
+            inner.endpoint = Some(Arc::clone(endpoint));
+            inner.report.upstream = Some(Upstream {
+                address: endpoint.address,
+                workload: Arc::clone(&endpoint.workload),
+                is_mutual_tls: endpoint.transport.is_tls(),
+            });
+        });
+    }
+
+    pub(super) fn flag(&mut self, flag: ResponseFlags) {
+        self.tell(|inner| inner.report.flags.add(flag));
+    }
+
+    pub(super) fn hold(&mut self, borrowed: Borrowed) {
+        self.tell(|inner| inner.borrowed = Some(borrowed));
+    }
+
+    pub(super) fn end_by(&mut self, deadline: tokio::time::Instant) {
+        self.tell(|inner| inner.deadline = Some(deadline));
+    }
+
+    /// The endpoint that was being tried did not answer in time.
+    pub(super) fn blame_endpoint(&mut self, cluster: &Cluster) {
+        if let Some(endpoint) = self.0.as_ref().and_then(|inner| inner.endpoint.as_ref()) {
+            cluster.record(endpoint, Outcome::LocalOriginFailure, Instant::now());
+        }
+    }
+
+    /// The address of the endpoint that was tried last.
+    pub(super) fn endpoint_address(&self) -> Option<std::net::SocketAddr> {
+        self.0
+            .as_ref()?
+            .endpoint
+            .as_ref()
+            .map(|endpoint| endpoint.address)
+    }
+
+    /// The head of the upstream's response is here; says how many milliseconds that took.
+    pub(super) fn answered(&mut self, response: &Response<Incoming>) -> u64 {
+        let latency = self.started().elapsed();
+        self.tell(|inner| {
+            inner.report.upstream_latency = Some(latency);
+            inner.report.grpc_status = grpc_status(response.headers());
+        });
+        u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The proxy answers itself.
+    pub(super) fn replied(&mut self, reason: Arc<str>, grpc_status: Option<u32>) {
+        self.tell(|inner| {
+            inner.report.reason = Some(reason);
+            inner.report.grpc_status = grpc_status;
+        });
+    }
+
+    /// The response goes to the client, and what is left to do goes with its body.
+    pub(super) fn carried_by(mut self, response: Response<Source>) -> Response<ResponseBody> {
+        let status = response.status();
+        self.status(status);
+        let deadline = self.0.as_ref().and_then(|inner| inner.deadline);
+        response.map(|source| ResponseBody::new(source, self, deadline))
+    }
+
+    pub(super) fn status(&mut self, status: StatusCode) {
+        self.tell(|inner| inner.report.response_code = status.as_u16());
+    }
+
+    /// Leaves what is to be done to somebody else.
+    pub(super) fn take(&mut self) -> Completion {
+        Completion(self.0.take())
+    }
+
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.tell(|inner| inner.report.response_bytes += bytes as u64);
+    }
+
+    pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(status) = grpc_status(trailers) {
+            self.tell(|inner| inner.report.grpc_status = Some(status));
+        }
+    }
+
+    /// The response has ended as it should: its connection can be used again.
+    pub(super) fn end(&mut self) {
+        if let Some(mut inner) = self.0.take() {
+            inner.has_ended = true;
+            let has_sent_request = inner.meter.as_ref().is_none_or(|meter| meter.has_ended());
+            if let Some(borrowed) = inner.borrowed.take()
+                && has_sent_request
+            {
+                borrowed.give_back();
+            }
+        }
+    }
+
+    /// The response has ended early, and not because of the client.
+    pub(super) fn fail(&mut self, flag: ResponseFlags, reason: Arc<str>) {
+        if let Some(mut inner) = self.0.take() {
+            inner.has_ended = true;
+            inner.report.flags.add(flag);
+            inner.report.reason = Some(reason);
+        }
+    }
+
+    /// A tunnel has ended, after so many bytes either way.
+    pub(super) fn end_tunnel(&mut self, received: u64, sent: u64) {
+        self.tell(|inner| {
+            inner.report.request_bytes = received;
+            inner.report.response_bytes = sent;
+        });
+        if let Some(mut inner) = self.0.take() {
+            inner.has_ended = true;
+        }
+    }
+
+    fn tell(&mut self, change: impl FnOnce(&mut Inner)) {
+        if let Some(inner) = &mut self.0 {
+            change(inner);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.report.duration = self.started.elapsed();
+        if let Some(meter) = &self.meter {
+            self.report.request_bytes = meter.bytes();
+        }
+        if !self.has_ended {
+            self.report.flags.add(ResponseFlags::DOWNSTREAM_TERMINATION);
+        }
+        self.request.0.environment.reports.request(&self.report);
+    }
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u32> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,188 @@
+//! What happens to a request: the file to read first.
+//!
+//! From top to bottom: one snapshot for all of it; the route; the filters, in order; the cluster; attempts, until
+//! one is good enough; filters again on the way back. The response's body carries what is held for the
+//! request (the connection, the permits, the report) to its own end. Whatever fails becomes a response in one
+//! place, and telemetry is told once, however it ends.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::attempt::{Answered, Attempts};
+use super::body::{ResponseBody, Source};
+use super::completion::Completion;
+use super::failure::Failure;
+use super::headers::{self, Head};
+use super::target::{self, Destination};
+use super::upgrade::Upgrade;
+use super::{HttpConnection, Scene, fault, reply};
+use crate::cluster::random;
+use crate::config::http::HttpFilter;
+use crate::config::route::{Forward, RouteAction};
+use crate::snapshot::routes::{RequestFacts, RouteTable, Selected};
+
+/// Answers a request: with the upstream's response, or one of our own.
+pub(super) async fn exchange(
+    connection: Arc<HttpConnection>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let scene = connection.scene();
+    let mut completion = Completion::begin(&connection, &scene.service.config, &request);
+    let answer = answer(&connection, &scene, request, &mut completion).await;
+    Ok(match answer {
+        Ok(response) => completion.carried_by(response),
+        Err(failure) => reply::to_failure(&failure, &connection, completion),
+    })
+}
+
+async fn answer(
+    connection: &HttpConnection,
+    scene: &Scene,
+    mut request: Request<Incoming>,
+    completion: &mut Completion,
+) -> Result<Response<Source>, Failure> {
+    let config = &scene.service.config;
+    let upgrade = Upgrade::asked_for(&mut request, &config.upgrades);
+    let (mut head, body) = Head::of(request);
+    headers::receive(&mut head, connection, config, upgrade.as_ref());
+    completion.identify(&mut head, &scene.service);
+
+    let routes = routes(scene)?;
+    let selected = select(routes, &head, connection)?;
+    completion.routed(selected.route);
+    let forward = match &selected.route.action {
+        RouteAction::Forward(forward) => forward,
+        RouteAction::Redirect(redirect) => {
+            return Ok(reply::redirect(redirect, &head, selected, connection));
+        }
+        RouteAction::Respond(response) => return Ok(reply::direct(response, completion)),
+    };
+    let destination = target::choose(forward, &head)?;
+    filter_request(scene, &head, selected, &destination, connection, completion).await?;
+
+    let cluster = target::cluster(&scene.snapshot, &destination, forward)?;
+    completion.bound_for(&cluster);
+    target::rewrite(&mut head, routes, selected, &destination, forward)?;
+    let version = target::version(&cluster, completion.protocol(), upgrade.is_some());
+    headers::address(&mut head, version, connection.is_tls)?;
+
+    let attempts = Attempts {
+        connection,
+        cluster: &cluster,
+        policy: forward.retry.as_ref().or(selected.host.retry.as_ref()),
+        version,
+    };
+    let answered = within(forward, attempts.run(head, body, completion)).await;
+    let mut answered = answered.inspect_err(|failure| {
+        // The attempt that was cut short has failed, too.
+        if matches!(failure, Failure::Timeout { .. }) {
+            completion.blame_endpoint(&cluster);
+        }
+    })?;
+
+    headers::send_back(&mut answered.response, completion);
+    filter_response(&mut answered.response, routes, selected, &destination);
+    Ok(finish(answered, upgrade, forward, completion, connection))
+}
+
+fn routes(scene: &Scene) -> Result<&RouteTable, Failure> {
+    scene
+        .service
+        .routes
+        .as_deref()
+        .ok_or_else(|| Failure::NoRoutesYet {
+            listener: Arc::clone(&scene.service.config.stat_prefix),
+        })
+}
+
+fn select<'a>(
+    routes: &'a RouteTable,
+    head: &Head,
+    connection: &HttpConnection,
+) -> Result<Selected<'a>, Failure> {
+    let facts = RequestFacts {
+        line: head.line(connection.is_tls),
+        headers: &head.headers,
+        drawn: random::draw(),
+    };
+    routes.select(&facts).ok_or_else(|| Failure::NoRoute {
+        authority: facts.line.authority.into(),
+        path: facts.line.path.into(),
+    })
+}
+
+/// The filters on the way in, in their configured order.
+async fn filter_request(
+    scene: &Scene,
+    head: &Head,
+    selected: Selected<'_>,
+    destination: &Destination<'_>,
+    connection: &HttpConnection,
+    completion: &mut Completion,
+) -> Result<(), Failure> {
+    for filter in &scene.service.config.filters {
+        match filter {
+            HttpFilter::Fault(inherited) => {
+                let config = fault::closest(inherited, selected, destination);
+                let line = head.line(connection.is_tls);
+                fault::inject(config, line, &head.headers, completion).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The filters on the way back; the innermost part of the configuration goes first, as in Envoy.
+fn filter_response(
+    response: &mut Response<Incoming>,
+    routes: &RouteTable,
+    selected: Selected<'_>,
+    destination: &Destination<'_>,
+) {
+    let headers = response.headers_mut();
+    if let Some(weighted) = destination.weighted {
+        weighted.response_headers.apply(headers);
+    }
+    selected.route.response_headers.apply(headers);
+    selected.host.response_headers.apply(headers);
+    routes.config().response_headers.apply(headers);
+}
+
+/// The route's time-out over all attempts.
+async fn within<T>(
+    forward: &Forward,
+    attempts: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    match forward.timeout {
+        None => attempts.await,
+        Some(limit) => tokio::time::timeout(limit, attempts)
+            .await
+            .unwrap_or(Err(Failure::Timeout { limit })),
+    }
+}
+
+/// Hands what is held for the request to whoever sees its end: the body, or the tunnel.
+fn finish(
+    answered: Answered,
+    upgrade: Option<Upgrade>,
+    forward: &Forward,
+    completion: &mut Completion,
+    connection: &HttpConnection,
+) -> Response<Source> {
+    let Answered { response, borrowed } = answered;
+    completion.hold(borrowed);
+    if let Some(limit) = forward.timeout {
+        // Measured from the beginning of the request, as the time-out of the attempts was.
+        completion.end_by(Instant::from_std(completion.started() + limit));
+    }
+    match upgrade {
+        Some(upgrade) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            upgrade.tunnel(response, completion, connection)
+        }
+        _ => response.map(Source::Upstream),
+    }
+}

@@ -1,0 +1,138 @@
+//! What can become of a request instead of a response, and what its caller is told.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::cluster::NoEndpoint;
+use crate::cluster::breaker::Overflow;
+use crate::config::fault::AbortAnswer;
+use crate::telemetry::report::ResponseFlags;
+use crate::upstream::ConnectFailure;
+
+/// Why there is no response from upstream.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("listener {listener} has no routes yet: the control plane has not sent them")]
+    NoRoutesYet { listener: Arc<str> },
+    #[error("no route for {authority}{path}")]
+    NoRoute { authority: Box<str>, path: Box<str> },
+    #[error("the route leads to cluster {cluster}, which does not exist")]
+    NoCluster {
+        cluster: Arc<str>,
+        status: StatusCode,
+    },
+    #[error("cluster {cluster} has no endpoint for this request")]
+    NoEndpoint {
+        cluster: Arc<str>,
+        source: NoEndpoint,
+    },
+    #[error("circuit breaker of cluster {cluster}")]
+    Overflow { cluster: Arc<str>, source: Overflow },
+    #[error("cluster {cluster} cannot be reached")]
+    Connect {
+        cluster: Arc<str>,
+        source: ConnectFailure,
+    },
+    #[error("cluster {cluster}: {address} ended the request without a response")]
+    Reset {
+        cluster: Arc<str>,
+        address: SocketAddr,
+        how: Reset,
+        source: hyper::Error,
+    },
+    #[error("cluster {cluster}: no answer within {limit:?}, the time-out of a try")]
+    PerTryTimeout { cluster: Arc<str>, limit: Duration },
+    #[error("no answer from upstream within {limit:?}, the route's time-out")]
+    Timeout { limit: Duration },
+    #[error("fault injection")]
+    Injected { answer: AbortAnswer },
+    #[error("{authority:?} is no host that a request could be sent to")]
+    Authority { authority: Box<str> },
+    #[error("the rewritten path {path:?} is not valid")]
+    Rewrite { path: Box<str> },
+}
+
+/// How a request was ended without a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reset {
+    /// Before any of it was sent.
+    BeforeRequest,
+    /// The peer says that it has not looked at it (HTTP/2 REFUSED_STREAM).
+    Refused,
+    /// The stream, after it was sent.
+    Stream,
+    /// The connection, after it was sent.
+    Connection,
+    /// What came back is no HTTP.
+    Protocol,
+}
+
+impl Reset {
+    /// From what hyper says.
+    pub(super) fn of(error: &hyper::Error, is_unsent: bool) -> Self {
+        let reason = std::error::Error::source(error)
+            .and_then(|source| source.downcast_ref::<h2::Error>())
+            .and_then(h2::Error::reason);
+        match reason {
+            _ if is_unsent => Reset::BeforeRequest,
+            Some(h2::Reason::REFUSED_STREAM) => Reset::Refused,
+            Some(_) => Reset::Stream,
+            None if error.is_parse() => Reset::Protocol,
+            None => Reset::Connection,
+        }
+    }
+}
+
+impl Failure {
+    /// What the caller is answered.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Failure::NoRoutesYet { .. } | Failure::NoRoute { .. } => StatusCode::NOT_FOUND,
+            Failure::NoCluster { status, .. } => *status,
+            Failure::Reset {
+                how: Reset::Protocol,
+                ..
+            } => StatusCode::BAD_GATEWAY,
+            Failure::NoEndpoint { .. }
+            | Failure::Overflow { .. }
+            | Failure::Connect { .. }
+            | Failure::Reset { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::PerTryTimeout { .. } | Failure::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Failure::Injected { answer } => match answer {
+                AbortAnswer::Http(status) => *status,
+                AbortAnswer::Grpc(_) => StatusCode::OK,
+            },
+            Failure::Authority { .. } => StatusCode::BAD_REQUEST,
+            Failure::Rewrite { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What the access log says about it.
+    pub(super) fn flag(&self) -> ResponseFlags {
+        match self {
+            Failure::NoRoutesYet { .. } | Failure::NoRoute { .. } => ResponseFlags::NO_ROUTE,
+            Failure::NoCluster { .. } => ResponseFlags::NO_CLUSTER,
+            Failure::NoEndpoint { .. } => ResponseFlags::NO_HEALTHY_UPSTREAM,
+            Failure::Overflow { .. }
+            | Failure::Connect {
+                source: ConnectFailure::Overflow(_),
+                ..
+            } => ResponseFlags::UPSTREAM_OVERFLOW,
+            Failure::Connect { .. } => ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
+            Failure::Reset { how, .. } => match how {
+                Reset::BeforeRequest | Reset::Connection => ResponseFlags::UPSTREAM_TERMINATION,
+                Reset::Refused | Reset::Stream => ResponseFlags::UPSTREAM_REMOTE_RESET,
+                Reset::Protocol => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
+            },
+            Failure::PerTryTimeout { .. } | Failure::Timeout { .. } => {
+                ResponseFlags::UPSTREAM_TIMEOUT
+            }
+            Failure::Injected { .. } => ResponseFlags::FAULT_INJECTED,
+            Failure::Authority { .. } => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+            Failure::Rewrite { .. } => ResponseFlags::LOCAL_RESET,
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The head of a request, and what a proxy owes to headers: hop-by-hop ones end here, and forwarding is told.
+
+use http::header::{self, HeaderName};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use hyper::body::Incoming;
+use rand::RngExt;
+
+use super::HttpConnection;
+use super::completion::Completion;
+use super::failure::Failure;
+use super::upgrade::Upgrade;
+use crate::cluster::random;
+use crate::config::http::{ForwardClientCertificate, HttpConfig};
+use crate::config::matching::RequestLine;
+use crate::upstream::HttpVersion;
+
+pub(super) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+
+/// A request without its body.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) method: Method,
+    pub(super) path: PathAndQuery,
+    /// Host and port; `Host` is not among the headers.
+    pub(super) authority: Option<HeaderValue>,
+    pub(super) headers: HeaderMap,
+    /// As it is sent upstream; set by [`address`].
+    pub(super) uri: Uri,
+}
+
+impl Head {
+    /// Takes a request apart. Nothing is copied.
+    pub(super) fn of(request: Request<Incoming>) -> (Self, Incoming) {
+        let (parts, body) = request.into_parts();
+        let mut headers = parts.headers;
+        let uri = parts.uri.into_parts();
+        let host = headers.remove(header::HOST);
+        // RFC 9112 §3.2.2: the authority of an absolute form goes before Host.
+        let named = uri
+            .authority
+            .and_then(|authority| authority.as_str().try_into().ok());
+        let head = Head {
+            method: parts.method,
+            path: uri
+                .path_and_query
+                .unwrap_or_else(|| PathAndQuery::from_static("/")),
+            authority: named.or(host),
+            headers,
+            uri: Uri::default(),
+        };
+        (head, body)
+    }
+
+    /// Path and query.
+    pub(super) fn path(&self) -> &str {
+        self.path.as_str()
+    }
+
+    /// What routes and filters match on, beside headers.
+    pub(super) fn line(&self, is_tls: bool) -> RequestLine<'_> {
+        RequestLine {
+            method: self.method.as_str(),
+            path: self.path(),
+            authority: self.authority(),
+            scheme: scheme(is_tls),
+        }
+    }
+
+    /// Host and port; empty where there is none.
+    pub(super) fn authority(&self) -> &str {
+        let authority = self.authority.as_ref();
+        authority
+            .and_then(|authority| authority.to_str().ok())
+            .unwrap_or_default()
+    }
+}
+
+fn scheme(is_tls: bool) -> &'static str {
+    if is_tls { "https" } else { "http" }
+}
+
+/// What is done to every request when it arrives.
+pub(super) fn receive(
+    head: &mut Head,
+    connection: &HttpConnection,
+    config: &HttpConfig,
+    upgrade: Option<&Upgrade>,
+) {
+    end_hop_by_hop(&mut head.headers);
+    // hyper answers it itself when the body is first read.
+    head.headers.remove(header::EXPECT);
+    if let Some(upgrade) = upgrade {
+        upgrade.ask_for(&mut head.headers);
+    }
+    if config.generate_request_id && !head.headers.contains_key(REQUEST_ID) {
+        head.headers.insert(REQUEST_ID, random_request_id());
+    }
+    if config.use_remote_address {
+        forwarded_for(&mut head.headers, connection);
+    }
+    if !head.headers.contains_key(FORWARDED_PROTO) {
+        let scheme = HeaderValue::from_static(scheme(connection.is_tls));
+        head.headers.insert(FORWARDED_PROTO, scheme);
+    }
+    client_certificate(&mut head.headers, connection, config.client_certificate);
+}
+
+/// Puts the head into the form of the version that is spoken upstream.
+pub(super) fn address(head: &mut Head, version: HttpVersion, is_tls: bool) -> Result<(), Failure> {
+    head.uri = match version {
+        HttpVersion::Http1 => {
+            // RFC 9112 §3.2: Host is sent also where it is empty.
+            let host = head
+                .authority
+                .clone()
+                .unwrap_or(HeaderValue::from_static(""));
+            head.headers.insert(header::HOST, host);
+            Uri::from(head.path.clone())
+        }
+        HttpVersion::Http2 => Uri::builder()
+            .scheme(scheme(is_tls))
+            .authority(head.authority())
+            .path_and_query(head.path.clone())
+            .build()
+            .map_err(|_| Failure::Authority {
+                authority: head.authority().into(),
+            })?,
+    };
+    Ok(())
+}
+
+/// What is done to every response from upstream.
+pub(super) fn send_back(response: &mut Response<Incoming>, completion: &mut Completion) {
+    let is_upgrade = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+    let latency = completion.answered(response);
+    let headers = response.headers_mut();
+    if !is_upgrade {
+        end_hop_by_hop(headers);
+    }
+    headers.insert(SERVICE_TIME, HeaderValue::from(latency));
+    // The version is that of each side's own connection.
+    *response.version_mut() = http::Version::HTTP_11;
+}
+
+/// RFC 9110 §7.6.1: what is for one connection only, and what `Connection` says is.
+pub(super) fn end_hop_by_hop(headers: &mut HeaderMap) {
+    if let Some(connection) = headers.remove(header::CONNECTION) {
+        let named = connection
+            .to_str()
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim);
+        for name in named.filter(|name| !name.is_empty()) {
+            // TE is for this connection, and what it may say is checked below.
+            if !name.eq_ignore_ascii_case("te") {
+                headers.remove(name);
+            }
+        }
+    }
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+    // Trailers are forwarded, and gRPC insists on being told.
+    let te = headers.get(header::TE).map(HeaderValue::as_bytes);
+    if te.is_some_and(|te| !te.eq_ignore_ascii_case(b"trailers")) {
+        let has_trailers = te.is_some_and(|te| {
+            te.to_ascii_lowercase()
+                .windows(8)
+                .any(|part| part == b"trailers")
+        });
+        headers.remove(header::TE);
+        if has_trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+fn forwarded_for(headers: &mut HeaderMap, connection: &HttpConnection) {
+    let peer = connection.downstream.peer.ip().to_canonical();
+    let value = match headers
+        .get(FORWARDED_FOR)
+        .and_then(|value| value.to_str().ok())
+    {
+        Some(before) => format!("{before},{peer}"),
+        None => peer.to_string(),
+    };
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(FORWARDED_FOR, value);
+    }
+}
+
+fn client_certificate(
+    headers: &mut HeaderMap,
+    connection: &HttpConnection,
+    details: ForwardClientCertificate,
+) {
+    let peer = connection.client_certificate.as_ref();
+    match (details, peer) {
+        (ForwardClientCertificate::AlwaysForwardOnly, _)
+        | (ForwardClientCertificate::ForwardOnly, Some(_)) => {}
+        (ForwardClientCertificate::AppendForward, Some(peer)) => {
+            let before = headers
+                .get(FORWARDED_CLIENT_CERT)
+                .map(HeaderValue::as_bytes);
+            let value = match before {
+                Some(before) => HeaderValue::from_bytes(&[before, b",", peer.as_bytes()].concat()),
+                None => Ok(peer.clone()),
+            };
+            if let Ok(value) = value {
+                headers.insert(FORWARDED_CLIENT_CERT, value);
+            }
+        }
+        (ForwardClientCertificate::SanitizeSet, Some(peer)) => {
+            headers.insert(FORWARDED_CLIENT_CERT, peer.clone());
+        }
+        (ForwardClientCertificate::Sanitize, _) | (_, None) => {
+            headers.remove(FORWARDED_CLIENT_CERT);
+        }
+    }
+}
+
+/// A random UUID (RFC 9562 §5.4).
+fn random_request_id() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut bits: u128 = random::with(|random| random.random());
+    bits = bits & !(0xf << 76) | (0x4 << 76);
+    bits = bits & !(0x3 << 62) | (0x2 << 62);
+    let mut text = [b'-'; 36];
+    let mut shift = 128;
+    for (position, byte) in text.iter_mut().enumerate() {
+        if !matches!(position, 8 | 13 | 18 | 23) {
+            shift -= 4;
+            *byte = DIGITS[(bits >> shift & 0xf) as usize];
+        }
+    }
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes are a header value")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_connection_names_ends_here() {
+        let mut headers = headers(&[
+            ("connection", "close, X-Private"),
+            ("x-private", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("te", "trailers"),
+            ("x-public", "1"),
+        ]);
+
+        end_hop_by_hop(&mut headers);
+
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["te", "x-public"]);
+    }
+
+    #[test]
+    fn of_te_only_trailers_are_forwarded() {
+        let mut mixed = headers(&[("te", "gzip, trailers;q=0.5")]);
+        let mut other = headers(&[("te", "gzip")]);
+
+        end_hop_by_hop(&mut mixed);
+        end_hop_by_hop(&mut other);
+
+        assert_eq!(
+            mixed.get("te").map(HeaderValue::as_bytes),
+            Some(&b"trailers"[..])
+        );
+        assert!(other.is_empty());
+    }
+
+    #[test]
+    fn a_request_id_is_a_random_uuid() {
+        let id = random_request_id();
+        let text = id.to_str().expect("text");
+
+        assert_eq!(text.len(), 36);
+        assert_eq!(&text[14..15], "4");
+        assert!(matches!(&text[19..20], "8" | "9" | "a" | "b"));
+        assert_ne!(id, random_request_id());
+    }
+}

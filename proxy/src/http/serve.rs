@@ -1,0 +1,137 @@
+//! Serving the requests of one connection until it ends, is idle for too long, or drains.
+
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::HttpConnection;
+use super::body::ResponseBody;
+use super::exchange::exchange;
+use crate::config::http::HttpConfig;
+use crate::drain::Drain;
+use crate::upstream::HttpVersion;
+
+/// What is buffered of an HTTP/1 connection; at least hyper's minimum.
+const MIN_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Serves a connection to its end.
+///
+/// # Errors
+/// The client did not keep to the protocol, or went away in the middle of it.
+pub async fn serve<IO>(
+    io: IO,
+    version: HttpVersion,
+    connection: Arc<HttpConnection>,
+    drain: Drain,
+) -> hyper::Result<()>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let config = Arc::clone(&connection.scene().service.config);
+    let io = TokioIo::new(io);
+    match version {
+        HttpVersion::Http1 => {
+            let service = service(Arc::clone(&connection));
+            let served = http1(&config).serve_connection(io, service).with_upgrades();
+            until_drained(served, &connection, &config, drain, |served| {
+                served.graceful_shutdown()
+            })
+            .await
+        }
+        HttpVersion::Http2 => {
+            let service = service(Arc::clone(&connection));
+            let served = http2(&config).serve_connection(io, service);
+            until_drained(served, &connection, &config, drain, |served| {
+                served.graceful_shutdown()
+            })
+            .await
+        }
+    }
+}
+
+fn service(
+    connection: Arc<HttpConnection>,
+) -> impl hyper::service::HttpService<
+    Incoming,
+    ResBody = ResponseBody,
+    Error = Infallible,
+    Future: Future<Output = Result<Response<ResponseBody>, Infallible>> + Send + 'static,
+> {
+    service_fn(move |request: Request<Incoming>| exchange(Arc::clone(&connection), request))
+}
+
+fn http1(config: &HttpConfig) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    let max_header_bytes = config.max_header_bytes as usize;
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.request_headers_timeout)
+        .max_header_size(max_header_bytes)
+        .max_buf_size(max_header_bytes.max(MIN_BUFFER_BYTES));
+    builder
+}
+
+fn http2(config: &HttpConfig) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let options = &config.http2;
+    builder
+        .timer(TokioTimer::new())
+        .max_header_list_size(config.max_header_bytes)
+        .keep_alive_interval(options.keepalive_interval);
+    if let Some(streams) = options.max_concurrent_streams {
+        builder.max_concurrent_streams(streams);
+    }
+    if let Some(window) = options.initial_stream_window {
+        builder.initial_stream_window_size(window);
+    }
+    if let Some(window) = options.initial_connection_window {
+        builder.initial_connection_window_size(window);
+    }
+    if let Some(timeout) = options.keepalive_timeout {
+        builder.keep_alive_timeout(timeout);
+    }
+    builder
+}
+
+/// Drives a connection; asks it once to finish when it is idle or the drain starts.
+async fn until_drained<C>(
+    served: C,
+    connection: &HttpConnection,
+    config: &HttpConfig,
+    drain: Drain,
+    finish: impl Fn(Pin<&mut C>),
+) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut served = pin!(served);
+    tokio::select! {
+        result = served.as_mut() => return result,
+        () = drain.started() => {}
+        () = idle_for(connection, config.idle_timeout) => {}
+    }
+    finish(served.as_mut());
+    served.await
+}
+
+/// Returns once the connection has been without a request for so long; never without a limit.
+async fn idle_for(connection: &HttpConnection, limit: Option<Duration>) {
+    let Some(limit) = limit else {
+        return std::future::pending().await;
+    };
+    loop {
+        let idle = Duration::from_millis(connection.idle_millis());
+        if idle >= limit {
+            return;
+        }
+        tokio::time::sleep(limit - idle).await;
+    }
+}

@@ -1,0 +1,82 @@
+//! Accepting connections and placing each on the next worker.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Placement;
+use crate::connection::{self, Accepted};
+use crate::drain::Drain;
+use crate::upstream::environment::Environment;
+
+/// A listening socket at work.
+pub(super) struct Accepting {
+    pub(super) environment: Arc<Environment>,
+    pub(super) placement: Arc<dyn Placement>,
+    pub(super) name: Arc<str>,
+    pub(super) drain: Drain,
+}
+
+/// The pause after the first failure in a row; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Accepting {
+    /// Accepts until the drain starts.
+    pub(super) async fn run(self, listener: std::net::TcpListener) {
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                return tracing::error!(listener = %self.name, %error, "cannot accept connections");
+            }
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.drain.started() => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    pause = FIRST_PAUSE;
+                    self.place(stream, peer);
+                }
+                // The client gave up before we came; the next one has not.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                // Out of descriptors or memory: the connection stays in the backlog, and asking again at once
+                // would only burn the time that others need to finish.
+                Err(error) => {
+                    tracing::warn!(listener = %self.name, %error, "accepting pauses");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn place(&self, stream: TcpStream, peer: SocketAddr) {
+        // Off this reactor: the connection belongs to that of its worker.
+        let (Ok(local), Ok(stream)) = (stream.local_addr(), stream.into_std()) else {
+            return;
+        };
+        let environment = Arc::clone(&self.environment);
+        let listener = Arc::clone(&self.name);
+        let drain = self.drain.clone();
+        self.placement.next().spawn(async move {
+            let stream = match TcpStream::from_std(stream) {
+                Ok(stream) => stream,
+                Err(error) => return tracing::warn!(%error, "a connection was lost"),
+            };
+            let accepted = Accepted {
+                stream,
+                peer,
+                local,
+                listener,
+            };
+            connection::serve(environment, accepted, drain).await;
+        });
+    }
+}

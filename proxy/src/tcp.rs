@@ -1,0 +1,256 @@
+//! Opaque bytes: one downstream connection, one upstream connection, copied both ways.
+//!
+//! `connection` hands over the client's bytes, and where it has already dialled (nobody must wait for
+//! detection) the upstream connection, too.
+
+pub mod copy;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use self::copy::Transfer;
+use crate::cluster::breaker::{Gauge, Overflow, Permit};
+use crate::cluster::endpoint::{Active, Endpoint};
+use crate::cluster::outlier::Outcome;
+use crate::cluster::{Cluster, NoEndpoint, Pick, random};
+use crate::config::listener::{TcpConfig, TcpTarget};
+use crate::snapshot::Snapshot;
+use crate::telemetry::report::{Downstream, ResponseFlags, TcpReport, Upstream};
+use crate::upstream::environment::Environment;
+use crate::upstream::io::UpstreamIo;
+use crate::upstream::{ConnectFailure, Upstreams, explain};
+
+/// Why there is no upstream connection.
+#[derive(Debug, thiserror::Error)]
+pub enum TcpFailure {
+    /// The configuration names a cluster that does not exist.
+    #[error("cluster {0} does not exist")]
+    NoCluster(Arc<str>),
+    /// No endpoint may be used.
+    #[error("cluster {cluster} has no endpoint for this connection")]
+    NoEndpoint {
+        /// The cluster.
+        cluster: Arc<str>,
+        /// Why.
+        source: NoEndpoint,
+    },
+    /// The circuit breaker refuses.
+    #[error("circuit breaker of cluster {cluster}")]
+    Overflow {
+        /// The cluster.
+        cluster: Arc<str>,
+        /// What there is too much of.
+        source: Overflow,
+    },
+    /// It could not be connected to.
+    #[error("cluster {cluster} cannot be reached")]
+    Connect {
+        /// The cluster.
+        cluster: Arc<str>,
+        /// The endpoint.
+        endpoint: Arc<Endpoint>,
+        /// Why.
+        source: ConnectFailure,
+    },
+}
+
+impl TcpFailure {
+    fn flag(&self) -> ResponseFlags {
+        match self {
+            TcpFailure::NoCluster(_) => ResponseFlags::NO_CLUSTER,
+            TcpFailure::NoEndpoint { .. } => ResponseFlags::NO_HEALTHY_UPSTREAM,
+            TcpFailure::Overflow { .. } => ResponseFlags::UPSTREAM_OVERFLOW,
+            TcpFailure::Connect { .. } => ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
+        }
+    }
+
+    fn cluster(&self) -> Arc<str> {
+        match self {
+            TcpFailure::NoCluster(cluster)
+            | TcpFailure::NoEndpoint { cluster, .. }
+            | TcpFailure::Overflow { cluster, .. }
+            | TcpFailure::Connect { cluster, .. } => Arc::clone(cluster),
+        }
+    }
+}
+
+/// An upstream connection for a downstream one.
+#[derive(Debug)]
+pub struct Dialled {
+    /// Its bytes.
+    pub io: UpstreamIo,
+    /// What the server has said already.
+    pub said: Bytes,
+    cluster: Arc<Cluster>,
+    endpoint: Arc<Endpoint>,
+    _permit: Permit,
+    _active: Active,
+}
+
+/// How often another endpoint is tried where one cannot be connected to; nothing has been sent yet.
+const CONNECT_ATTEMPTS: usize = 2;
+
+/// Dials the upstream of a chain.
+pub async fn dial(
+    config: &TcpConfig,
+    snapshot: &Snapshot,
+    original_destination: Option<SocketAddr>,
+    upstreams: &Upstreams,
+) -> Result<Dialled, TcpFailure> {
+    let name = match &config.target {
+        TcpTarget::Cluster(name) => name,
+        TcpTarget::Weighted(clusters) => &clusters.choose(random::draw()).cluster,
+    };
+    let cluster = snapshot.clusters.get(name);
+    let cluster = cluster.ok_or_else(|| TcpFailure::NoCluster(Arc::clone(name)))?;
+    let mut tried = vec![];
+    loop {
+        let dialled = dial_one(cluster, original_destination, &tried, upstreams).await;
+        match dialled {
+            Err(TcpFailure::Connect { endpoint, .. })
+                if tried.len() + 1 < CONNECT_ATTEMPTS && !tried.contains(&endpoint.address) =>
+            {
+                tried.push(endpoint.address);
+            }
+            ended => return ended,
+        }
+    }
+}
+
+async fn dial_one(
+    cluster: &Arc<Cluster>,
+    original_destination: Option<SocketAddr>,
+    avoid: &[SocketAddr],
+    upstreams: &Upstreams,
+) -> Result<Dialled, TcpFailure> {
+    let name = || Arc::clone(cluster.name());
+    let permit = cluster
+        .breakers
+        .admit(Gauge::Connections)
+        .map_err(|source| TcpFailure::Overflow {
+            cluster: name(),
+            source,
+        })?;
+    let pick = Pick {
+        original_destination,
+        avoid,
+        now: Instant::now(),
+    };
+    let endpoint = cluster
+        .pick(pick)
+        .map_err(|source| TcpFailure::NoEndpoint {
+            cluster: name(),
+            source,
+        })?;
+    let active = endpoint.state.begin();
+    match upstreams.dial(cluster, &endpoint, None).await {
+        Ok(io) => {
+            cluster.record(&endpoint, Outcome::Success, Instant::now());
+            Ok(Dialled {
+                io,
+                said: Bytes::new(),
+                cluster: Arc::clone(cluster),
+                endpoint,
+                _permit: permit,
+                _active: active,
+            })
+        }
+        Err(source) => {
+            cluster.record(&endpoint, Outcome::LocalOriginFailure, Instant::now());
+            Err(TcpFailure::Connect {
+                cluster: name(),
+                endpoint,
+                source,
+            })
+        }
+    }
+}
+
+/// Copies between a client and what was dialled for it, and reports it; where nothing was, closes the client's
+/// connection and reports that.
+pub async fn proxy(
+    io: impl AsyncRead + AsyncWrite,
+    dialled: Result<Dialled, TcpFailure>,
+    config: &TcpConfig,
+    downstream: Arc<Downstream>,
+    environment: &Environment,
+) {
+    let mut told = Told {
+        report: report(&dialled, config, downstream),
+        transfer: Transfer::default(),
+        started: Instant::now(),
+        environment,
+    };
+    environment.reports.tcp_open(&told.report);
+    let dialled = match dialled {
+        Ok(dialled) => dialled,
+        Err(failure) => {
+            tracing::debug!(error = explain(&failure), "connection closed: no upstream");
+            return;
+        }
+    };
+    let copied = async {
+        let mut io = std::pin::pin!(io);
+        copy::pass_on(&mut io, &dialled.said, &told.transfer).await?;
+        copy::both_ways(io, dialled.io, config.idle_timeout, &told.transfer).await
+    };
+    if let Err(error) = copied.await {
+        tracing::trace!(%error, "connection ended");
+        if error.kind() == std::io::ErrorKind::TimedOut {
+            told.report.flags.add(ResponseFlags::STREAM_IDLE_TIMEOUT);
+        }
+    }
+}
+
+fn report(
+    dialled: &Result<Dialled, TcpFailure>,
+    config: &TcpConfig,
+    downstream: Arc<Downstream>,
+) -> TcpReport {
+    let endpoint = match dialled {
+        Ok(dialled) => Some(&dialled.endpoint),
+        Err(TcpFailure::Connect { endpoint, .. }) => Some(endpoint),
+        Err(_) => None,
+    };
+    let failure = dialled.as_ref().err();
+    TcpReport {
+        downstream,
+        start: SystemTime::now(),
+        duration: std::time::Duration::ZERO,
+        cluster: Some(match dialled {
+            Ok(dialled) => Arc::clone(dialled.cluster.name()),
+            Err(failure) => failure.cluster(),
+        }),
+        upstream: endpoint.map(|endpoint| Upstream {
+            address: endpoint.address,
+            workload: Arc::clone(&endpoint.workload),
+            is_mutual_tls: endpoint.transport.is_tls(),
+        }),
+        received_bytes: 0,
+        sent_bytes: 0,
+        flags: failure.map(TcpFailure::flag).unwrap_or_default(),
+        reason: failure.map(|failure| explain(failure).into()),
+        access_logs: Arc::clone(&config.access_logs),
+    }
+}
+
+/// Tells the end of a connection when dropped, so that it is told however it ends.
+struct Told<'a> {
+    report: TcpReport,
+    transfer: Transfer,
+    started: Instant,
+    environment: &'a Environment,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.report.duration = self.started.elapsed();
+        self.report.received_bytes = self.transfer.received();
+        self.report.sent_bytes = self.transfer.sent();
+        self.environment.reports.tcp_close(&self.report);
+    }
+}

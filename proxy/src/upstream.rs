@@ -1,0 +1,104 @@
+//! The way to endpoints: connections dialled, pooled and lent, in the sandbox's network or the host's.
+//!
+//! `http` borrows a connection for each attempt; `tcp` dials one for each of its own. Every wait here ends by
+//! the cluster's connect time-out at the latest.
+
+pub mod body;
+pub mod dial;
+pub mod environment;
+pub mod host_network;
+pub mod http1;
+pub mod http2;
+pub mod io;
+pub mod lease;
+pub mod pool;
+pub mod resolve;
+pub mod shard;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::config::identity::IdentityReceiver;
+use host_network::HostNetwork;
+
+/// What connections are made with.
+pub struct Upstreams {
+    /// The workload's identity, for TLS.
+    pub identity: IdentityReceiver,
+    /// The way into the host's network.
+    pub host_network: Arc<dyn HostNetwork>,
+}
+
+/// The version of HTTP that is spoken upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+impl HttpVersion {
+    /// As ALPN calls it.
+    pub fn alpn(self) -> &'static str {
+        match self {
+            HttpVersion::Http1 => weft_proto::names::ALPN_HTTP1,
+            HttpVersion::Http2 => weft_proto::names::ALPN_HTTP2,
+        }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConnectFailure {
+    /// The cluster's circuit breaker refuses.
+    #[error(transparent)]
+    Overflow(#[from] crate::cluster::breaker::Overflow),
+    /// It took too long.
+    #[error("connecting to {address} took longer than {limit:?}")]
+    Timeout {
+        /// Where to.
+        address: SocketAddr,
+        /// The connect time-out.
+        limit: std::time::Duration,
+    },
+    /// It could not be made.
+    #[error("connecting to {address}")]
+    Io {
+        /// Where to.
+        address: SocketAddr,
+        /// Why.
+        source: Arc<std::io::Error>,
+    },
+    /// The peer is not who it should be, or does not believe us.
+    #[error("TLS handshake with {address}")]
+    Tls {
+        /// Where to.
+        address: SocketAddr,
+        /// Why.
+        source: Arc<std::io::Error>,
+    },
+    /// There is no TLS to connect with.
+    #[error(transparent)]
+    NoTls(#[from] Arc<crate::tls::TlsError>),
+    /// The HTTP handshake failed.
+    #[error("HTTP handshake with {address}")]
+    Http {
+        /// Where to.
+        address: SocketAddr,
+        /// Why.
+        source: Arc<hyper::Error>,
+    },
+}
+
+/// An error with all that led to it, as one sentence.
+pub fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

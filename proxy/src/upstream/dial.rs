@@ -1,0 +1,124 @@
+//! Making one connection to an endpoint: TCP, then TLS where the endpoint has it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::io::UpstreamIo;
+use super::{ConnectFailure, Upstreams};
+use crate::cluster::Cluster;
+use crate::cluster::endpoint::{Endpoint, EndpointTransport, TlsTransport};
+use crate::cluster::stats::ClusterStats;
+use crate::config::Network;
+use crate::config::cluster::ClusterConfig;
+use crate::tls;
+
+impl Upstreams {
+    /// A new connection to an endpoint, within the cluster's connect time-out. `alpn` says what will be
+    /// spoken; `None` takes what the transport is configured with.
+    pub async fn dial(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        alpn: Option<&'static str>,
+    ) -> Result<UpstreamIo, ConnectFailure> {
+        let limit = cluster.config.connect_timeout;
+        let dialled = self.dial_unbounded(&cluster.config, endpoint, alpn);
+        let result = tokio::time::timeout(limit, dialled).await.unwrap_or({
+            Err(ConnectFailure::Timeout {
+                address: endpoint.address,
+                limit,
+            })
+        });
+        count(&cluster.stats, result.as_ref().err());
+        result
+    }
+
+    async fn dial_unbounded(
+        &self,
+        cluster: &ClusterConfig,
+        endpoint: &Endpoint,
+        alpn: Option<&'static str>,
+    ) -> Result<UpstreamIo, ConnectFailure> {
+        let address = endpoint.address;
+        let failed = |source| ConnectFailure::Io {
+            address,
+            source: Arc::new(source),
+        };
+        let stream = match cluster.network {
+            Network::Sandbox => connect(address, &cluster.source_addresses).await,
+            Network::Host => self.dial_in_host(address, cluster.connect_timeout).await,
+        }
+        .map_err(failed)?;
+        // Small writes are whole messages here; waiting for more would only add latency.
+        stream.set_nodelay(true).map_err(failed)?;
+        match &endpoint.transport {
+            EndpointTransport::Plaintext => Ok(UpstreamIo::Plain(stream)),
+            EndpointTransport::Tls(transport) => {
+                self.handshake(transport, address, stream, alpn).await
+            }
+        }
+    }
+
+    async fn dial_in_host(&self, address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+        TcpStream::from_std(self.host_network.dial(address, limit).await?)
+    }
+
+    async fn handshake(
+        &self,
+        transport: &TlsTransport,
+        address: SocketAddr,
+        stream: TcpStream,
+        alpn: Option<&'static str>,
+    ) -> Result<UpstreamIo, ConnectFailure> {
+        let connector = tls::client::connector(transport, &self.identity).map_err(Arc::new)?;
+        let protocols = match alpn {
+            Some(protocol) => vec![protocol.as_bytes().to_vec()],
+            None => transport
+                .config
+                .alpn
+                .iter()
+                .map(|each| each.as_bytes().to_vec())
+                .collect(),
+        };
+        let name = tls::client::server_name(&transport.config, address.ip());
+        let connected = connector.with_alpn(protocols).connect(name, stream).await;
+        let stream = connected.map_err(|source| ConnectFailure::Tls {
+            address,
+            source: Arc::new(source),
+        })?;
+        Ok(UpstreamIo::Tls(Box::new(stream)))
+    }
+}
+
+async fn connect(address: SocketAddr, sources: &[IpAddr]) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    let source = sources
+        .iter()
+        .find(|source| source.is_ipv4() == address.is_ipv4());
+    if let Some(source) = source {
+        socket.bind(SocketAddr::new(*source, 0))?;
+    }
+    socket.connect(address).await
+}
+
+fn count(stats: &ClusterStats, failure: Option<&ConnectFailure>) {
+    let Some(failure) = failure else {
+        ClusterStats::count(&stats.connections);
+        return;
+    };
+    ClusterStats::count(&stats.connect_failures);
+    match failure {
+        ConnectFailure::Timeout { .. } => ClusterStats::count(&stats.connect_timeouts),
+        ConnectFailure::Tls { .. } | ConnectFailure::NoTls(_) => {
+            ClusterStats::count(&stats.tls_failures);
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,20 @@
+//! What everything on the data path is served with.
+
+use std::sync::Arc;
+
+use super::Upstreams;
+use crate::drain::Drain;
+use crate::snapshot::CurrentSnapshot;
+use crate::telemetry::report::ReportSink;
+
+/// One for the whole data plane, shared by all workers.
+pub struct Environment {
+    /// The configuration as it is served.
+    pub snapshot: CurrentSnapshot,
+    /// The way to endpoints.
+    pub upstreams: Upstreams,
+    /// Who is told what has happened.
+    pub reports: Arc<dyn ReportSink>,
+    /// The drain of the whole process.
+    pub drain: Drain,
+}

@@ -1,0 +1,58 @@
+//! An HTTP/1.1 connection to an endpoint: one request at a time.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Instant;
+
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+
+use super::body::RequestBody;
+use super::io::UpstreamIo;
+use crate::cluster::breaker::Permit;
+
+/// A connection that carries one request at a time.
+#[derive(Debug)]
+pub(super) struct Http1Connection {
+    pub(super) sender: SendRequest<RequestBody>,
+    /// How many requests it has carried, the current one included.
+    pub(super) requests: u32,
+    pub(super) idle_since: Instant,
+}
+
+/// Response heads are bounded by this, and so is what is buffered of a connection.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
+
+impl Http1Connection {
+    /// Speaks HTTP on a connection. It is driven by a task of its own, which ends with it and holds the permit.
+    pub(super) async fn over(io: UpstreamIo, permit: Permit) -> hyper::Result<Self> {
+        let (sender, connection) = Builder::new()
+            .max_buf_size(MAX_BUFFER_BYTES)
+            .handshake(TokioIo::new(io))
+            .await?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::trace!(%error, "upstream connection ended");
+            }
+            drop(permit);
+        });
+        Ok(Http1Connection {
+            sender,
+            requests: 0,
+            idle_since: Instant::now(),
+        })
+    }
+
+    /// Waits until it can carry a request; `false` where it has been closed. The request before has been
+    /// read to its end, so that the wait is for the connection's task to notice, and not for the peer.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        if self.sender.is_ready() {
+            return true;
+        }
+        poll_fn(|context| match self.sender.poll_ready(context) {
+            Poll::Ready(result) => Poll::Ready(result.is_ok()),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+}

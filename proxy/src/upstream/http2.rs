@@ -1,0 +1,154 @@
+//! An HTTP/2 connection to an endpoint: shared by as many requests as the endpoint allows.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::OnceCell;
+
+use super::ConnectFailure;
+use super::body::RequestBody;
+use super::io::UpstreamIo;
+use crate::cluster::breaker::Permit;
+use crate::cluster::outlier::millis;
+use crate::config::http::Http2Options;
+
+/// A connection that requests share. It is in its pool before it is made, so that all who come meanwhile
+/// wait for the same one.
+#[derive(Debug, Default)]
+pub(super) struct Http2Connection {
+    made: OnceCell<Result<SendRequest<RequestBody>, ConnectFailure>>,
+    active: AtomicU32,
+    max_streams: Arc<AtomicU32>,
+    requests: AtomicU32,
+    last_used: AtomicU64,
+    is_retired: AtomicBool,
+}
+
+/// Before the peer has said how many streams it allows; RFC 9113 §6.5.2 recommends no fewer.
+const INITIAL_MAX_STREAMS: u32 = 100;
+/// Header bytes of a response.
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+
+impl Http2Connection {
+    pub(super) fn new() -> Arc<Self> {
+        let connection = Http2Connection::default();
+        connection
+            .max_streams
+            .store(INITIAL_MAX_STREAMS, Ordering::Relaxed);
+        Arc::new(connection)
+    }
+
+    /// Whether one more request may use it.
+    pub(super) fn has_room(&self, max_requests: Option<u32>) -> bool {
+        let is_worn = max_requests.is_some_and(|max| self.requests.load(Ordering::Relaxed) >= max);
+        !self.is_over()
+            && !is_worn
+            && self.active.load(Ordering::Relaxed) < self.max_streams.load(Ordering::Relaxed)
+    }
+
+    /// Whether no request will use it any more.
+    pub(super) fn is_over(&self) -> bool {
+        let is_closed = || match self.made.get() {
+            Some(Ok(sender)) => sender.is_closed(),
+            Some(Err(_)) => true,
+            None => false,
+        };
+        self.is_retired.load(Ordering::Relaxed) || is_closed()
+    }
+
+    /// Whether nobody has used it since.
+    pub(super) fn is_idle_since(&self, since: Instant) -> bool {
+        self.active.load(Ordering::Relaxed) == 0
+            && self.last_used.load(Ordering::Relaxed) < millis(since)
+    }
+
+    /// Gives it no more requests; those it has go on.
+    pub(super) fn retire(&self) {
+        self.is_retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Counts a request in; says how many came before.
+    pub(super) fn begin(self: &Arc<Self>) -> (Stream, u32) {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        let before = self.requests.fetch_add(1, Ordering::Relaxed);
+        (Stream(Arc::clone(self)), before)
+    }
+
+    /// The connection, made by the first who asks.
+    pub(super) async fn sender(
+        &self,
+        make: impl Future<Output = Result<(UpstreamIo, Permit), ConnectFailure>>,
+        options: &Http2Options,
+        to_failure: impl Fn(hyper::Error) -> ConnectFailure,
+    ) -> Result<SendRequest<RequestBody>, ConnectFailure> {
+        let made = self.made.get_or_init(|| async {
+            let (io, permit) = make.await?;
+            self.over(io, permit, options).await.map_err(to_failure)
+        });
+        made.await.clone()
+    }
+
+    async fn over(
+        &self,
+        io: UpstreamIo,
+        permit: Permit,
+        options: &Http2Options,
+    ) -> hyper::Result<SendRequest<RequestBody>> {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_header_list_size(MAX_HEADER_BYTES)
+            .keep_alive_interval(options.keepalive_interval);
+        if let Some(window) = options.initial_stream_window {
+            builder.initial_stream_window_size(window);
+        }
+        if let Some(window) = options.initial_connection_window {
+            builder.initial_connection_window_size(window);
+        }
+        if let Some(timeout) = options.keepalive_timeout {
+            builder.keep_alive_timeout(timeout);
+        }
+        let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
+        let max_streams = Arc::clone(&self.max_streams);
+        tokio::spawn(async move {
+            let mut connection = pin!(connection);
+            let ended = poll_fn(|context| {
+                let polled = connection.as_mut().poll(context);
+                if polled.is_pending() {
+                    let max = connection.current_max_send_streams();
+                    max_streams.store(u32::try_from(max).unwrap_or(u32::MAX), Ordering::Relaxed);
+                }
+                polled
+            });
+            if let Err(error) = ended.await {
+                tracing::trace!(%error, "upstream connection ended");
+            }
+            drop(permit);
+        });
+        Ok(sender)
+    }
+}
+
+/// A request on a shared connection; counted out when dropped.
+#[derive(Debug)]
+pub(super) struct Stream(Arc<Http2Connection>);
+
+impl Stream {
+    pub(super) fn connection(&self) -> &Http2Connection {
+        &self.0
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        self.0
+            .last_used
+            .store(millis(Instant::now()), Ordering::Relaxed);
+    }
+}

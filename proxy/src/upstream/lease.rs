@@ -1,0 +1,217 @@
+//! A connection lent to one request.
+//!
+//! HTTP/1: lent alone, given back when request and response have both ended, closed otherwise. HTTP/2:
+//! shared. A connection that turns out to have been closed while it lay idle costs a fresh one, and never
+//! an error: `SendFailure` brings the request back where it was not sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use tokio::time::Instant;
+
+use super::body::RequestBody;
+use super::http1::Http1Connection;
+use super::http2::Stream;
+use super::pool::Pool;
+use super::{ConnectFailure, HttpVersion, Upstreams};
+use crate::cluster::Cluster;
+use crate::cluster::breaker::{Gauge, Overflow, Permit};
+use crate::cluster::endpoint::Endpoint;
+use crate::cluster::stats::ClusterStats;
+
+/// A connection on loan.
+#[derive(Debug)]
+pub struct Lease {
+    connection: Connection,
+    endpoint: Arc<Endpoint>,
+    max_requests: Option<u32>,
+    is_reused: bool,
+}
+
+#[derive(Debug)]
+enum Connection {
+    Http1(Http1Connection),
+    Http2(SendRequest<RequestBody>, Stream),
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub struct SendFailure {
+    /// What went wrong.
+    pub error: hyper::Error,
+    /// The request, where not a byte of it was sent.
+    pub unsent: Option<Box<Request<RequestBody>>>,
+}
+
+/// Which connections will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// One that was used before is preferred.
+    Any,
+    /// Only one that was not.
+    Fresh,
+}
+
+impl Lease {
+    /// Whether requests have used it before.
+    pub fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
+    /// Sends the request; its body is sent while the response may already be coming.
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendFailure> {
+        let sent = match &mut self.connection {
+            Connection::Http1(connection) => connection.sender.try_send_request(request).await,
+            Connection::Http2(sender, _) => sender.try_send_request(request).await,
+        };
+        sent.map_err(|mut failure| SendFailure {
+            unsent: failure.take_message().map(Box::new),
+            error: failure.into_error(),
+        })
+    }
+
+    /// Lends it no more; a shared connection goes on with what it has.
+    pub fn retire(&self) {
+        if let Connection::Http2(_, stream) = &self.connection {
+            stream.connection().retire();
+        }
+    }
+
+    /// Request and response have ended: the connection can carry another.
+    pub fn finish(self, cluster: &Cluster) {
+        if let Connection::Http1(connection) = self.connection {
+            let is_worn = self
+                .max_requests
+                .is_some_and(|max| connection.requests >= max);
+            if !is_worn && !connection.sender.is_closed() {
+                Pool::of(&self.endpoint).give_back(connection);
+                cluster.breakers.counts().connection_freed();
+            }
+        }
+    }
+}
+
+impl Upstreams {
+    /// A connection for one request, kept or new.
+    pub async fn lend(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Arc<Endpoint>,
+        version: HttpVersion,
+        freshness: Freshness,
+    ) -> Result<Lease, ConnectFailure> {
+        let (connection, is_reused) = match version {
+            HttpVersion::Http1 => self.lend_http1(cluster, endpoint, freshness).await?,
+            HttpVersion::Http2 => self.lend_http2(cluster, endpoint).await?,
+        };
+        if is_reused {
+            ClusterStats::count(&cluster.stats.reused);
+        }
+        Ok(Lease {
+            connection,
+            endpoint: Arc::clone(endpoint),
+            max_requests: cluster.config.max_requests_per_connection,
+            is_reused,
+        })
+    }
+
+    async fn lend_http1(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Arc<Endpoint>,
+        freshness: Freshness,
+    ) -> Result<(Connection, bool), ConnectFailure> {
+        let pool = Pool::of(endpoint);
+        if freshness == Freshness::Any {
+            while let Some(mut connection) = pool.take_http1() {
+                if connection.is_ready().await {
+                    connection.requests += 1;
+                    return Ok((Connection::Http1(connection), true));
+                }
+            }
+        }
+        let permit = match cluster.breakers.admit(Gauge::Connections) {
+            Ok(permit) => permit,
+            Err(_) => match Box::pin(wait_for_http1(cluster, pool)).await? {
+                Waited::Connection(connection) => return Ok((Connection::Http1(connection), true)),
+                Waited::Permit(permit) => permit,
+            },
+        };
+        // Boxed, as all that is rare and large here: most requests find a connection.
+        let made = async {
+            let io = self
+                .dial(cluster, endpoint, Some(HttpVersion::Http1.alpn()))
+                .await?;
+            let made = Http1Connection::over(io, permit).await;
+            made.map_err(|error| http_failure(endpoint, error))
+        };
+        let mut connection = Box::pin(made).await?;
+        connection.requests = 1;
+        Ok((Connection::Http1(connection), false))
+    }
+
+    async fn lend_http2(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Arc<Endpoint>,
+    ) -> Result<(Connection, bool), ConnectFailure> {
+        let shared = Pool::of(endpoint).share_http2(cluster.config.max_requests_per_connection);
+        let (stream, before) = shared.begin();
+        let make = async {
+            let permit = cluster.breakers.admit(Gauge::Connections)?;
+            let io = self
+                .dial(cluster, endpoint, Some(HttpVersion::Http2.alpn()))
+                .await?;
+            Ok((io, permit))
+        };
+        let to_failure = |error| http_failure(endpoint, error);
+        let made = shared.sender(make, &cluster.config.http2, to_failure);
+        let sender = Box::pin(made).await?;
+        Ok((Connection::Http2(sender, stream), before > 0))
+    }
+}
+
+fn http_failure(endpoint: &Endpoint, error: hyper::Error) -> ConnectFailure {
+    ConnectFailure::Http {
+        address: endpoint.address,
+        source: Arc::new(error),
+    }
+}
+
+/// What a wait for a connection ends with.
+enum Waited {
+    Connection(Http1Connection),
+    Permit(Permit),
+}
+
+/// As many connections as may be are made: waits, among no more than may wait, until one is free or one more
+/// may be made.
+async fn wait_for_http1(cluster: &Cluster, pool: &Pool) -> Result<Waited, ConnectFailure> {
+    let _pending = cluster.breakers.admit(Gauge::Pending)?;
+    let limit: Duration = cluster.config.connect_timeout;
+    let deadline = Instant::now() + limit;
+    loop {
+        let freed = cluster.breakers.counts().freed();
+        let mut freed = std::pin::pin!(freed);
+        // Before looking: what is freed while we look must wake us.
+        freed.as_mut().enable();
+        while let Some(mut connection) = pool.take_http1_anywhere() {
+            if connection.is_ready().await {
+                connection.requests += 1;
+                return Ok(Waited::Connection(connection));
+            }
+        }
+        if let Ok(permit) = cluster.breakers.admit(Gauge::Connections) {
+            return Ok(Waited::Permit(permit));
+        }
+        if tokio::time::timeout_at(deadline, freed).await.is_err() {
+            return Err(Overflow(Gauge::Connections).into());
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The connections of an endpoint that are kept for the next request.
+//!
+//! Kept in the endpoint's slot, so that they go when the endpoint goes, or when the way connections to it are
+//! made changes. Each worker has a shard of its own: its lock is uncontended, and a request and its
+//! connection stay on one thread.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::http1::Http1Connection;
+use super::http2::Http2Connection;
+use super::shard;
+use crate::cluster::endpoint::Endpoint;
+use crate::snapshot::Snapshot;
+
+/// Connections to one endpoint.
+#[derive(Debug)]
+pub(super) struct Pool {
+    shards: Box<[Mutex<Shard>]>,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// Idle ones; the last used is taken first.
+    http1: Vec<Http1Connection>,
+    /// In use or idle.
+    http2: Vec<Arc<Http2Connection>>,
+}
+
+/// No more idle HTTP/1 connections are kept in a shard.
+const MAX_IDLE: usize = 256;
+
+impl Pool {
+    /// That of an endpoint.
+    pub(super) fn of(endpoint: &Endpoint) -> &Pool {
+        endpoint.connections.get_or_init(|| Pool {
+            shards: (0..shard::count()).map(|_| Mutex::default()).collect(),
+        })
+    }
+
+    /// An idle connection of this worker.
+    pub(super) fn take_http1(&self) -> Option<Http1Connection> {
+        take(&mut self.own().lock())
+    }
+
+    /// An idle connection of any worker: where no more may be made, a detour is better than a wait.
+    pub(super) fn take_http1_anywhere(&self) -> Option<Http1Connection> {
+        self.shards.iter().find_map(|shard| take(&mut shard.lock()))
+    }
+
+    /// Keeps a connection for the next request of this worker.
+    pub(super) fn give_back(&self, mut connection: Http1Connection) {
+        connection.idle_since = Instant::now();
+        let mut shard = self.own().lock();
+        if shard.http1.len() < MAX_IDLE {
+            shard.http1.push(connection);
+        }
+    }
+
+    /// A connection with room for one more request, made or not.
+    pub(super) fn share_http2(&self, max_requests: Option<u32>) -> Arc<Http2Connection> {
+        let mut shard = self.own().lock();
+        shard.http2.retain(|connection| !connection.is_over());
+        let found = shard
+            .http2
+            .iter()
+            .find(|each| each.has_room(max_requests))
+            .cloned();
+        found.unwrap_or_else(|| {
+            let connection = Http2Connection::new();
+            shard.http2.push(Arc::clone(&connection));
+            connection
+        })
+    }
+
+    /// Closes what has not been used for so long; says whether nothing is left.
+    fn close_idle(&self, now: Instant, idle_timeout: Duration) -> bool {
+        let since = now.checked_sub(idle_timeout).unwrap_or(now);
+        let mut is_empty = true;
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            shard
+                .http1
+                .retain(|each| !each.sender.is_closed() && each.idle_since >= since);
+            shard
+                .http2
+                .retain(|each| !each.is_over() && !each.is_idle_since(since));
+            is_empty &= shard.http1.is_empty() && shard.http2.is_empty();
+        }
+        is_empty
+    }
+
+    fn own(&self) -> &Mutex<Shard> {
+        &self.shards[shard::current() % self.shards.len()]
+    }
+}
+
+fn take(shard: &mut Shard) -> Option<Http1Connection> {
+    while let Some(connection) = shard.http1.pop() {
+        if !connection.sender.is_closed() {
+            return Some(connection);
+        }
+    }
+    None
+}
+
+/// Closes connections that have not been used for as long as their cluster keeps them, and forgets original
+/// destinations without any. Called now and then.
+pub fn close_idle(snapshot: &Snapshot, now: Instant) {
+    for cluster in snapshot.clusters.values() {
+        let close = |endpoint: &Endpoint| {
+            let pool = endpoint.connections.get::<Pool>();
+            pool.is_none_or(|pool| pool.close_idle(now, cluster.config.idle_timeout))
+        };
+        for endpoint in cluster.endpoints() {
+            close(&endpoint);
+        }
+        cluster.forget_unused(close);
+    }
+}

@@ -1,0 +1,247 @@
+//! The data plane: worker threads, listeners, and the snapshot they serve.
+//!
+//! Each worker is a thread with a runtime of its own: a connection stays on the one it was placed on, with
+//! the upstream connections that its requests use. Connections are placed in turn, which spreads few long
+//! ones evenly. That it is so is decided here and nowhere else.
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Configuration;
+use crate::drain::{Drain, StillOpen};
+use crate::listener::{BindFailure, Listeners, Placement};
+use crate::snapshot::{Resolved, Snapshot};
+use crate::telemetry::report::ReportSink;
+use crate::upstream::environment::Environment;
+use crate::upstream::{Upstreams, explain, pool, shard};
+
+/// Worker threads, each with a runtime.
+pub struct Workers {
+    handles: Vec<Handle>,
+    next: AtomicUsize,
+    stop: CancellationToken,
+}
+
+impl Workers {
+    /// Starts so many.
+    ///
+    /// # Errors
+    /// The system refuses a thread or an epoll instance.
+    pub fn start(count: NonZeroUsize) -> io::Result<Self> {
+        let stop = CancellationToken::new();
+        let handles = (0..count.get())
+            .map(|index| start_worker(index, stop.clone()))
+            .collect::<io::Result<_>>()?;
+        Ok(Workers {
+            handles,
+            next: AtomicUsize::new(0),
+            stop,
+        })
+    }
+}
+
+impl Placement for Workers {
+    fn next(&self) -> Handle {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        self.handles[turn % self.handles.len()].clone()
+    }
+}
+
+impl Drop for Workers {
+    /// Ends the threads, and with them everything that runs there.
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn start_worker(index: usize, stop: CancellationToken) -> io::Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let handle = runtime.handle().clone();
+    std::thread::Builder::new()
+        .name(format!("weft-worker-{index}"))
+        .spawn(move || {
+            shard::enter(index);
+            runtime.block_on(stop.cancelled());
+        })?;
+    Ok(handle)
+}
+
+/// What a data plane is made of.
+pub struct Options {
+    /// How many threads serve.
+    pub workers: NonZeroUsize,
+    /// Identity and networks.
+    pub upstreams: Upstreams,
+    /// Who is told what has happened.
+    pub reports: Arc<dyn ReportSink>,
+}
+
+/// Serves a configuration until it is dropped.
+pub struct DataPlane {
+    environment: Arc<Environment>,
+    served: tokio::sync::Mutex<Served>,
+    maintenance: CancellationToken,
+    _workers: Arc<Workers>,
+}
+
+/// What a change of configuration changes, one at a time.
+struct Served {
+    listeners: Listeners,
+    configuration: Configuration,
+    resolved: Resolved,
+    resolve_at: Option<Instant>,
+    is_bound: bool,
+}
+
+/// How often idle connections are looked for, sockets that could not be bound are tried again, and names
+/// whose time is over are looked up.
+const MAINTENANCE: Duration = Duration::from_secs(1);
+
+impl DataPlane {
+    /// Starts the workers; they serve nothing until a configuration is applied. Called within a runtime,
+    /// which looks after the data plane from then on.
+    ///
+    /// # Errors
+    /// The workers cannot be started.
+    pub fn start(options: Options) -> io::Result<Arc<Self>> {
+        let workers = Arc::new(Workers::start(options.workers)?);
+        let environment = Arc::new(Environment {
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            upstreams: options.upstreams,
+            reports: options.reports,
+            drain: Drain::new(),
+        });
+        let placement: Arc<dyn Placement> = Arc::clone(&workers) as _;
+        let served = Served {
+            listeners: Listeners::new(Arc::clone(&environment), placement),
+            configuration: Configuration::default(),
+            resolved: Resolved::new(),
+            resolve_at: None,
+            is_bound: true,
+        };
+        let data_plane = Arc::new(DataPlane {
+            environment,
+            served: tokio::sync::Mutex::new(served),
+            maintenance: CancellationToken::new(),
+            _workers: workers,
+        });
+        tokio::spawn(maintain(
+            Arc::downgrade(&data_plane),
+            data_plane.maintenance.clone(),
+        ));
+        Ok(data_plane)
+    }
+
+    /// Serves a configuration from now on; requests in flight end on the one they began with. What cannot be
+    /// bound is reported and tried again in the background.
+    pub async fn apply(&self, configuration: Configuration) -> Vec<BindFailure> {
+        let mut served = self.served.lock().await;
+        served.configuration = configuration;
+        self.publish(&served);
+        // Names are looked up after the rest is served: nobody waits for DNS who doesn't need it.
+        served.resolve_at = Some(Instant::now());
+        self.bind(&mut served).await
+    }
+
+    /// The snapshot that is served.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.environment.snapshot.load_full()
+    }
+
+    /// What connections are served with.
+    pub fn environment(&self) -> &Arc<Environment> {
+        &self.environment
+    }
+
+    /// Where a listener really listens.
+    pub async fn addresses(&self, listener: &str) -> Vec<SocketAddr> {
+        self.served.lock().await.listeners.addresses(listener)
+    }
+
+    /// Accepts nothing more and lets connections finish what they have begun.
+    ///
+    /// # Errors
+    /// Some had not finished within the limit; they go on until the data plane is dropped.
+    pub async fn drain(&self, limit: Duration) -> Result<(), StillOpen> {
+        self.environment.drain.start();
+        self.environment.drain.finished_within(limit).await
+    }
+
+    fn publish(&self, served: &Served) {
+        let previous = self.environment.snapshot.load_full();
+        let next = Snapshot::build(&previous, &served.configuration, &served.resolved);
+        self.environment.snapshot.store(Arc::new(next));
+    }
+
+    async fn bind(&self, served: &mut Served) -> Vec<BindFailure> {
+        if self.environment.drain.is_started() {
+            return vec![];
+        }
+        let snapshot = self.environment.snapshot.load_full();
+        let failures = served.listeners.reconcile(&snapshot).await;
+        served.is_bound = failures.is_empty();
+        failures
+    }
+
+    async fn maintain_once(&self) {
+        let now = Instant::now();
+        let mut served = self.served.lock().await;
+        if served.resolve_at.is_some_and(|at| at <= now) {
+            self.resolve(&mut served, now).await;
+        }
+        if !served.is_bound {
+            for failure in self.bind(&mut served).await {
+                tracing::debug!(error = explain(&failure), "still not bound");
+            }
+        }
+        drop(served);
+        pool::close_idle(&self.environment.snapshot.load(), now);
+    }
+
+    async fn resolve(&self, served: &mut Served, now: Instant) {
+        let upstreams = &self.environment.upstreams;
+        let found = upstreams
+            .resolve(&served.configuration, &served.resolved)
+            .await;
+        let Some((resolved, ttl)) = found else {
+            served.resolve_at = None;
+            return;
+        };
+        served.resolve_at = Some(now + ttl);
+        if resolved != served.resolved {
+            served.resolved = resolved;
+            self.publish(served);
+        }
+    }
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        self.environment.drain.start();
+        self.maintenance.cancel();
+    }
+}
+
+/// Looks after a data plane until it is dropped.
+async fn maintain(data_plane: std::sync::Weak<DataPlane>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(MAINTENANCE) => {}
+            () = stop.cancelled() => return,
+        }
+        match data_plane.upgrade() {
+            Some(data_plane) => data_plane.maintain_once().await,
+            None => return,
+        }
+    }
+}

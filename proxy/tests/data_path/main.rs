@@ -1,0 +1,15 @@
+//! The data path over real sockets: fakes before and behind it, nothing of it replaced.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod client;
+mod config;
+mod proxy;
+mod reports;
+mod upstream;
+
+mod configuration;
+mod detection;
+mod exchanges;
+mod resilience;
+mod tls;
