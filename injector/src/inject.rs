@@ -317,8 +317,8 @@ fn volumes(options: &InjectOptions) -> [Volume; 3] {
     let state = Volume {
         name: STATE_VOLUME.to_owned(),
         empty_dir: Some(EmptyDirVolumeSource {
-            medium: Some("Memory".to_owned()),
             size_limit: Some(Quantity("16Mi".to_owned())),
+            ..EmptyDirVolumeSource::default()
         }),
         ..Volume::default()
     };

@@ -10,4 +10,5 @@ pub mod bootstrap;
 pub mod broker;
 pub mod compose;
 pub mod inject;
+pub mod launcher;
 pub mod rules;

@@ -1,0 +1,356 @@
+//! Whether a container is started, ready and alive, by its probes.
+//!
+//! One [`Prober`] follows one container through all its runs. Until the first success probes come quickly,
+//! whatever their period: a pod should serve as soon as it can.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, Probe};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, warn};
+use weft_proto::weft::node::v1::ContainerState;
+
+use super::Context;
+use super::failure::Failure;
+use super::status::Progress;
+use super::world::ObjectName;
+
+const QUICK: Duration = Duration::from_millis(20);
+/// How long a container without probes may take to listen on its ports.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Follows one container.
+pub(super) struct Prober<'a> {
+    pub(super) context: &'a Context,
+    pub(super) name: &'a ObjectName,
+    pub(super) container: &'a Container,
+    /// The pod's own address.
+    pub(super) address: IpAddr,
+    pub(super) progress: &'a watch::Sender<Progress>,
+    /// How long the application may take to end where it must be restarted.
+    pub(super) grace: Duration,
+}
+
+/// Says which probes weft cannot do.
+///
+/// # Errors
+/// Names container and probe.
+pub(super) fn check(spec: &PodSpec) -> Result<(), Failure> {
+    for container in spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+    {
+        let probes = [
+            ("startupProbe", &container.startup_probe),
+            ("readinessProbe", &container.readiness_probe),
+            ("livenessProbe", &container.liveness_probe),
+        ];
+        for (field, probe) in probes {
+            if probe.as_ref().is_some_and(|probe| probe.grpc.is_some()) {
+                let name = &container.name;
+                return Err(Failure::Spec(format!(
+                    "container {name}: {field}.grpc is not supported: use exec, httpGet or tcpSocket"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Prober<'_> {
+    /// Never returns. `was_ready`: the container is known to be ready, from before the launcher was started.
+    pub(super) async fn run(&self, was_ready: bool) {
+        let id = self.name.container(&self.container.name);
+        let mut was_ready = was_ready;
+        loop {
+            let run = self
+                .context
+                .world
+                .until(|state| {
+                    let container = state.containers.get(&id)?;
+                    let is_running = container.state() == ContainerState::Running;
+                    is_running.then_some((container.restarts, container.started_at, container.pid))
+                })
+                .await;
+            let ended = self.context.world.until(|state| {
+                let container = state.containers.get(&id);
+                let same = container.is_some_and(|container| {
+                    container.state() == ContainerState::Running
+                        && (container.restarts, container.started_at, container.pid) == run
+                });
+                (!same).then_some(())
+            });
+            tokio::select! {
+                () = ended => {}
+                () = self.follow(was_ready) => {}
+            }
+            self.set_ready(false);
+            was_ready = false;
+        }
+    }
+
+    /// One run of the container; never returns.
+    async fn follow(&self, was_ready: bool) {
+        if was_ready {
+            self.set_ready(true);
+        } else if let Some(probe) = &self.container.startup_probe {
+            self.startup(probe).await;
+        }
+        tokio::join!(self.readiness(was_ready), self.liveness());
+    }
+
+    /// Returns when the container has started; restarts it where it takes too long.
+    async fn startup(&self, probe: &Probe) {
+        let times = Times::of(probe);
+        let patience = times.initial_delay + times.period * times.failure_threshold;
+        let deadline = Instant::now() + patience;
+        let mut pause = QUICK;
+        loop {
+            match self.probe(probe, times.timeout).await {
+                Ok(()) => return,
+                Err(why) if Instant::now() > deadline => {
+                    self.restart("startupProbe", &why).await;
+                    return std::future::pending().await;
+                }
+                Err(why) => self.note(&format!("startupProbe: {why}")),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(times.period);
+        }
+    }
+
+    async fn readiness(&self, was_ready: bool) {
+        let Some(probe) = &self.container.readiness_probe else {
+            if !was_ready {
+                self.until_listening().await;
+                self.set_ready(true);
+            }
+            return std::future::pending().await;
+        };
+        let times = Times::of(probe);
+        if !was_ready {
+            sleep(times.initial_delay).await;
+        }
+        let (mut is_ready, mut successes, mut failures) = (was_ready, 0, 0);
+        let mut pause = QUICK;
+        loop {
+            match self.probe(probe, times.timeout).await {
+                Ok(()) => {
+                    (successes, failures) = (successes + 1, 0);
+                    if !is_ready && successes >= times.success_threshold {
+                        is_ready = true;
+                        self.set_ready(true);
+                    }
+                }
+                Err(why) => {
+                    (successes, failures) = (0, failures + 1);
+                    if !is_ready {
+                        self.note(&format!("readinessProbe: {why}"));
+                    } else if failures >= times.failure_threshold {
+                        is_ready = false;
+                        pause = QUICK;
+                        self.set_ready(false);
+                        self.note(&format!("readinessProbe: {why}"));
+                    }
+                }
+            }
+            if is_ready {
+                sleep(times.period).await;
+            } else {
+                sleep(pause).await;
+                pause = (pause * 2).min(times.period);
+            }
+        }
+    }
+
+    async fn liveness(&self) {
+        let Some(probe) = &self.container.liveness_probe else {
+            return std::future::pending().await;
+        };
+        let times = Times::of(probe);
+        sleep(times.initial_delay).await;
+        let mut failures = 0;
+        loop {
+            sleep(times.period).await;
+            match self.probe(probe, times.timeout).await {
+                Ok(()) => failures = 0,
+                Err(why) => {
+                    failures += 1;
+                    if failures >= times.failure_threshold {
+                        self.restart("livenessProbe", &why).await;
+                        return std::future::pending().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Its declared ports listen, or it has had its time.
+    async fn until_listening(&self) {
+        let ports = self.container.ports.iter().flatten();
+        let ports: BTreeSet<u32> = ports
+            .filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")))
+            .filter_map(|port| u32::try_from(port.container_port).ok())
+            .collect();
+        if ports.is_empty() {
+            return;
+        }
+        let sandbox = self.name.sandbox();
+        let listening = self.context.listening.until(&sandbox, &ports);
+        if tokio::time::timeout(LISTEN_PATIENCE, listening)
+            .await
+            .is_err()
+        {
+            debug!(pod = %self.name, ?ports, "taken for ready without listening on all its ports");
+        }
+    }
+
+    /// One probe: done, or why not.
+    async fn probe(&self, probe: &Probe, timeout: Duration) -> Result<(), String> {
+        if let Some(exec) = &probe.exec {
+            return self
+                .exec(exec.command.clone().unwrap_or_default(), timeout)
+                .await;
+        }
+        let sandbox = self.name.sandbox();
+        if let Some(get) = &probe.http_get {
+            let address = self.target(get.host.as_deref(), &get.port)?;
+            if get.scheme.as_deref() == Some("HTTPS") {
+                // The kubelet verifies no certificate either: that somebody answers is what it comes to.
+                let dialled = self.context.handoff.dial(&sandbox, address, timeout).await;
+                return dialled.map(drop).map_err(|error| error.to_string());
+            }
+            let headers = get.http_headers.iter().flatten();
+            let headers: Vec<_> = headers
+                .map(|header| (header.name.clone(), header.value.clone()))
+                .collect();
+            let path = get.path.as_deref().unwrap_or("/");
+            let answer = self
+                .context
+                .handoff
+                .get(&sandbox, address, path, &headers, timeout)
+                .await;
+            let status = answer.map_err(|error| error.to_string())?;
+            // 200 to 399, as Kubernetes has it.
+            let is_good = status.is_success() || status.is_redirection();
+            return is_good
+                .then_some(())
+                .ok_or_else(|| format!("{path} answered {status}"));
+        }
+        if let Some(socket) = &probe.tcp_socket {
+            let address = self.target(socket.host.as_deref(), &socket.port)?;
+            let dialled = self.context.handoff.dial(&sandbox, address, timeout).await;
+            return dialled.map(drop).map_err(|error| error.to_string());
+        }
+        Ok(())
+    }
+
+    async fn exec(&self, command: Vec<String>, timeout: Duration) -> Result<(), String> {
+        const MAX_CHARS: usize = 200;
+        let id = self.name.container(&self.container.name);
+        let run = self.context.node.exec(id, command, timeout).await;
+        let ended = run.map_err(|failure| failure.to_string())?;
+        if ended.timed_out {
+            return Err(format!("no end within {} s", timeout.as_secs()));
+        }
+        if ended.exit_code == 0 {
+            return Ok(());
+        }
+        let output = String::from_utf8_lossy(&ended.output);
+        let output: String = output.trim().chars().take(MAX_CHARS).collect();
+        Err(format!("ended with {}: {output}", ended.exit_code))
+    }
+
+    fn target(&self, host: Option<&str>, port: &IntOrString) -> Result<SocketAddr, String> {
+        let address = match host.filter(|host| !host.is_empty()) {
+            Some("localhost") => IpAddr::from([127, 0, 0, 1]),
+            Some(host) => host.parse().map_err(|_| format!("{host} is no address"))?,
+            None => self.address,
+        };
+        let ports = self.container.ports.as_deref().unwrap_or_default();
+        let port =
+            port_number(port, ports).ok_or_else(|| "the container has no such port".to_owned())?;
+        Ok(SocketAddr::new(address, port))
+    }
+
+    async fn restart(&self, probe: &str, why: &str) {
+        let id = self.name.container(&self.container.name);
+        warn!(container = %id, probe, why, "restarted by its probe");
+        self.set_ready(false);
+        self.note(&format!("{probe}: {why}"));
+        // Whoever supervises the pod starts it again, as it does with any container that ends.
+        if let Err(error) = self.context.node.stop_container(id, self.grace).await {
+            warn!(%error, "the container could not be stopped");
+        }
+    }
+
+    fn set_ready(&self, is_ready: bool) {
+        let name = &self.container.name;
+        self.progress.send_if_modified(|progress| {
+            if is_ready {
+                progress.waiting = None;
+            }
+            progress.ready.insert(name.clone(), is_ready) != Some(is_ready)
+        });
+    }
+
+    fn note(&self, why: &str) {
+        let waiting = Some((
+            "Unhealthy".to_owned(),
+            format!("{}: {why}", self.container.name),
+        ));
+        self.progress.send_if_modified(|progress| {
+            let is_new = progress.waiting != waiting;
+            progress.waiting = waiting;
+            is_new
+        });
+    }
+}
+
+fn port_number(port: &IntOrString, ports: &[ContainerPort]) -> Option<u16> {
+    match port {
+        IntOrString::Int(number) => u16::try_from(*number).ok(),
+        IntOrString::String(name) => {
+            let named = ports.iter().find(|port| port.name.as_ref() == Some(name));
+            match named {
+                Some(port) => u16::try_from(port.container_port).ok(),
+                None => name.parse().ok(),
+            }
+        }
+    }
+}
+
+/// A probe's times with Kubernetes' defaults.
+struct Times {
+    initial_delay: Duration,
+    period: Duration,
+    timeout: Duration,
+    success_threshold: u32,
+    failure_threshold: u32,
+}
+
+impl Times {
+    fn of(probe: &Probe) -> Self {
+        let seconds = |value: Option<i32>, default: u32| {
+            let value = value.and_then(|value| u32::try_from(value).ok());
+            Duration::from_secs(value.unwrap_or(default).into())
+        };
+        let count = |value: Option<i32>, default: u32| {
+            let value = value.and_then(|value| u32::try_from(value).ok());
+            value.unwrap_or(default).max(1)
+        };
+        Self {
+            initial_delay: seconds(probe.initial_delay_seconds, 0),
+            period: seconds(probe.period_seconds, 10).max(Duration::from_secs(1)),
+            timeout: seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1)),
+            success_threshold: count(probe.success_threshold, 1),
+            failure_threshold: count(probe.failure_threshold, 3),
+        }
+    }
+}
