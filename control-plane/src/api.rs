@@ -21,6 +21,7 @@ mod selector;
 pub mod server;
 mod strategic;
 mod table;
+pub(crate) mod tls;
 mod watch;
 mod weft;
 mod write;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use weft_proto::names::TRUST_DOMAIN;
 
 use crate::admission;
+use crate::api::tls::{self, TlsError};
 use crate::api::{Api, Observed, Settings, server};
 use crate::auth::{Token, TokenError};
 use crate::mesh;
@@ -67,6 +68,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The API's certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The owner's socket.
     #[error("making the socket {path}")]
     Socket {
@@ -111,6 +115,8 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
         address: options.api_address,
         source,
     })?;
+    let certificate = tls::open(&options.home, api_address)?;
+    tls::write_kubeconfig(&options.home, api_address)?;
     let plane = Plane::start(plane_options(&options), &store, &shutdown)?;
     let settings = Settings {
         store: store.clone(),
@@ -125,7 +131,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     let unix = server::bind_owner_socket(&path).map_err(|source| Error::Socket { path, source })?;
 
     let mut tasks = JoinSet::new();
-    let served = server::serve_tcp(api.clone(), tcp, shutdown.clone());
+    let served = server::serve_tcp(api.clone(), tcp, certificate, shutdown.clone());
     tasks.spawn(async move {
         served.await;
         Ok(())

@@ -379,7 +379,7 @@ async fn a_deployment_selects_its_own_pods() {
         )
         .await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(causes(&body)[0].ends_with("field is immutable"));
+    assert!(plane::causes(&body)[0].ends_with("field is immutable"));
 }
 
 #[tokio::test]

@@ -17,9 +17,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -50,9 +53,16 @@ pub(crate) fn bind_owner_socket(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves callers with a token, until cancelled.
-pub(crate) async fn serve_tcp(api: Arc<Api>, listener: TcpListener, cancelled: CancellationToken) {
-    let server = Server::new(api);
+/// Serves callers with a token, plain or with TLS as they begin, until cancelled.
+pub(crate) async fn serve_tcp(
+    api: Arc<Api>,
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    cancelled: CancellationToken,
+) {
+    let server = Arc::new(Server::new(api));
+    let acceptor = TlsAcceptor::from(tls);
+    let mut handshakes = JoinSet::new();
     loop {
         let permit = server.permit().await;
         let accepted = tokio::select! {
@@ -61,8 +71,9 @@ pub(crate) async fn serve_tcp(api: Arc<Api>, listener: TcpListener, cancelled: C
         };
         match accepted {
             Ok((stream, _)) => {
-                let _ = stream.set_nodelay(true);
-                server.start(stream, None, permit);
+                let (server, acceptor) = (Arc::clone(&server), acceptor.clone());
+                handshakes.spawn(async move { server.greet(stream, acceptor, permit).await });
+                while handshakes.try_join_next().is_some() {}
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection to the API");
@@ -70,7 +81,10 @@ pub(crate) async fn serve_tcp(api: Arc<Api>, listener: TcpListener, cancelled: C
             }
         }
     }
-    server.finish().await;
+    handshakes.shutdown().await;
+    if let Some(server) = Arc::into_inner(server) {
+        server.finish().await;
+    }
 }
 
 /// Serves the mesh's owner, until cancelled.
@@ -117,6 +131,33 @@ impl Server {
             api,
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             graceful: GracefulShutdown::new(),
+        }
+    }
+
+    /// Finds out whether a connection begins with TLS, and serves it either way.
+    async fn greet(
+        &self,
+        stream: TcpStream,
+        acceptor: TlsAcceptor,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        /// The first byte of a TLS record that holds a handshake (RFC 8446 §5.1); no method of HTTP begins so.
+        const HANDSHAKE: u8 = 22;
+        let _ = stream.set_nodelay(true);
+        let mut first = [0];
+        let peeked = tokio::time::timeout(HEAD, stream.peek(&mut first)).await;
+        match peeked {
+            Ok(Ok(1)) if first == [HANDSHAKE] => {
+                match tokio::time::timeout(HEAD, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => self.start(stream, None, permit),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "a TLS handshake with the API failed")
+                    }
+                    Err(_) => tracing::debug!("a TLS handshake with the API took too long"),
+                }
+            }
+            Ok(Ok(1)) => self.start(stream, None, permit),
+            _ => tracing::debug!("a connection to the API ended before it said anything"),
         }
     }
 

@@ -1,5 +1,10 @@
 //! A whole control plane in a temporary directory, and a plain HTTP client for it.
 
+#![allow(
+    dead_code,
+    reason = "each test that shares this uses another part of it"
+)]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -63,7 +68,6 @@ impl Plane {
     }
 
     /// Ends it and keeps its directory.
-    #[allow(dead_code, reason = "only some of the tests that share this need it")]
     pub(crate) async fn stop(self) -> TempDir {
         self.shutdown.cancel();
         tokio::time::timeout(DEADLINE, self.running.ended())
@@ -110,7 +114,6 @@ impl Plane {
         exchange(TokioIo::new(stream), request).await
     }
 
-    #[allow(dead_code, reason = "only some of the tests that share this need it")]
     pub(crate) async fn response_of_owner(
         &self,
         request: Request<Full<Bytes>>,
@@ -151,9 +154,7 @@ where
 pub(crate) const SERVICES: &str = "/api/v1/namespaces/default/services";
 pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
 pub(crate) const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
-#[allow(dead_code, reason = "only some of the tests that share this need it")]
 pub(crate) const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/default/httproutes";
-#[allow(dead_code, reason = "only some of the tests that share this need it")]
 pub(crate) const TRAFFIC: &str =
     "/apis/weft.dev/v1alpha1/namespaces/default/backendtrafficpolicies";
 
@@ -188,7 +189,6 @@ pub(crate) fn deployment(name: &str) -> Value {
     })
 }
 
-#[allow(dead_code, reason = "only some of the tests that share this need it")]
 pub(crate) fn route(name: &str, service: &str, backends: Value) -> Value {
     json!({
         "metadata": {"name": name},
@@ -200,7 +200,6 @@ pub(crate) fn route(name: &str, service: &str, backends: Value) -> Value {
 }
 
 /// The texts of all causes of a refusal.
-#[allow(dead_code, reason = "only some of the tests that share this need it")]
 pub(crate) fn causes(status: &Value) -> Vec<String> {
     let causes = status["details"]["causes"].as_array().into_iter().flatten();
     causes

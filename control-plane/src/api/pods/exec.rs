@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use weft_proto::weft::node::v1::exec_input::Input;
 use weft_proto::weft::node::v1::exec_output::Output;
-use weft_proto::weft::node::v1::{ExecInput, ExecOutput, ExecStart, TerminalSize};
+use weft_proto::weft::node::v1::{
+    ExecInput, ExecOutput, ExecStart, ListContainersRequest, TerminalSize,
+};
 
 use crate::api::query::Query;
 use crate::api::{Api, node};
@@ -75,9 +77,9 @@ pub(super) async fn serve(
         working_directory: String::new(),
         size: None,
     };
-    let upgrade: WebSocketUpgrade = request.extract_parts().await.map_err(|_| {
-        Refusal::BadRequest("exec needs a WebSocket: use kubectl 1.31 or newer".to_owned())
-    })?;
+    let Ok(upgrade) = request.extract_parts::<WebSocketUpgrade>().await else {
+        return Err(not_upgraded(api, &start.container_id).await);
+    };
     let (input, receiver) = mpsc::channel(QUEUE);
     let first = ExecInput {
         input: Some(Input::Start(start)),
@@ -104,6 +106,24 @@ pub(super) async fn serve(
         .protocols(PROTOCOLS)
         .max_message_size(MAX_MESSAGE_BYTES)
         .on_upgrade(move |socket| run(socket, input, output, shutdown)))
+}
+
+/// kubectl asks a second time, in an older way, where the first was refused: it shows the answer to this one.
+async fn not_upgraded(api: &Api, id: &str) -> Refusal {
+    let listed = api
+        .node
+        .call(async |mut client| client.list_containers(ListContainersRequest {}).await)
+        .await;
+    match listed {
+        Err(refusal) => refusal,
+        Ok(listed) if listed.containers.iter().any(|container| container.id == id) => {
+            Refusal::BadRequest("exec needs a WebSocket: use kubectl 1.31 or newer".to_owned())
+        }
+        Ok(_) => Refusal::NotFound {
+            resource: "containers".to_owned(),
+            name: id.to_owned(),
+        },
+    }
 }
 
 async fn run(
