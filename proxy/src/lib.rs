@@ -6,11 +6,15 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+pub mod admin;
+pub mod app;
+pub mod bootstrap;
 pub mod cluster;
 pub mod config;
 pub mod connection;
 pub mod drain;
 pub mod http;
+pub mod identity;
 pub mod listener;
 pub mod snapshot;
 pub mod tcp;
@@ -19,3 +23,5 @@ pub mod tls;
 pub mod upstream;
 pub mod workers;
 pub mod xds;
+
+pub use app::{Error, Mode, Options, run};

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Endpoint, Uri};
 use tower::service_fn;
 use tracing::{debug, warn};
@@ -64,12 +65,13 @@ struct Counters {
     dropped: Arc<Counter>,
 }
 
-/// Exports the spans of all reports until the queue is closed, then what waits, at most for ten seconds.
+/// Exports the spans of all reports until cancelled, then what waits, at most for ten seconds.
 pub async fn run(
     mut reports: mpsc::Receiver<Box<RequestReport>>,
     own: Arc<Workload>,
     connect: Connect,
-    registry: &Registry,
+    registry: Arc<Registry>,
+    cancel: CancellationToken,
 ) {
     let mut exporters = Exporters {
         own,
@@ -99,9 +101,13 @@ pub async fn run(
                 Some(report) => exporters.take(&report),
                 None => break,
             },
+            () = cancel.cancelled() => break,
             _ = tick.tick() => exporters.send_all(),
             Some(done) = exporters.running.join_next() => exporters.give_back(done),
         }
+    }
+    while let Ok(report) = reports.try_recv() {
+        exporters.take(&report);
     }
     exporters.finish().await;
 }

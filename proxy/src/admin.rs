@@ -1,0 +1,218 @@
+//! The proxy's own HTTP: the admin interface in Envoy's words, health, and metrics.
+//!
+//! Each on ports of its own: admin on loopback for people and tools inside the pod, health for the launcher's
+//! probe, metrics for Prometheus. None of them is on the request path.
+
+pub mod certs;
+pub mod cluster_metrics;
+pub mod clusters;
+pub mod config_dump;
+pub mod listeners;
+pub mod readiness;
+pub mod reply;
+pub mod server;
+pub mod server_info;
+pub mod stats;
+
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+use http::{Method, StatusCode};
+use tokio_util::sync::CancellationToken;
+
+use self::readiness::Readiness;
+use self::reply::{Query, Reply};
+use crate::app::LogControl;
+use crate::bootstrap::Bootstrap;
+use crate::identity::CredentialsReceiver;
+use crate::telemetry::exposition::CONTENT_TYPE;
+use crate::telemetry::registry::Registry;
+use crate::workers::DataPlane;
+use crate::xds::cache::SharedCache;
+
+/// What the admin interface shows and changes.
+pub struct AdminState {
+    /// What the proxy was started with.
+    pub bootstrap: Bootstrap,
+    /// What the control plane has sent.
+    pub cache: SharedCache,
+    /// All metrics.
+    pub registry: Arc<Registry>,
+    /// What is served.
+    pub data_plane: Arc<DataPlane>,
+    /// Who the proxy is; none where it has no identity.
+    pub credentials: Option<CredentialsReceiver>,
+    /// Whether it can be sent traffic.
+    pub readiness: Arc<Readiness>,
+    /// The level of the log.
+    pub log: LogControl,
+    /// When it began.
+    pub started: SystemTime,
+    /// Ends the proxy.
+    pub quit: CancellationToken,
+}
+
+/// A path and what it does, for `/help`.
+const HELP: [(&str, &str); 15] = [
+    (
+        "/certs",
+        "the workload's certificate and the roots it trusts",
+    ),
+    ("/clusters", "clusters and their endpoints; ?format=json"),
+    (
+        "/config_dump",
+        "all configuration with versions and errors; ?include_eds, ?resource=NAME",
+    ),
+    (
+        "/drain_listeners",
+        "accept nothing more and let connections finish (POST)",
+    ),
+    (
+        "/healthcheck/fail",
+        "be unready until /healthcheck/ok (POST)",
+    ),
+    ("/healthcheck/ok", "end /healthcheck/fail (POST)"),
+    ("/help", "this list"),
+    (
+        "/listeners",
+        "listeners with their addresses; ?format=json also what they detected",
+    ),
+    (
+        "/logging",
+        "the level of the log; ?level=LEVEL or ?paths=TARGET:LEVEL,… changes it (POST)",
+    ),
+    ("/memory", "what the kernel says of the process's memory"),
+    ("/quitquitquit", "drain and exit (POST)"),
+    ("/ready", "200 once the proxy can be sent traffic"),
+    ("/server_info", "version, state, uptime, node"),
+    (
+        "/stats",
+        "counters of clusters, listeners and the server in Envoy's names; ?filter=REGEX",
+    ),
+    (
+        "/stats/prometheus",
+        "all metrics in Prometheus's text format",
+    ),
+];
+
+/// Adds metrics of what is served to the registry. They end with the data plane.
+pub fn register_metrics(state: &AdminState) {
+    let data_plane: Weak<DataPlane> = Arc::downgrade(&state.data_plane);
+    state.registry.collector("weft_cluster", move |exposition| {
+        if let Some(data_plane) = data_plane.upgrade() {
+            cluster_metrics::collect(&data_plane.snapshot(), exposition);
+        }
+    });
+}
+
+/// Answers a request to the admin port.
+pub async fn admin(state: &AdminState, method: &Method, path: &str, query: &Query) -> Reply {
+    let is_change = matches!(
+        path,
+        "/drain_listeners" | "/healthcheck/fail" | "/healthcheck/ok" | "/quitquitquit"
+    ) || path == "/logging" && !query.is_empty();
+    let allowed = if is_change {
+        method == Method::POST
+    } else {
+        *method != Method::DELETE
+    };
+    if !allowed {
+        return Reply::text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("use POST for {path}\n"),
+        );
+    }
+    match path {
+        "/" | "/help" => Reply::ok(help()),
+        "/certs" => certs::certs(state.credentials.as_ref()),
+        "/clusters" => clusters::clusters(&state.data_plane.snapshot(), &state.bootstrap, query),
+        "/config_dump" => config_dump::config_dump(state, query),
+        "/listeners" => listeners::listeners(&state.data_plane, query).await,
+        "/logging" => logging(&state.log, query),
+        "/memory" => server_info::memory(),
+        "/ready" => health(state),
+        "/server_info" => server_info::server_info(state),
+        "/stats" => stats::stats(state, query),
+        "/stats/prometheus" | "/metrics" => metrics(state),
+        "/drain_listeners" => {
+            state.readiness.drain();
+            state.data_plane.environment().drain.start();
+            Reply::ok("OK\n")
+        }
+        "/healthcheck/fail" => {
+            state.readiness.fail();
+            Reply::ok("OK\n")
+        }
+        "/healthcheck/ok" => {
+            state.readiness.heal();
+            Reply::ok("OK\n")
+        }
+        "/quitquitquit" => {
+            state.quit.cancel();
+            Reply::ok("OK\n")
+        }
+        _ => Reply::text(
+            StatusCode::NOT_FOUND,
+            format!("no such path: {path}\n\n{}", help()),
+        ),
+    }
+}
+
+/// Answers a request to the health port.
+pub fn health_port(state: &AdminState, path: &str) -> Reply {
+    match path {
+        "/healthz/ready" | "/ready" => health(state),
+        _ => Reply::text(StatusCode::NOT_FOUND, "try /healthz/ready\n"),
+    }
+}
+
+/// Answers a request to the metrics port.
+pub fn metrics_port(state: &AdminState, path: &str) -> Reply {
+    match path {
+        "/metrics" | "/stats/prometheus" => metrics(state),
+        _ => Reply::text(StatusCode::NOT_FOUND, "try /metrics\n"),
+    }
+}
+
+fn health(state: &AdminState) -> Reply {
+    match state.readiness.unready() {
+        None => Reply::ok("LIVE\n"),
+        Some(reason) => Reply::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{}: {reason}\n", reason.state()),
+        ),
+    }
+}
+
+fn metrics(state: &AdminState) -> Reply {
+    Reply::of_type(CONTENT_TYPE, state.registry.render())
+}
+
+fn logging(log: &LogControl, query: &Query) -> Reply {
+    // Envoy's `paths=target:level,…`; targets are Rust's.
+    let paths = query.value("paths").map(|paths| {
+        let changes = paths.split(',').map(|path| match path.rsplit_once(':') {
+            Some((target, level)) => format!("{target}={level}"),
+            None => path.to_owned(),
+        });
+        std::iter::once(log.directives())
+            .chain(changes)
+            .collect::<Vec<_>>()
+            .join(",")
+    });
+    if let Some(directives) = query.value("level").map(str::to_owned).or(paths)
+        && let Err(error) = log.set(&directives)
+    {
+        return Reply::text(StatusCode::BAD_REQUEST, format!("{error}\n"));
+    }
+    Reply::ok(format!("active loggers:\n  {}\n", log.directives()))
+}
+
+fn help() -> String {
+    let lines = HELP
+        .iter()
+        .map(|(path, what)| format!("  {path}: {what}\n"));
+    std::iter::once("admin commands are:\n".to_owned())
+        .chain(lines)
+        .collect()
+}

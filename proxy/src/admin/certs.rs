@@ -1,0 +1,105 @@
+//! `/certs`: the workload's certificate and the roots it trusts, as Envoy shows them.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::reply::Reply;
+use crate::identity::CredentialsReceiver;
+use crate::identity::credentials::Credentials;
+
+/// All certificates; an empty list without an identity.
+pub fn certs(credentials: Option<&CredentialsReceiver>) -> Reply {
+    let current = credentials.and_then(|credentials| credentials.borrow().clone());
+    let all: Vec<_> = current.iter().map(|current| certificate(current)).collect();
+    Reply::json(&json!({"certificates": all}))
+}
+
+fn certificate(credentials: &Credentials) -> Value {
+    let chain = credentials.identity.key.cert.iter();
+    let roots = credentials.roots.iter().flat_map(|(domain, roots)| {
+        roots
+            .iter()
+            .map(move |der| details(&format!("trust-bundle: {domain}"), der))
+    });
+    json!({
+        "ca_cert": roots.collect::<Vec<_>>(),
+        "cert_chain": chain.map(|der| details("identity", der)).collect::<Vec<_>>(),
+    })
+}
+
+fn details(path: &str, der: &[u8]) -> Value {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+        return json!({"path": path, "error": "not a certificate"});
+    };
+    let validity = certificate.validity();
+    let ends = validity.not_after.timestamp();
+    let days_left = (ends - Timestamp::now().as_second()).max(0) / (24 * 60 * 60);
+    json!({
+        "path": path,
+        "serial_number": certificate.raw_serial_as_string().replace(':', ""),
+        "subject_alt_names": names(&certificate),
+        "days_until_expiration": days_left.to_string(),
+        "valid_from": time(validity.not_before.timestamp()),
+        "expiration_time": time(ends),
+    })
+}
+
+fn names(certificate: &X509Certificate<'_>) -> Vec<Value> {
+    let extension = certificate.subject_alternative_name().ok().flatten();
+    let names = extension
+        .iter()
+        .flat_map(|extension| &extension.value.general_names);
+    names
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(json!({"uri": uri})),
+            GeneralName::DNSName(name) => Some(json!({"dns": name})),
+            _ => None,
+        })
+        .collect()
+}
+
+fn time(seconds: i64) -> Option<String> {
+    Timestamp::from_second(seconds)
+        .ok()
+        .map(|time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::identity::testing::Authority;
+
+    #[test]
+    fn the_chain_and_the_roots_are_shown_with_names_and_ends() {
+        let id = "spiffe://cluster.local/ns/default/sa/reviews";
+        let credentials = Authority::new()
+            .issue(id)
+            .check(SystemTime::now())
+            .expect("valid");
+        let (_sender, receiver) = watch::channel(Some(Arc::new(credentials)));
+
+        let shown: Value = serde_json::from_slice(certs(Some(&receiver)).body()).expect("json");
+
+        let leaf = &shown["certificates"][0]["cert_chain"][0];
+        assert_eq!(leaf["subject_alt_names"][0]["uri"], id);
+        assert!(leaf["expiration_time"].is_string());
+        assert_eq!(
+            shown["certificates"][0]["ca_cert"].as_array().map(Vec::len),
+            Some(1)
+        );
+    }
+
+    #[test]
+    fn a_proxy_without_an_identity_has_no_certificates() {
+        let shown: Value = serde_json::from_slice(certs(None).body()).expect("json");
+
+        assert_eq!(shown["certificates"], json!([]));
+    }
+}

@@ -1,0 +1,282 @@
+//! The whole proxy: one control thread with everything that is not traffic, and the data plane's workers.
+//!
+//! [`run`] is what `weft proxy` calls. [`Proxy`] is the same without signals, for whoever embeds it.
+
+mod apply;
+mod log;
+mod options;
+mod settings;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use self::log::LogControl;
+pub use self::options::{Mode, Options};
+use self::settings::Settings;
+use crate::admin::readiness::Readiness;
+use crate::admin::server::{BindError, Endpoints};
+use crate::admin::{self, AdminState};
+use crate::bootstrap::{Bootstrap, BootstrapError};
+use crate::identity::Renewer;
+use crate::telemetry::recorder::Recorder;
+use crate::telemetry::registry::{DEFAULT_SERIES_CAP, Registry};
+use crate::telemetry::value::Shards;
+use crate::telemetry::{export, process};
+use crate::upstream::Upstreams;
+use crate::upstream::host_network::{Broker, HostNetwork, OwnNetwork};
+use crate::workers::{self, DataPlane};
+use crate::xds::cache::{Cache, SharedCache};
+use crate::xds::client::{Client, Published, Setup};
+use crate::xds::metrics::Metrics;
+use crate::xds::store::Store;
+
+/// Why the proxy does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its configuration is no good.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// It is to have an identity, and nobody could sign one.
+    #[error(
+        "an identity is asked for and the bootstrap names no control plane (dynamic_resources.ads_config)"
+    )]
+    NoControlPlane,
+    /// One of its own ports is taken.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The system refuses threads, runtimes or signals.
+    #[error("starting")]
+    System(#[from] io::Error),
+}
+
+/// How long access logs may take to be written at the end.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+/// How long what runs beside the traffic may take to end.
+const TASKS_LIMIT: Duration = Duration::from_secs(12);
+
+/// Runs until SIGTERM or SIGINT, then drains and returns; a second signal ends it at once. Blocks.
+///
+/// # Errors
+/// The bootstrap is refused, or a port or thread cannot be had. With [`Mode::Validate`] nothing else is done
+/// than to read the bootstrap.
+pub fn run(options: Options) -> Result<(), Error> {
+    let bootstrap = Bootstrap::read(&options.config)?;
+    if options.mode == Mode::Validate {
+        return Ok(());
+    }
+    let log = LogControl::install();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let drain_limit = options.drain_limit;
+        let proxy = Proxy::start(&options, bootstrap, log).await?;
+        let asked = proxy.quit.clone();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = asked.cancelled() => {}
+        }
+        tracing::info!(limit = ?drain_limit, "draining");
+        tokio::select! {
+            () = proxy.shutdown(drain_limit) => {}
+            _ = terminate.recv() => tracing::warn!("ended before the drain was over"),
+            _ = interrupt.recv() => tracing::warn!("ended before the drain was over"),
+        }
+        Ok(())
+    })
+}
+
+/// A proxy that serves, until it is shut down or dropped.
+pub struct Proxy {
+    data_plane: Arc<DataPlane>,
+    state: Arc<AdminState>,
+    recorder: Arc<Recorder>,
+    endpoints: Endpoints,
+    tasks: JoinSet<()>,
+    cancel: CancellationToken,
+    quit: CancellationToken,
+}
+
+impl Proxy {
+    /// Starts everything. Called within a runtime, which becomes the control thread's.
+    ///
+    /// # Errors
+    /// A port or a thread cannot be had, or an identity is asked for that nobody could sign.
+    pub async fn start(
+        options: &Options,
+        bootstrap: Bootstrap,
+        log: LogControl,
+    ) -> Result<Self, Error> {
+        // Two providers could be compiled in some day; every part of the process means this one.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let settings = Settings::new(options, &bootstrap);
+        if settings.identity && bootstrap.control_plane.is_none() {
+            return Err(Error::NoControlPlane);
+        }
+        let endpoints = Endpoints::bind(&settings.admin, &settings.health, &settings.metrics)?;
+        let shards = Shards::for_threads(settings.workers.get() + 1);
+        let registry = Arc::new(Registry::new(shards, DEFAULT_SERIES_CAP));
+        let started = SystemTime::now();
+        process::register(&registry, started);
+
+        let mut tasks = JoinSet::new();
+        let cancel = CancellationToken::new();
+        let quit = CancellationToken::new();
+        let (identity_sender, identity) = watch::channel(None);
+        let credentials = match (&bootstrap.control_plane, settings.identity) {
+            (Some(target), true) => {
+                let state_dir = settings.state_dir.as_deref();
+                let (renewer, credentials) =
+                    Renewer::new(target.clone(), state_dir, identity_sender, &registry);
+                tasks.spawn(renewer.run(cancel.clone()));
+                Some(credentials)
+            }
+            _ => None,
+        };
+        let (recorder, reports) =
+            Recorder::register(&registry, Arc::clone(&bootstrap.workload), identity.clone());
+        let recorder = Arc::new(recorder);
+        let host_network: Arc<dyn HostNetwork> = match &settings.broker {
+            Some(path) => Arc::new(Broker::at(path.clone())),
+            None => Arc::new(OwnNetwork),
+        };
+        let data_plane = DataPlane::start(workers::Options {
+            workers: settings.workers,
+            upstreams: Upstreams {
+                identity,
+                host_network,
+            },
+            reports: Arc::clone(&recorder) as _,
+        })?;
+        let cache: SharedCache = Arc::new(parking_lot::RwLock::new(Cache::new(
+            bootstrap.reserved_names(),
+        )));
+        let readiness = Arc::new(Readiness::new(credentials.clone()));
+        let published = configuration_source(
+            &bootstrap, &settings, &cache, &registry, &cancel, &mut tasks,
+        );
+        tasks.spawn(apply::run(
+            published,
+            Arc::downgrade(&data_plane),
+            Arc::clone(&readiness),
+            cancel.clone(),
+        ));
+        let exporter = apply::collector_connections(&data_plane);
+        let (own, registry_of_export) = (Arc::clone(&bootstrap.workload), Arc::clone(&registry));
+        tasks.spawn(export::run(
+            reports,
+            own,
+            exporter,
+            registry_of_export,
+            cancel.clone(),
+        ));
+
+        let state = Arc::new(AdminState {
+            bootstrap,
+            cache,
+            registry,
+            data_plane: Arc::clone(&data_plane),
+            credentials,
+            readiness,
+            log,
+            started,
+            quit: quit.clone(),
+        });
+        admin::register_metrics(&state);
+        let addresses = endpoints.serve(&state, &mut tasks, &cancel)?;
+        Ok(Self {
+            data_plane,
+            state,
+            recorder,
+            endpoints: addresses,
+            tasks,
+            cancel,
+            quit,
+        })
+    }
+
+    /// Where the admin interface listens.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.endpoints.admin.first().copied()
+    }
+
+    /// Where `/healthz/ready` is answered.
+    pub fn health_addresses(&self) -> &[SocketAddr] {
+        &self.endpoints.health
+    }
+
+    /// Where `/metrics` is answered.
+    pub fn metrics_addresses(&self) -> &[SocketAddr] {
+        &self.endpoints.metrics
+    }
+
+    /// Where a listener really listens.
+    pub async fn listener_addresses(&self, listener: &str) -> Vec<SocketAddr> {
+        self.data_plane.addresses(listener).await
+    }
+
+    /// Whether traffic can be sent to it.
+    pub fn is_ready(&self) -> bool {
+        self.state.readiness.unready().is_none()
+    }
+
+    /// Lets requests in flight end, at most for so long; then ends everything, logs and spans last.
+    pub async fn shutdown(mut self, drain_limit: Duration) {
+        self.state.readiness.drain();
+        if let Err(open) = self.data_plane.drain(drain_limit).await {
+            tracing::warn!(%open, "drained");
+        }
+        self.cancel.cancel();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(TASKS_LIMIT, all).await.is_err() {
+            tracing::warn!("some tasks had to be aborted");
+        }
+        let recorder = Arc::clone(&self.recorder);
+        let _ = tokio::task::spawn_blocking(move || recorder.flush(FLUSH_LIMIT)).await;
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// Configurations from the control plane, or the one that the bootstrap has.
+fn configuration_source(
+    bootstrap: &Bootstrap,
+    settings: &Settings,
+    cache: &SharedCache,
+    registry: &Registry,
+    cancel: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> watch::Receiver<Published> {
+    let Some(target) = bootstrap.control_plane.clone() else {
+        let configuration = Arc::new(bootstrap.statics.clone());
+        return watch::channel(Published {
+            configuration,
+            is_complete: true,
+        })
+        .1;
+    };
+    let (client, published) = Client::new(Setup {
+        target,
+        node: settings::node(bootstrap),
+        statics: bootstrap.statics.clone(),
+        store: settings.state_dir.as_deref().map(Store::in_dir),
+        cache: Arc::clone(cache),
+        metrics: Metrics::register(registry),
+    });
+    tasks.spawn(client.run(cancel.clone()));
+    published
+}

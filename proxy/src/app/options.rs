@@ -1,0 +1,65 @@
+//! How a proxy is started.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What to do with the bootstrap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Serve what it says.
+    #[default]
+    Serve,
+    /// Only check it.
+    Validate,
+}
+
+/// How a proxy is started. What is `None` or empty is as the role has it: a sidecar's ports, sockets and state
+/// directory, or none of them.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The bootstrap, Envoy's, as YAML or JSON.
+    pub config: PathBuf,
+    /// What to do with it.
+    pub mode: Mode,
+    /// Whether it serves a pod: `weft_proto::names` tells its ports, sockets and directories.
+    pub sidecar: bool,
+    /// How many workers; 0: one for each processor.
+    pub concurrency: usize,
+    /// The socket broker's socket.
+    pub broker_socket: Option<PathBuf>,
+    /// Where key, certificate and the last good configuration are kept.
+    pub state_dir: Option<PathBuf>,
+    /// Whether an identity is had signed by the control plane.
+    pub identity: Option<bool>,
+    /// Where the admin interface listens; else where the bootstrap says.
+    pub admin: Option<SocketAddr>,
+    /// Where `/healthz/ready` is answered.
+    pub health: Vec<SocketAddr>,
+    /// Where `/metrics` is answered.
+    pub metrics: Vec<SocketAddr>,
+    /// How long requests in flight may take to end.
+    pub drain_limit: Duration,
+}
+
+/// As long as the launcher's grace leaves room for.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+impl Options {
+    /// Serves this bootstrap, without the parts of a sidecar.
+    pub fn new(config: impl Into<PathBuf>) -> Self {
+        Self {
+            config: config.into(),
+            mode: Mode::Serve,
+            sidecar: false,
+            concurrency: 0,
+            broker_socket: None,
+            state_dir: None,
+            identity: None,
+            admin: None,
+            health: vec![],
+            metrics: vec![],
+            drain_limit: DRAIN_LIMIT,
+        }
+    }
+}
