@@ -1,0 +1,121 @@
+//! `weft down`: stop an application and remove it; with the last one the daemon and the mesh namespace go too.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::arguments::Global;
+use crate::failure::Failure;
+use crate::mesh::{Mesh, encode};
+use crate::output;
+use crate::resource::name;
+use crate::verb::config::Files;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  weft down\n  weft down -p bookstore -v    # its volumes and images too"
+)]
+pub(crate) struct Down {
+    #[command(flatten)]
+    files: Files,
+    /// Remove its volumes too; for this verb -v means this
+    #[arg(long)]
+    volumes: bool,
+}
+
+/// What an application consists of: API root, plural, kind. Deployments first, so that nothing is started anew.
+pub(crate) const OWNED: [(&str, &str, &str); 4] = [
+    ("/apis/apps/v1", "deployments", "Deployment"),
+    ("/api/v1", "services", "Service"),
+    ("/api/v1", "serviceaccounts", "ServiceAccount"),
+    ("/api/v1", "configmaps", "ConfigMap"),
+];
+
+/// Takes the application down.
+pub(crate) async fn run(global: &Global, down: Down) -> Result<ExitCode, Failure> {
+    let project = down.files.project()?;
+    let Some(mesh) = Mesh::find_running(global).await? else {
+        output::remark(global, "no mesh is running here: nothing to take down");
+        return Ok(ExitCode::SUCCESS);
+    };
+    // `-v` is the global flag's letter, and Compose's for volumes: after `down` Compose wins.
+    let volumes = down.volumes || global.verbose > 0;
+    take_down(global, &mesh, &project, volumes).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Deletes the application's objects, waits until its pods are gone, and ends the mesh where it was the last.
+pub(crate) async fn take_down(
+    global: &Global,
+    mesh: &Mesh,
+    project: &str,
+    volumes: bool,
+) -> Result<(), Failure> {
+    for (root, plural, _) in OWNED {
+        for object in owned(global, mesh, root, plural, project).await? {
+            let path = format!(
+                "{root}/namespaces/{}/{plural}/{}",
+                global.namespace,
+                name(&object)
+            );
+            match mesh.delete(&path).await {
+                Err(failure) if !failure.is_not_found() => return Err(failure),
+                _ => {}
+            }
+        }
+    }
+    wait_until_gone(global, mesh, project).await?;
+    if volumes {
+        mesh.delete(&format!("/weft/v1/volumes?project={}", encode(project)))
+            .await
+            .or_else(Failure::ignore_not_found)?;
+    }
+    let rest = mesh.get("/api/v1/pods").await?;
+    if rest["items"].as_array().is_none_or(Vec::is_empty) {
+        mesh.shut_down().await?;
+    }
+    output::remark(global, &format!("{project} is down"));
+    Ok(())
+}
+
+/// The objects of one kind that belong to an application.
+pub(crate) async fn owned(
+    global: &Global,
+    mesh: &Mesh,
+    root: &str,
+    plural: &str,
+    project: &str,
+) -> Result<Vec<Value>, Failure> {
+    let selector = encode(&format!("weft.dev/project={project}"));
+    let path = format!(
+        "{root}/namespaces/{}/{plural}?labelSelector={selector}",
+        global.namespace
+    );
+    Ok(mesh.get(&path).await?["items"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default())
+}
+
+async fn wait_until_gone(global: &Global, mesh: &Mesh, project: &str) -> Result<(), Failure> {
+    let deadline = Instant::now() + global.timeout;
+    let bar = output::progress(global, "stopping");
+    loop {
+        let pods = owned(global, mesh, "/api/v1", "pods", project).await?;
+        if pods.is_empty() {
+            bar.finish_and_clear();
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let names: Vec<String> = pods.iter().map(name).collect();
+            return Err(Failure::timed_out(format!(
+                "still there: {}",
+                names.join(", ")
+            )));
+        }
+        bar.set_message(format!("{} pods are stopping", pods.len()));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

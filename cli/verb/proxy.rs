@@ -1,0 +1,52 @@
+//! `weft proxy`: the sidecar, by itself.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use crate::failure::{Failure, chain};
+use crate::output;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  weft proxy -c envoy.yaml --mode validate")]
+pub(crate) struct Proxy {
+    /// An Envoy bootstrap file, YAML or JSON
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// Serve, or only read the file and say whether it is good
+    #[arg(long, value_enum, default_value_t = Mode::Serve)]
+    mode: Mode,
+    /// Run as a pod's sidecar: its ports, sockets and state folder
+    #[arg(long)]
+    sidecar: bool,
+    /// How many workers; 0: as many as there are processors
+    #[arg(long, default_value_t = 0)]
+    concurrency: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Serve,
+    Validate,
+}
+
+/// Serves until a signal ends it, or validates and says so.
+pub(crate) fn run(proxy: Proxy) -> Result<ExitCode, Failure> {
+    let is_validation = proxy.mode == Mode::Validate;
+    let config = proxy.config.display().to_string();
+    let options = weft_proxy::Options {
+        mode: match proxy.mode {
+            Mode::Serve => weft_proxy::Mode::Serve,
+            Mode::Validate => weft_proxy::Mode::Validate,
+        },
+        sidecar: proxy.sidecar,
+        concurrency: proxy.concurrency,
+        ..weft_proxy::Options::new(proxy.config)
+    };
+    weft_proxy::run(options).map_err(|error| Failure::new(chain(&error)))?;
+    if is_validation {
+        output::line(&format!("configuration {config} OK"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
