@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mesh::{
-    Application, cluster, endpoints, get, listener, listening, proxy, ready, routes,
-    until_answered,
+    Application, cluster, endpoints, get, listener, listening, proxy, ready, routes, until_answered,
 };
 use server::{Conversation, Server, resource};
 use weft_proto::envoy::config::cluster::v3::Cluster;
@@ -26,12 +25,16 @@ fn socket(dir: &Path) -> PathBuf {
 
 /// Sends a listener `web`, routes to cluster `app`, and its endpoint, as they are asked for.
 async fn configure(stream: &mut Conversation, application: &Application) {
-    stream.accepted::<Cluster>(vec![resource("app", "c1", &cluster("app"))]).await;
+    stream
+        .accepted::<Cluster>(vec![resource("app", "c1", &cluster("app"))])
+        .await;
     let asked = stream.subscription::<ClusterLoadAssignment>().await;
     assert_eq!(asked.resource_names_subscribe, ["app"]);
     let one = resource("app", "e1", &endpoints("app", application.address));
     stream.accepted::<ClusterLoadAssignment>(vec![one]).await;
-    stream.accepted::<Listener>(vec![resource("web", "l1", &listener("web", "web"))]).await;
+    stream
+        .accepted::<Listener>(vec![resource("web", "l1", &listener("web", "web"))])
+        .await;
     let asked = stream.subscription::<RouteConfiguration>().await;
     assert_eq!(asked.resource_names_subscribe, ["web"]);
     let one = resource("web", "r1", &routes("web", "app"));
@@ -47,7 +50,10 @@ async fn the_first_configuration_is_asked_for_acknowledged_and_served() {
 
     let mut stream = server.stream().await;
     let first = stream.request().await;
-    assert_eq!(first.node.map(|node| node.id), Some("sidecar~reviews-x1y2z.default".into()));
+    assert_eq!(
+        first.node.map(|node| node.id),
+        Some("sidecar~reviews-x1y2z.default".into())
+    );
     assert!(first.resource_names_subscribe.is_empty(), "a wildcard");
     assert!(!proxy.is_ready(), "nothing was said yet");
     configure(&mut stream, &application).await;
@@ -60,7 +66,10 @@ async fn the_first_configuration_is_asked_for_acknowledged_and_served() {
 #[tokio::test]
 async fn new_endpoints_take_over_and_no_request_is_lost() {
     let dir = tempfile::tempdir().unwrap();
-    let (blue, green) = (Application::start("blue").await, Application::start("green").await);
+    let (blue, green) = (
+        Application::start("blue").await,
+        Application::start("green").await,
+    );
     let mut server = Server::start(&socket(dir.path()));
     let proxy = proxy(&socket(dir.path()), dir.path()).await;
     let mut stream = server.stream().await;
@@ -80,14 +89,20 @@ async fn new_endpoints_take_over_and_no_request_is_lost() {
     let one = resource("app", "e2", &endpoints("app", green.address));
     stream.accepted::<ClusterLoadAssignment>(vec![one]).await;
 
-    tokio::time::timeout(server::PATIENCE, asking).await.expect("green in time").unwrap();
+    tokio::time::timeout(server::PATIENCE, asking)
+        .await
+        .expect("green in time")
+        .unwrap();
     proxy.shutdown(Duration::ZERO).await;
 }
 
 #[tokio::test]
 async fn routes_to_a_new_cluster_wait_for_it_while_the_old_ones_serve() {
     let dir = tempfile::tempdir().unwrap();
-    let (blue, green) = (Application::start("blue").await, Application::start("green").await);
+    let (blue, green) = (
+        Application::start("blue").await,
+        Application::start("green").await,
+    );
     let mut server = Server::start(&socket(dir.path()));
     let proxy = proxy(&socket(dir.path()), dir.path()).await;
     let mut stream = server.stream().await;
@@ -99,7 +114,9 @@ async fn routes_to_a_new_cluster_wait_for_it_while_the_old_ones_serve() {
     stream.accepted::<RouteConfiguration>(vec![moved]).await;
     assert_eq!(get(web, "/").await, (200, "blue".into()));
     // Removed before the routes that replace it are in force.
-    stream.say::<Cluster>(vec![resource("next", "c1", &cluster("next"))], &["app"]).await;
+    stream
+        .say::<Cluster>(vec![resource("next", "c1", &cluster("next"))], &["app"])
+        .await;
     assert_eq!(get(web, "/").await, (200, "blue".into()));
     let one = resource("next", "e1", &endpoints("next", green.address));
     stream.accepted::<ClusterLoadAssignment>(vec![one]).await;
@@ -123,19 +140,36 @@ async fn a_bad_resource_is_refused_by_name_and_field_while_the_others_are_taken(
     bad.eds_cluster_config.as_mut().unwrap().eds_config = None;
     let (answer, _) = stream
         .say::<Cluster>(
-            vec![resource("app", "c2", &bad), resource("good", "c2", &cluster("good"))],
+            vec![
+                resource("app", "c2", &bad),
+                resource("good", "c2", &cluster("good")),
+            ],
             &[],
         )
         .await;
 
     let detail = answer.error_detail.expect("a refusal");
-    assert_eq!(detail.message, "cluster app: eds_cluster_config.eds_config: missing");
+    assert_eq!(
+        detail.message,
+        "cluster app: eds_cluster_config.eds_config: missing"
+    );
     let asked = stream.subscription::<ClusterLoadAssignment>().await;
-    assert_eq!(asked.resource_names_subscribe, ["good"], "the good one is taken");
-    assert_eq!(get(web, "/").await, (200, "app".into()), "what was in force stays");
+    assert_eq!(
+        asked.resource_names_subscribe,
+        ["good"],
+        "the good one is taken"
+    );
+    assert_eq!(
+        get(web, "/").await,
+        (200, "app".into()),
+        "what was in force stays"
+    );
     let admin = proxy.admin_address().expect("an admin port");
     let (_, dump) = get(admin, "/config_dump?resource=dynamic_active_clusters").await;
-    assert!(dump.contains("eds_cluster_config.eds_config: missing"), "{dump}");
+    assert!(
+        dump.contains("eds_cluster_config.eds_config: missing"),
+        "{dump}"
+    );
     proxy.shutdown(Duration::ZERO).await;
 }
 
@@ -149,7 +183,13 @@ async fn what_was_never_asked_for_is_refused_and_the_stream_goes_on() {
 
     use weft_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
     let (answer, _) = stream.say::<Secret>(vec![], &[]).await;
-    assert!(answer.error_detail.expect("a refusal").message.contains("was not subscribed to"));
+    assert!(
+        answer
+            .error_detail
+            .expect("a refusal")
+            .message
+            .contains("was not subscribed to")
+    );
 
     configure(&mut stream, &application).await;
     ready(&proxy).await;
@@ -224,6 +264,8 @@ async fn a_listener_that_is_removed_is_no_longer_there() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(server::PATIENCE, gone).await.expect("gone in time");
+    tokio::time::timeout(server::PATIENCE, gone)
+        .await
+        .expect("gone in time");
     proxy.shutdown(Duration::ZERO).await;
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+    ServerHeaderTransformation,
     SetCurrentClientCertDetails, UpgradeConfig,
 };
 use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -92,13 +93,17 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         path_normalization_options, strip_trailing_host_dot, append_x_forwarded_port,
         forward_proto_config, strip_port_mode);
     harmless!(at; add_user_agent, http1_safe_max_connection_duration, server_name,
-        server_header_transformation, scheme_header_transformation, stream_flush_timeout, drain_timeout,
+        scheme_header_transformation, stream_flush_timeout, drain_timeout,
         drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval,
         flush_access_log_on_new_request, access_log_options, internal_address_config, via,
         preserve_external_request_id, always_set_request_id_in_response, proxy_100_continue,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6, request_id_extension,
         stream_error_on_invalid_http_message, proxy_status_config, typed_header_validation_config,
         append_local_overload, add_proxy_protocol_connection_state);
+    note_server_header(
+        &at.field("server_header_transformation"),
+        *server_header_transformation,
+    )?;
     refuse_path_changes(at, *normalize_path, *path_with_escaped_slashes_action)?;
     note_certificate_details(at, set_current_client_cert_details.as_ref());
     if let Some(options) = http_protocol_options {
@@ -147,6 +152,15 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         generate_request_id: generate_request_id.unwrap_or(true),
         upgrades: upgrades(&at.field("upgrade_configs"), upgrade_configs)?,
     })
+}
+
+/// `server` always is the upstream's: nothing else can be asked for, and nothing at all is Envoy's default.
+fn note_server_header(at: &At<'_>, wire: i32) -> Result<(), Invalid> {
+    match enumeration(at, wire)? {
+        ServerHeaderTransformation::PassThrough | ServerHeaderTransformation::Overwrite => {}
+        ServerHeaderTransformation::AppendIfAbsent => at.note(),
+    }
+    Ok(())
 }
 
 /// Routes are matched on the path as it came; a normalised one could match another route.
