@@ -21,6 +21,8 @@ mod table;
 
 use forward::{Forwarder, Resolved};
 use table::Found;
+
+use crate::network::has_ipv6;
 pub(crate) use table::{Entry, NameTable};
 
 /// Addresses of the mesh hardly ever change, but names come and go.
@@ -59,7 +61,8 @@ impl Dns {
         gateways: [IpAddr; 2],
     ) -> Result<Server<Handler>, DnsError> {
         let mut server = Server::new(Handler(Arc::clone(self)));
-        for gateway in gateways {
+        let is_spoken = |gateway: &IpAddr| gateway.is_ipv4() || has_ipv6();
+        for gateway in gateways.into_iter().filter(is_spoken) {
             let address = SocketAddr::new(gateway, PORT);
             let failed = |source| DnsError { address, source };
             server.register_socket(UdpSocket::bind(address).await.map_err(failed)?);

@@ -52,6 +52,11 @@ impl NetworkError {
     }
 }
 
+/// Whether this kernel speaks IPv6. Where it does not, sandboxes have IPv4 only.
+pub(crate) fn has_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
+}
+
 /// One sandbox's part of the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attachment {

@@ -8,17 +8,18 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use nix::unistd::ForkResult;
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::NodeOptions;
 use crate::cgroup::Delegation;
-use crate::{entry, files, sys};
+use crate::{entry, files};
 
+mod detach;
 mod helper;
 mod holder;
 mod ids;
 mod namespaces;
+mod orphans;
 
 pub(crate) use helper::main as helper_main;
 pub(crate) use ids::{IdPlan, user_name};
@@ -48,6 +49,8 @@ pub(crate) enum NodeError {
     },
     #[error("the node's server did not start: {0}; node.log in its state directory says more")]
     Server(String),
+    #[error("{0}")]
+    Detached(String),
 }
 
 impl NodeError {
@@ -70,38 +73,40 @@ impl Boot {
 
 /// `weft node`: returns when the mesh has ended; with `--detach` when it is ready.
 pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
-    let detach = arguments.iter().any(|argument| argument == "--detach");
-    let result = NodeOptions::from_arguments(arguments)
-        .map_err(NodeError::Usage)
-        .and_then(|options| {
-            if detach {
-                start_detached(&options)
-            } else {
-                run(&options, |_| Ok(()))
-            }
-        });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            report(&error);
-            match error {
-                NodeError::AlreadyRunning { .. } => ExitCode::from(entry::ALREADY_RUNNING),
-                NodeError::Usage(_) => ExitCode::from(2),
-                _ => ExitCode::FAILURE,
-            }
-        }
+    let is_detached = arguments.iter().any(|argument| argument == "--detach");
+    let options = NodeOptions::from_arguments(arguments).map_err(NodeError::Usage);
+    let result = options.and_then(|options| match is_detached {
+        true => detach::start(&options),
+        false => run(&options, || Ok(())),
+    });
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("weft node: {}", chain(&error));
+    match error {
+        NodeError::AlreadyRunning { .. } => ExitCode::from(entry::ALREADY_RUNNING),
+        NodeError::Usage(_) => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
     }
 }
 
-/// Makes the namespaces and holds them until the mesh ends. `ready` is called once, when the server answers.
-pub(crate) fn run(
+/// Makes the namespaces, or joins those of a mesh that lost its holder, and holds them until the mesh ends.
+/// `ready` is called once, when the server answers.
+fn run(
     options: &NodeOptions,
-    ready: impl FnOnce(&NodeOptions) -> Result<(), NodeError>,
+    ready: impl FnOnce() -> Result<(), NodeError>,
 ) -> Result<(), NodeError> {
     let plan = IdPlan::of_this_user()?;
     namespaces::prepare_directories(options, &plan)?;
     let lock = namespaces::lock(options)?;
-    let entered = namespaces::enter(options, &plan)?;
+    let orphans = orphans::find(options);
+    let entered = match &orphans {
+        Some(orphans) => namespaces::enter_again(options, orphans)?,
+        None => namespaces::enter(options, &plan)?,
+    };
+    if orphans.is_none() {
+        holder::forget_earlier_mesh(options)?;
+    }
     let boot = Boot {
         holder_pid: std::process::id().cast_signed(),
         delegation: entered.delegation,
@@ -109,30 +114,14 @@ pub(crate) fn run(
     files::replace_json(&options.runtime_dir.join(Boot::FILE), &boot)
         .map_err(NodeError::io("writing boot.json"))?;
     let result = holder::hold(options, ready);
-    holder::clean(options);
-    // The helper removes the cgroups when its pipe closes; another node may start after that.
+    // A mesh that could not be taken over is left to the next attempt.
+    if result.is_ok() || orphans.is_none() {
+        holder::clean(options);
+    }
+    // The helper removes the rest when its pipe closes; another node may start after that.
     drop(entered.helper);
     drop(lock);
     result
-}
-
-/// Goes on in a session of its own and returns in the first process once the mesh is ready, or has failed.
-fn start_detached(options: &NodeOptions) -> Result<(), NodeError> {
-    let (mut outcome, tell) = io::pipe().map_err(NodeError::io("making a pipe"))?;
-    match sys::fork().map_err(NodeError::io("detaching"))? {
-        ForkResult::Parent { .. } => {
-            drop(tell);
-            holder::await_outcome(options, &mut outcome)
-        }
-        ForkResult::Child => {
-            drop(outcome);
-            holder::run_detached(options, tell)
-        }
-    }
-}
-
-fn report(error: &NodeError) {
-    eprintln!("weft node: {}", chain(error));
 }
 
 /// An error with everything that caused it, in one line.

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -13,7 +13,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -88,6 +90,7 @@ pub(crate) struct Shared {
 /// The server's process. The first line of output says `ready`, or why not; exit status 0 means the mesh has ended.
 pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
     log_to_stderr();
+    prepare_process();
     let served = NodeOptions::from_arguments(arguments)
         .map_err(ServerError::Usage)
         .and_then(|options| {
@@ -101,10 +104,21 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            println!("{}", chain(&error));
+            // Nobody reads it once the server has been ready.
+            let _ = writeln!(io::stdout(), "{}", chain(&error));
             tracing::error!(error = chain(&error), "the node's server ends");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The holder waits for signals, and its children begin as it is; they also begin with few open files.
+fn prepare_process() {
+    let unblocked = nix::sys::signal::SigSet::empty().thread_set_mask();
+    let files = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(errno) = unblocked.and(files) {
+        tracing::warn!(%errno, "signals or limits are not as they should be");
     }
 }
 
@@ -137,6 +151,7 @@ async fn serve(options: NodeOptions) -> Result<(), ServerError> {
     let api = NodeServer::new(service::Service(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let ending_on_signal = tokio::spawn(end_on_signal(Arc::clone(&shared)));
     println!("ready");
     let serving = Server::builder()
         .add_service(api)
@@ -154,9 +169,32 @@ async fn serve(options: NodeOptions) -> Result<(), ServerError> {
         () = drained => Ok(()),
     };
     handing.abort();
+    ending_on_signal.abort();
     // Whoever still asks gets no answer; the namespaces end anyway.
     let _ = dns.shutdown_gracefully().await;
     Ok(served?)
+}
+
+/// SIGTERM comes from the holder, which was sent it by a supervisor or a terminal.
+async fn end_on_signal(shared: Arc<Shared>) {
+    let Ok(mut signals) = signal(SignalKind::terminate()) else {
+        return;
+    };
+    while signals.recv().await.is_some() {
+        match end(&shared).await {
+            Ok(()) => return,
+            Err(failure) => tracing::error!(failure = chain(&failure), "the mesh does not end"),
+        }
+    }
+}
+
+/// Ends every container, removes every sandbox, and lets the server end.
+async fn end(shared: &Arc<Shared>) -> Result<(), failure::Failure> {
+    for sandbox in shared.sandboxes.list() {
+        sandboxes::remove(shared, &sandbox.id).await?;
+    }
+    shared.ending.cancel();
+    Ok(())
 }
 
 async fn open(options: NodeOptions) -> Result<Arc<Shared>, ServerError> {

@@ -14,7 +14,7 @@ use rtnetlink::{
 };
 
 use super::addresses::{self, Addresses};
-use super::{BRIDGE, NetworkError, namespace};
+use super::{BRIDGE, NetworkError, has_ipv6, namespace};
 
 /// A sandbox's only link besides loopback.
 const SANDBOX_LINK: &str = "eth0";
@@ -124,6 +124,9 @@ async fn configure(handle: &Handle, addresses: Addresses) -> Result<(), NetworkE
         .execute()
         .await
         .map_err(failed)?;
+    if !has_ipv6() {
+        return Ok(());
+    }
     let route = RouteMessageBuilder::<std::net::Ipv6Addr>::new()
         .gateway(addresses::GATEWAY_IPV6)
         .output_interface(index);
@@ -162,6 +165,9 @@ async fn add_address(
     address: IpAddr,
     prefix: u8,
 ) -> Result<(), NetworkError> {
+    if address.is_ipv6() && !has_ipv6() {
+        return Ok(());
+    }
     let mut request = handle.address().add(index, address, prefix);
     if address.is_ipv6() {
         request.message_mut().header.flags |= AddressHeaderFlags::Nodad;

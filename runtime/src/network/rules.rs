@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{NetworkError, namespace};
+use super::{NetworkError, has_ipv6, namespace};
 
 /// How long a restore may take; usually it is a few milliseconds.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -64,12 +64,17 @@ pub(crate) async fn apply(
     rules: RuleSet,
     before: Tables,
 ) -> Result<Tables, NetworkError> {
+    let ipv6 = if has_ipv6() {
+        rules.ipv6
+    } else {
+        String::new()
+    };
     let restore = |program: &'static str, rules: String, before: BTreeSet<String>| {
         namespace::enter(namespace, move || Ok(replace(program, &rules, &before)?))
     };
     let (ipv4, ipv6) = tokio::join!(
         restore("iptables-restore", rules.ipv4, before.ipv4),
-        restore("ip6tables-restore", rules.ipv6, before.ipv6),
+        restore("ip6tables-restore", ipv6, before.ipv6),
     );
     Ok(Tables {
         ipv4: ipv4?,

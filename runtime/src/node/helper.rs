@@ -12,15 +12,16 @@ use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 
-use super::NodeError;
 use super::ids::{IdPlan, SubordinateRange};
+use super::{Boot, NodeError};
 use crate::cgroup::Delegation;
 use crate::files;
 
 /// What the helper is to do, as its one argument.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Task {
-    pub(super) plan: IdPlan,
+    /// The maps to write; none where the namespace has them already.
+    pub(super) plan: Option<IdPlan>,
     pub(super) delegation: Delegation,
     /// The runtime directory, and the file in it which the program covers.
     pub(super) runtime_dir: PathBuf,
@@ -28,8 +29,12 @@ pub(super) struct Task {
 }
 
 impl Task {
-    /// What the mesh's root could not remove itself.
+    /// What the mesh's root could not remove itself, if the mesh has ended: its holder may have been killed, and
+    /// what goes on needs all of it.
     fn clean(&self) {
+        if self.runtime_dir.join(Boot::FILE).exists() {
+            return;
+        }
         self.delegation.remove();
         let _ = files::remove(&self.program);
         // Goes only when it is empty.
@@ -61,8 +66,8 @@ impl Helper {
         Ok(Helper { process, requests })
     }
 
-    /// Has the id maps of this process written; it has just made its user namespace.
-    pub(super) fn map_this_process(&mut self) -> Result<(), NodeError> {
+    /// Has the id maps of this process written, if the task says so; it has just made its user namespace.
+    pub(super) fn begin(&mut self) -> Result<(), NodeError> {
         let mut answer = String::new();
         let output = self.process.stdout.take();
         writeln!(self.requests, "{}", std::process::id())
@@ -101,7 +106,11 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
         task.clean();
         return ExitCode::FAILURE;
     };
-    match write_maps(&task.plan, pid) {
+    match task
+        .plan
+        .as_ref()
+        .map_or(Ok(()), |plan| write_maps(plan, pid))
+    {
         Ok(()) => println!("done"),
         Err(refusal) => println!("{}", refusal.replace('\n', " ")),
     }

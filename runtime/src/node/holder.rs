@@ -1,22 +1,20 @@
 //! The process that stays: it starts the server, restarts it when it dies, and cleans up when the mesh ends.
 //!
 //! Shims are its grandchildren and become its children, so it also reaps them. It ends when the server
-//! ends by itself (exit status 0 after Shutdown), never because the server was killed.
+//! ends by itself (exit status 0, after Shutdown or on SIGTERM), never because the server was killed.
 
-use std::cell::RefCell;
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _};
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, setsid};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
-use super::NodeError;
+use super::{Boot, NodeError};
 use crate::bootstrap::NodeOptions;
 use crate::files;
 
@@ -25,62 +23,113 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A server that lived this long starts the pauses anew.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// Runs the server until it ends by itself.
+/// Runs the server until it ends by itself. `ready` is called once, when the first one serves; only until
+/// then is there anything that this process gives up for.
 pub(super) fn hold(
     options: &NodeOptions,
-    ready: impl FnOnce(&NodeOptions) -> Result<(), NodeError>,
+    ready: impl FnOnce() -> Result<(), NodeError>,
 ) -> Result<(), NodeError> {
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|errno| NodeError::io("becoming the parent of orphans")(errno.into()))?;
-    forget_earlier_mesh(options)?;
-    let mut ready = Some(ready);
+    let signals = block_signals()?;
+    let mut server = start_server(options)?;
+    ready()?;
     let mut pause = Duration::ZERO;
     loop {
         let started = Instant::now();
-        let mut server = start_server(options)?;
-        let first_line = first_line_of(&mut server)?;
-        if let Some(ready) = ready.take() {
-            if first_line != "ready" {
-                return Err(NodeError::Server(first_line));
-            }
-            ready(options)?;
-        }
-        if reap_until_end_of(&server)? == Some(0) {
+        if wait_for_end(&server, &signals) == Some(0) {
             return Ok(());
         }
-        pause = if started.elapsed() > STABLE {
-            Duration::ZERO
-        } else {
-            next_pause(pause)
+        pause = match started.elapsed() {
+            long if long > STABLE => Duration::ZERO,
+            _ => next_pause(pause),
         };
-        sleep(pause);
+        server = restart_server(options, &mut pause);
     }
 }
 
-/// Removes what the mesh has made outside its namespaces, save its images, its volumes and its log.
-pub(super) fn clean(options: &NodeOptions) {
-    for name in [
-        "node.sock",
-        "handoff.sock",
-        "xtables.lock",
-        super::Boot::FILE,
+/// A server that cannot be started now may be later: containers run, and must not lose their keeper.
+fn restart_server(options: &NodeOptions, pause: &mut Duration) -> Child {
+    loop {
+        sleep(*pause);
+        match start_server(options) {
+            Ok(server) => return server,
+            Err(error) => eprintln!("weft node: {}", super::chain(&error)),
+        }
+        *pause = next_pause(*pause);
+    }
+}
+
+fn next_pause(pause: Duration) -> Duration {
+    (pause * 2).clamp(Duration::from_millis(5), LONGEST_PAUSE)
+}
+
+/// The signals that this process waits for instead of being interrupted by them.
+fn block_signals() -> Result<SigSet, NodeError> {
+    let mut signals = SigSet::empty();
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
     ] {
-        let _ = files::remove(&options.runtime_dir.join(name));
+        signals.add(signal);
     }
-    for name in ["containers", "sandboxes", "namespaces"] {
-        let _ = files::remove_tree(&options.runtime_dir.join(name));
+    let blocked = signals.thread_block();
+    blocked.map_err(|errno| NodeError::io("blocking signals")(errno.into()))?;
+    Ok(signals)
+}
+
+/// Starts a server and waits until it serves.
+fn start_server(options: &NodeOptions) -> Result<Child, NodeError> {
+    let mut server = Command::new(options.program())
+        .arg("node-server")
+        .args(options.to_arguments())
+        // The lock of iptables' older backend must not be the host's: it is not ours to open.
+        .env("XTABLES_LOCKFILE", options.runtime_dir.join("xtables.lock"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        // What a terminal sends is for this process, which tells the server.
+        .process_group(0)
+        .spawn()
+        .map_err(NodeError::io("starting the node's server"))?;
+    let mut line = String::new();
+    if let Some(output) = server.stdout.take() {
+        let read = BufReader::new(output).read_line(&mut line);
+        read.map_err(NodeError::io("waiting for the node's server"))?;
     }
-    let _ = files::remove_tree(&options.state_dir.join("containers"));
-    // Where real root bound the program, the bind is locked and the helper removes what it covers.
-    let program = options.program();
-    let _ = nix::mount::umount2(&program, nix::mount::MntFlags::MNT_DETACH);
-    let _ = files::remove(&program);
-    let _ = files::remove(&program.with_extension("copy"));
-    let _ = fs::remove_dir(&options.runtime_dir);
+    match line.trim_end() {
+        "ready" => return Ok(server),
+        "" => line = "it ended without a word".to_owned(),
+        _ => {}
+    }
+    // It ends by itself after saying why it cannot serve.
+    let _ = server.wait();
+    Err(NodeError::Server(line.trim_end().to_owned()))
+}
+
+/// Waits for the server's end, and takes every other child that ends meanwhile. The exit status, if it has one.
+fn wait_for_end(server: &Child, signals: &SigSet) -> Option<i32> {
+    let server = Pid::from_raw(server.id().cast_signed());
+    loop {
+        // Before waiting: a child may have ended while the signals were not yet waited for.
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            match status {
+                WaitStatus::StillAlive => break,
+                WaitStatus::Exited(pid, code) if pid == server => return Some(code),
+                WaitStatus::Signaled(pid, ..) if pid == server => return None,
+                _ => {}
+            }
+        }
+        if let Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP) = signals.wait() {
+            // The mesh is to end: the server knows how, and its end comes as SIGCHLD.
+            let _ = kill(server, Signal::SIGTERM);
+        }
+    }
 }
 
 /// Containers and sandboxes of a mesh whose namespaces are gone cannot be adopted.
-fn forget_earlier_mesh(options: &NodeOptions) -> Result<(), NodeError> {
+pub(super) fn forget_earlier_mesh(options: &NodeOptions) -> Result<(), NodeError> {
     let places = [
         options.runtime_dir.join("containers"),
         options.runtime_dir.join("sandboxes"),
@@ -95,112 +144,19 @@ fn forget_earlier_mesh(options: &NodeOptions) -> Result<(), NodeError> {
     Ok(())
 }
 
-fn start_server(options: &NodeOptions) -> Result<Child, NodeError> {
-    Command::new(options.program())
-        .arg("node-server")
-        .args(options.to_arguments())
-        // The lock of iptables' older backend must not be the host's: it is not ours to open.
-        .env("XTABLES_LOCKFILE", options.runtime_dir.join("xtables.lock"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(NodeError::io("starting the node's server"))
-}
-
-/// The server writes one line when it serves, or why it does not.
-fn first_line_of(server: &mut Child) -> Result<String, NodeError> {
-    let mut line = String::new();
-    if let Some(output) = server.stdout.take() {
-        BufReader::new(output)
-            .read_line(&mut line)
-            .map_err(NodeError::io("waiting for the node's server"))?;
+/// Removes what the mesh has made outside its namespaces, save its images, its volumes and its log.
+pub(super) fn clean(options: &NodeOptions) {
+    for name in ["node.sock", "handoff.sock", "xtables.lock", Boot::FILE] {
+        let _ = files::remove(&options.runtime_dir.join(name));
     }
-    let line = line.trim_end();
-    Ok(if line.is_empty() {
-        "it ended without a word".to_owned()
-    } else {
-        line.to_owned()
-    })
-}
-
-/// Waits for the server's end, and takes every other child that ends meanwhile. The exit status, if it has one.
-fn reap_until_end_of(server: &Child) -> Result<Option<i32>, NodeError> {
-    loop {
-        let status = match waitpid(Pid::from_raw(-1), None) {
-            Err(Errno::EINTR) => continue,
-            other => {
-                other.map_err(|errno| NodeError::io("waiting for the server")(errno.into()))?
-            }
-        };
-        let is_server = status
-            .pid()
-            .is_some_and(|pid| pid.as_raw().cast_unsigned() == server.id());
-        match status {
-            WaitStatus::Exited(_, code) if is_server => return Ok(Some(code)),
-            WaitStatus::Signaled(..) if is_server => return Ok(None),
-            _ => {}
-        }
+    for name in ["containers", "sandboxes", "namespaces"] {
+        let _ = files::remove_tree(&options.runtime_dir.join(name));
     }
-}
-
-fn next_pause(pause: Duration) -> Duration {
-    (pause * 2).clamp(Duration::from_millis(5), LONGEST_PAUSE)
-}
-
-/// The first process of `--detach`: waits for what the second has to say.
-pub(super) fn await_outcome(
-    options: &NodeOptions,
-    outcome: &mut PipeReader,
-) -> Result<(), NodeError> {
-    let mut text = String::new();
-    outcome
-        .read_to_string(&mut text)
-        .map_err(NodeError::io("waiting for the node"))?;
-    match text.as_str() {
-        "ready" => Ok(()),
-        "running" => Err(NodeError::AlreadyRunning {
-            state_dir: options.state_dir.clone(),
-        }),
-        "" => Err(NodeError::Server("the node ended".to_owned())),
-        _ => Err(NodeError::Server(text)),
-    }
-}
-
-/// The second process of `--detach`: the node itself, in its own session, writing to its log.
-pub(super) fn run_detached(options: &NodeOptions, tell: PipeWriter) -> Result<(), NodeError> {
-    let tell = RefCell::new(Some(tell));
-    let say = |text: &str| match tell.take() {
-        Some(mut pipe) => pipe.write_all(text.as_bytes()),
-        None => Ok(()),
-    };
-    let result = detach(options).and_then(|()| {
-        super::run(options, |_| {
-            say("ready").map_err(NodeError::io("saying that the node is ready"))
-        })
-    });
-    if let Err(error) = &result {
-        let _ = match error {
-            NodeError::AlreadyRunning { .. } => say("running"),
-            other => say(&super::chain(other)),
-        };
-    }
-    result
-}
-
-/// A session of its own, so that no terminal's signals arrive, and a log in the place of its streams.
-fn detach(options: &NodeOptions) -> Result<(), NodeError> {
-    setsid().map_err(|errno| NodeError::io("making a session")(errno.into()))?;
-    let redirect = || -> io::Result<()> {
-        fs::create_dir_all(&options.state_dir)?;
-        let log = fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(options.state_dir.join("node.log"))?;
-        rustix::stdio::dup2_stdin(fs::File::open("/dev/null")?.as_fd())?;
-        rustix::stdio::dup2_stdout(log.as_fd())?;
-        rustix::stdio::dup2_stderr(log.as_fd())?;
-        Ok(())
-    };
-    redirect().map_err(NodeError::io("opening node.log in the state directory"))
+    let _ = files::remove_tree(&options.state_dir.join("containers"));
+    // Where real root bound the program, the bind is locked and the helper removes what it covers.
+    let program = options.program();
+    let _ = nix::mount::umount2(&program, nix::mount::MntFlags::MNT_DETACH);
+    let _ = files::remove(&program);
+    let _ = files::remove(&program.with_extension("copy"));
+    let _ = fs::remove_dir(&options.runtime_dir);
 }

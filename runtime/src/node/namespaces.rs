@@ -18,6 +18,7 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use super::NodeError;
 use super::helper::{Helper, Task};
 use super::ids::IdPlan;
+use super::orphans::Orphans;
 use crate::bootstrap::NodeOptions;
 use crate::cgroup::Delegation;
 use crate::sys;
@@ -62,7 +63,7 @@ pub(super) fn lock(options: &NodeOptions) -> Result<Flock<File>, NodeError> {
 pub(super) fn enter(options: &NodeOptions, plan: &IdPlan) -> Result<Entered, NodeError> {
     let delegation = Delegation::prepare(&options.runtime_dir, plan.foreign_root());
     let mut helper = Helper::spawn(&Task {
-        plan: plan.clone(),
+        plan: Some(plan.clone()),
         delegation: delegation.clone(),
         runtime_dir: options.runtime_dir.clone(),
         program: options.program(),
@@ -72,7 +73,7 @@ pub(super) fn enter(options: &NodeOptions, plan: &IdPlan) -> Result<Entered, Nod
         bind_program(&options.program())?;
     }
     make(CloneFlags::CLONE_NEWUSER, "a user namespace")?;
-    helper.map_this_process()?;
+    helper.begin()?;
     become_root()?;
     make(
         CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS,
@@ -85,16 +86,31 @@ pub(super) fn enter(options: &NodeOptions, plan: &IdPlan) -> Result<Entered, Nod
     Ok(Entered { helper, delegation })
 }
 
+/// Takes this process into the namespaces of a mesh that has lost its holder, as their root.
+pub(super) fn enter_again(options: &NodeOptions, orphans: &Orphans) -> Result<Entered, NodeError> {
+    let delegation = orphans.boot.delegation.clone();
+    let mut helper = Helper::spawn(&Task {
+        plan: None,
+        delegation: delegation.clone(),
+        runtime_dir: options.runtime_dir.clone(),
+        program: options.program(),
+    })?;
+    orphans.join()?;
+    helper.begin()?;
+    become_root()?;
+    Ok(Entered { helper, delegation })
+}
+
 /// Takes this process into namespaces of its own that nobody else will use, as their root.
 pub(crate) fn enter_scratch(plan: &IdPlan) -> Result<(), NodeError> {
     let mut helper = Helper::spawn(&Task {
-        plan: plan.clone(),
+        plan: Some(plan.clone()),
         delegation: Delegation::None,
         runtime_dir: PathBuf::new(),
         program: PathBuf::new(),
     })?;
     make(CloneFlags::CLONE_NEWUSER, "a user namespace")?;
-    helper.map_this_process()?;
+    helper.begin()?;
     become_root()?;
     make(CloneFlags::CLONE_NEWNET, "a network namespace")?;
     detach_mounts()
@@ -136,7 +152,7 @@ fn become_root() -> Result<(), NodeError> {
 }
 
 /// Puts this very program at a path of the runtime directory, read-only: containers are given it, and none may
-/// write to the host's file through /proc/<pid>/exe (CVE-2019-5736).
+/// write to the host's file through `/proc/<pid>/exe` (CVE-2019-5736).
 fn bind_program(target: &Path) -> Result<(), NodeError> {
     let doing = format!("placing the program at {}", target.display());
     let bind = || -> io::Result<()> {

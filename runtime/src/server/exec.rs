@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
@@ -15,23 +14,22 @@ use tokio::sync::mpsc;
 use tonic::{Status as Refusal, Streaming};
 use weft_proto::weft::node::v1::exec_input::Input;
 use weft_proto::weft::node::v1::exec_output::Output;
-use weft_proto::weft::node::v1::{
-    ExecInput, ExecOutput, ExecStart, ExecSyncRequest, ExecSyncResponse, TerminalSize,
-};
+use weft_proto::weft::node::v1::{ExecInput, ExecOutput, ExecStart, TerminalSize};
+
+mod sync;
+mod terminal;
+
+pub(super) use sync::sync;
 
 use super::Shared;
 use super::failure::Failure;
 use crate::container::bundle::Process;
 use crate::container::exec::{ExecRequest, VARIABLE};
-use crate::container::report::{Report, Reports};
+use crate::container::report::Reports;
 
 /// Chunks that wait for the client, or for the command.
 const QUEUE: usize = 64;
 const CHUNK_BYTES: usize = 16 * 1024;
-/// What a probe may say.
-const SYNC_OUTPUT_BYTES: usize = 64 * 1024;
-/// A probe without a deadline has this one.
-const SYNC_DEADLINE: Duration = Duration::from_secs(60);
 /// Between the end of a command and the end of its output, which something it left behind may hold open.
 const DRAIN: Duration = Duration::from_millis(200);
 
@@ -145,9 +143,9 @@ async fn with_terminal(
         .spawn()?;
     // The other end of the socket must close with the process, not with us.
     drop(command);
-    let opened = tokio::task::spawn_blocking(move || open_terminal(&reports)).await?;
-    let terminal = match opened? {
-        Ok(terminal) => terminal,
+    let opened = tokio::task::spawn_blocking(move || terminal::open(&reports)).await?;
+    let other_end = match opened? {
+        Ok(other_end) => other_end,
         Err(reason) => {
             let text = Bytes::from(format!("{reason}\r\n"));
             send(Output::Stdout(text), sender).await;
@@ -156,37 +154,21 @@ async fn with_terminal(
             return Ok(());
         }
     };
-    resize(&terminal, size);
-    let writer = File::from_std(terminal.try_clone()?.into());
-    let reader = File::from_std(terminal.try_clone()?.into());
-    let feeding = tokio::spawn(feed(input, Some(writer), Some(terminal)));
+    terminal::resize(&other_end, size);
+    let writer = File::from_std(other_end.try_clone()?.into());
+    let reader = File::from_std(other_end.try_clone()?.into());
+    let feeding = tokio::spawn(feed(input, Some(writer), Some(other_end)));
     let _feeding = AbortOnDrop(feeding.abort_handle());
     let code = wait(&mut child, copy(reader, Output::Stdout, sender), sender).await?;
     finish(code, sender).await;
     Ok(())
 }
 
-/// The terminal's other end, or why there is no command at it.
-fn open_terminal(reports: &Reports) -> io::Result<Result<OwnedFd, String>> {
-    let mut terminal = None;
-    while let Some((report, descriptor)) = reports.receive()? {
-        match report {
-            Report::Terminal => terminal = descriptor,
-            Report::Failed { reason, .. } => return Ok(Err(reason)),
-            Report::Born { .. } => {}
-        }
-        if terminal.is_some() {
-            break;
-        }
-    }
-    Ok(terminal.ok_or_else(|| "the container is gone".to_owned()))
-}
-
 /// What the client sends goes to the command, until the client ends.
 async fn feed<W: AsyncWrite + Unpin>(
     mut input: Streaming<ExecInput>,
     mut stdin: Option<W>,
-    terminal: Option<OwnedFd>,
+    other_end: Option<OwnedFd>,
 ) {
     while let Ok(Some(message)) = input.message().await {
         match message.input {
@@ -197,34 +179,20 @@ async fn feed<W: AsyncWrite + Unpin>(
                 }
             }
             // A terminal has no end of input; programs at it are sent Ctrl-D.
-            Some(Input::CloseStdin(true)) if terminal.is_none() => stdin = None,
+            Some(Input::CloseStdin(true)) if other_end.is_none() => stdin = None,
             Some(Input::Resize(size)) => {
-                if let Some(terminal) = &terminal {
-                    resize(terminal, Some(size));
+                if let Some(other_end) = &other_end {
+                    terminal::resize(other_end, Some(size));
                 }
             }
             _ => {}
         }
     }
-    if terminal.is_none() {
+    if other_end.is_none() {
         drop(stdin);
     } else {
         // Closing our end would hang the terminal up, which is for the end of the command to do.
         std::future::pending::<()>().await;
-    }
-}
-
-fn resize(terminal: &OwnedFd, size: Option<TerminalSize>) {
-    if let Some(size) = size {
-        let bounded = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
-        let size = Winsize {
-            ws_row: bounded(size.rows),
-            ws_col: bounded(size.columns),
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        // A terminal that is gone has no size.
-        let _ = tcsetwinsize(terminal, size);
     }
 }
 
@@ -289,66 +257,4 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// Runs a command to its end; what it says beyond the bound is read and dropped.
-pub(super) async fn sync(
-    shared: &Arc<Shared>,
-    wanted: ExecSyncRequest,
-) -> Result<ExecSyncResponse, Failure> {
-    let start = ExecStart {
-        container_id: wanted.container_id,
-        command: wanted.command,
-        ..ExecStart::default()
-    };
-    let mut command = command(shared, &request(shared, start)?)?;
-    let (reader, stdout) = io::pipe().map_err(Failure::system("making a pipe"))?;
-    let stderr = stdout
-        .try_clone()
-        .map_err(Failure::system("making a pipe"))?;
-    let mut child = command
-        .stdout(stdout)
-        .stderr(stderr)
-        .spawn()
-        .map_err(Failure::system("starting a command"))?;
-    // Our copies of the writing end would keep the pipe open.
-    drop(command);
-    let collecting = tokio::spawn(collect(OwnedFd::from(reader)));
-    let deadline = match wanted.timeout_millis {
-        0 => SYNC_DEADLINE,
-        millis => Duration::from_millis(millis.into()),
-    };
-    let status = tokio::time::timeout(deadline, child.wait()).await;
-    let timed_out = status.is_err();
-    let exit_code = match status {
-        Ok(status) => exit_code(status.map_err(Failure::system("waiting for a command"))?),
-        Err(_) => {
-            child
-                .kill()
-                .await
-                .map_err(Failure::system("killing a command"))?;
-            124
-        }
-    };
-    let abort = AbortOnDrop(collecting.abort_handle());
-    let output = tokio::time::timeout(DRAIN, collecting).await;
-    drop(abort);
-    Ok(ExecSyncResponse {
-        exit_code,
-        output: output.ok().and_then(Result::ok).unwrap_or_default(),
-        timed_out,
-    })
-}
-
-async fn collect(from: OwnedFd) -> Bytes {
-    let Ok(mut from) = tokio::net::unix::pipe::Receiver::from_owned_fd(from) else {
-        return Bytes::new();
-    };
-    let mut output = Vec::new();
-    let mut chunk = vec![0; CHUNK_BYTES];
-    while let Ok(read @ 1..) = from.read(&mut chunk).await {
-        let left = SYNC_OUTPUT_BYTES - output.len();
-        output.extend_from_slice(&chunk[..read.min(left)]);
-    }
-    output.into()
 }

@@ -239,10 +239,7 @@ impl Node for Service {
         _: Request<ShutdownRequest>,
     ) -> Result<Response<ShutdownResponse>, Status> {
         let work = |shared: Arc<Shared>| async move {
-            for sandbox in shared.sandboxes.list() {
-                sandboxes::remove(&shared, &sandbox.id).await?;
-            }
-            shared.ending.cancel();
+            super::end(&shared).await?;
             Ok(ShutdownResponse {})
         };
         self.carry_out(work).await

@@ -1,5 +1,6 @@
 //! What a container may not do, and may not see.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use weft_proto::weft::node::v1::*;
@@ -8,6 +9,11 @@ use crate::runner::Tests;
 use crate::support::{Mesh, PATIENCE, script_in, script_of};
 
 pub(crate) fn register(tests: &mut Tests) {
+    tests.add("the_checks_find_nothing_that_fails", checks);
+    tests.add(
+        "a_program_that_only_its_owner_may_reach_runs_in_containers",
+        private_program,
+    );
     tests.add(
         "root_of_a_container_cannot_change_its_network",
         no_network_changes,
@@ -20,6 +26,71 @@ pub(crate) fn register(tests: &mut Tests) {
         sidecar_state,
     );
     tests.add("limits_are_enforced_where_there_are_cgroups", limits);
+}
+
+async fn checks(mesh: Mesh) -> Mesh {
+    let findings = tokio::task::spawn_blocking(weft_runtime::check::check)
+        .await
+        .expect("findings");
+
+    for finding in &findings {
+        assert_ne!(
+            finding.status,
+            weft_runtime::check::Status::Failed,
+            "{finding:?}"
+        );
+        assert_eq!(
+            finding.fix.is_none(),
+            finding.status == weft_runtime::check::Status::Ok,
+            "{finding:?}"
+        );
+    }
+    for name in [
+        "kernel",
+        "overlay",
+        "network",
+        "iptables-restore",
+        "ip6tables-restore",
+        "seccomp",
+    ] {
+        assert!(
+            findings.iter().any(|finding| finding.name == name),
+            "{name} in {findings:?}"
+        );
+    }
+    mesh
+}
+
+/// A node started from a directory of mode 0700: to the mesh's root another user's, where root started it.
+async fn private_program(mut mesh: Mesh) -> Mesh {
+    mesh.node.clone().shutdown().await.expect("the node ends");
+    let private = mesh.directory.path().join("private");
+    std::fs::create_dir(&private).expect("a directory");
+    let program = private.join("weft");
+    std::fs::copy("/proc/self/exe", &program).expect("a copy");
+    std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o700))
+        .expect("permissions");
+    let status = tokio::process::Command::new(&program)
+        .args(["node", "--detach"])
+        .args(mesh.options.to_arguments())
+        .status();
+    assert!(status.await.expect("a node").success());
+    mesh.node = weft_runtime::bootstrap::ensure_node(&mesh.options)
+        .await
+        .expect("the node");
+    mesh.sandbox("one").await;
+    let mut request = script_in("one", "c", "");
+    request.entrypoint = vec![
+        "/bin/sh".into(),
+        "-c".into(),
+        "test -x /weft && ! (: > /weft) 2>/dev/null && echo read-only".into(),
+    ];
+
+    mesh.run(request).await;
+    mesh.ended("c").await;
+
+    assert_eq!(mesh.log("c").await, vec!["read-only"]);
+    mesh
 }
 
 async fn no_network_changes(mesh: Mesh) -> Mesh {

@@ -1,9 +1,13 @@
 //! Sandboxes: addresses, reachability, rules, names, connections from outside.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
+use tokio::net::UnixListener;
+use weft_proto::handoff::{self, BrokerReply, BrokerRequest};
 use weft_proto::weft::node::v1::*;
 
 use crate::runner::Tests;
@@ -27,7 +31,9 @@ pub(crate) fn register(tests: &mut Tests) {
     );
     tests.add("a_connection_into_a_sandbox_is_handed_out", handoff);
     tests.add("names_of_the_mesh_resolve_in_a_sandbox", names);
+    tests.add("names_outside_the_mesh_are_asked_of_the_broker", broker);
     tests.add("a_sandbox_is_made_quickly", quick);
+    tests.add("many_sandboxes_are_made_at_once", many);
 }
 
 /// Answers each connection with a word.
@@ -199,6 +205,74 @@ async fn names(mesh: Mesh) -> Mesh {
         "no broker answers: {text}"
     );
     mesh
+}
+
+async fn broker(mesh: Mesh) -> Mesh {
+    let socket = &mesh.options.broker_socket;
+    fs::create_dir_all(socket.parent().expect("a parent")).expect("a directory");
+    let listener = UnixListener::bind(socket).expect("a socket");
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o666)).expect("permissions");
+    let answering = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (request, _) = handoff::receive::<BrokerRequest>(&mut stream)
+                .await
+                .expect("a request");
+            let BrokerRequest::Resolve { name } = request else {
+                panic!("{request:?}")
+            };
+            let reply = match name.as_str() {
+                "example.com." => BrokerReply::Addresses {
+                    addresses: vec!["192.0.2.7".parse().expect("an address")],
+                    ttl_seconds: 60,
+                },
+                _ => BrokerReply::NoSuchName,
+            };
+            handoff::send(&mut stream, &reply, None)
+                .await
+                .expect("sent");
+        }
+    });
+    mesh.sandbox("one").await;
+    mesh.busybox("").await;
+    mesh.run(script_of("busybox:test", "one", "client", "sleep 1000"))
+        .await;
+
+    let (code, text) = mesh.exec("client", "nslookup -type=a example.com").await;
+    assert!(code == 0 && text.contains("192.0.2.7"), "{text}");
+    let (code, text) = mesh.exec("client", "nslookup nobody.example.com").await;
+    assert!(code != 0 && text.contains("NXDOMAIN"), "{text}");
+    answering.abort();
+    mesh
+}
+
+async fn many(mesh: Mesh) -> Mesh {
+    let mesh = std::sync::Arc::new(mesh);
+    let started = Instant::now();
+    let tasks: Vec<_> = (0..20)
+        .map(|number| {
+            let mesh = std::sync::Arc::clone(&mesh);
+            tokio::spawn(async move {
+                let id = format!("pod-{number}");
+                let sandbox = mesh.sandbox(&id).await;
+                mesh.shell(&id, &format!("{id}.c"), "exec sleep 1000").await;
+                sandbox.ipv4
+            })
+        })
+        .collect();
+    let mut addresses = std::collections::BTreeSet::new();
+    for task in tasks {
+        addresses.insert(task.await.expect("a sandbox"));
+    }
+
+    println!("     20 pods in {} ms", started.elapsed().as_millis());
+    assert_eq!(addresses.len(), 20);
+    let running = mesh
+        .list()
+        .await
+        .into_iter()
+        .filter(|container| container.state() == ContainerState::Running);
+    assert_eq!(running.count(), 20);
+    std::sync::Arc::into_inner(mesh).expect("nobody else has it")
 }
 
 async fn quick(mesh: Mesh) -> Mesh {

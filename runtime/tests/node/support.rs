@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio_stream::StreamExt as _;
@@ -27,7 +27,6 @@ pub(crate) struct Mesh {
 struct Traces {
     mounts: String,
     links: Vec<String>,
-    cgroups: Vec<PathBuf>,
 }
 
 impl Traces {
@@ -40,13 +39,9 @@ impl Traces {
             names.sort();
             names
         };
-        let mut cgroups = Vec::new();
-        find_cgroups(Path::new("/sys/fs/cgroup"), 5, &mut cgroups);
-        cgroups.sort();
         Traces {
             mounts: fs::read_to_string("/proc/self/mounts").expect("mounts"),
             links: names("/sys/class/net"),
-            cgroups,
         }
     }
 }
@@ -58,14 +53,13 @@ pub(crate) fn is_alive(pid: i32) -> bool {
         .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-fn find_cgroups(place: &Path, depth: usize, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_directory && entry.file_name().to_string_lossy().starts_with("weft-") {
-            found.push(entry.path());
-        } else if is_directory && depth > 0 {
-            find_cgroups(&entry.path(), depth - 1, found);
-        }
+/// The directories of cgroups that the node writes down for itself.
+fn cgroups(value: &serde_json::Value) -> Vec<PathBuf> {
+    match value {
+        serde_json::Value::String(text) if text.starts_with("/sys/fs/cgroup") => vec![text.into()],
+        serde_json::Value::Array(values) => values.iter().flat_map(cgroups).collect(),
+        serde_json::Value::Object(values) => values.values().flat_map(cgroups).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -83,15 +77,7 @@ impl Mesh {
             runtime_dir: directory.path().join("run/node"),
             broker_socket: directory.path().join("run/pods/broker.sock"),
         };
-        let node = match ensure_node(&options).await {
-            Ok(node) => node,
-            Err(error) => {
-                let log =
-                    fs::read_to_string(options.state_dir.join("node.log")).unwrap_or_default();
-                panic!("no node: {error:?}\n{log}");
-            }
-        };
-        assert!(!node.adopted, "a new mesh is started, not adopted");
+        let node = start_node(&options).await;
         Mesh {
             node,
             options,
@@ -100,10 +86,18 @@ impl Mesh {
         }
     }
 
+    /// A new node in the directories of one that has ended.
+    pub(crate) async fn restarted(mut self) -> Mesh {
+        self.node = start_node(&self.options).await;
+        self
+    }
+
     /// Ends the mesh; nothing of it may remain.
     pub(crate) async fn end(self) {
         let processes = self.processes();
         assert!(!processes.is_empty(), "the node has processes");
+        let boot = fs::read(self.options.runtime_dir.join("boot.json")).expect("boot.json");
+        let cgroups = cgroups(&serde_json::from_slice(&boot).expect("boot.json"));
         self.node.clone().shutdown().await.expect("the node ends");
         let left = || {
             let left: Vec<_> = processes.iter().filter(|pid| is_alive(**pid)).collect();
@@ -113,12 +107,13 @@ impl Mesh {
                 .flatten()
                 .map(|entry| entry.file_name())
                 .collect();
+            let groups: Vec<_> = cgroups.iter().filter(|group| group.exists()).collect();
             let traces = Traces::now();
-            (left.is_empty() && names.is_empty() && traces == self.before)
+            (left.is_empty() && names.is_empty() && groups.is_empty() && traces == self.before)
                 .then_some(())
                 .ok_or_else(|| {
                     format!(
-                        "processes {left:?}, files {names:?}, {traces:?} instead of {:?}",
+                        "processes {left:?}, files {names:?}, cgroups {groups:?}, {traces:?} instead of {:?}",
                         self.before
                     )
                 })
@@ -268,6 +263,12 @@ impl Mesh {
         }
     }
 
+    /// The container as it is, once the node knows it.
+    pub(crate) async fn ended_or_running(&self, id: &str) -> Container {
+        let is_known = |container: &Container| container.state() != ContainerState::Created;
+        self.until(id, is_known).await
+    }
+
     pub(crate) async fn ended(&self, id: &str) -> Container {
         self.until(id, |container| container.state() == ContainerState::Exited)
             .await
@@ -398,6 +399,19 @@ impl Mesh {
             }
         }
         Err(tonic::Status::internal("the build ended without an image"))
+    }
+}
+
+async fn start_node(options: &NodeOptions) -> Node {
+    match ensure_node(options).await {
+        Ok(node) => {
+            assert!(!node.adopted, "a new mesh is started, not adopted");
+            node
+        }
+        Err(error) => {
+            let log = fs::read_to_string(options.state_dir.join("node.log")).unwrap_or_default();
+            panic!("no node: {error:?}\n{log}");
+        }
     }
 }
 

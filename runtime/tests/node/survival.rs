@@ -20,6 +20,8 @@ pub(crate) fn register(tests: &mut Tests) {
         "a_container_that_ends_without_a_server_is_known_to_the_next",
         ended_meanwhile,
     );
+    tests.add("a_mesh_that_lost_holder_and_server_is_taken_over", orphans);
+    tests.add("a_terminated_holder_ends_the_mesh", terminated);
     tests.add(
         "a_killed_shim_takes_its_container_along_and_both_come_back",
         shim_killed,
@@ -86,6 +88,56 @@ async fn server_killed(mesh: Mesh) -> Mesh {
     assert_ne!(other.ipv4, sandbox.ipv4, "addresses in use are known");
     assert_eq!(mesh.stop("c", 0).await.exit_code, 137);
     mesh
+}
+
+async fn orphans(mut mesh: Mesh) -> Mesh {
+    let sandbox = mesh.sandbox("one").await;
+    let before = mesh.shell("one", "c", "exec sleep 1000").await;
+    let server = mesh.server_pid().await;
+
+    kill(Pid::from_raw(mesh.node.holder_pid), Signal::SIGKILL).expect("killed");
+    kill(Pid::from_raw(server), Signal::SIGKILL).expect("killed");
+    let deadline = Instant::now() + PATIENCE;
+    while is_alive(server) || is_alive(mesh.node.holder_pid) {
+        assert!(Instant::now() < deadline, "they end");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    mesh.node = ensure_node(&mesh.options).await.expect("a node");
+
+    assert!(!mesh.node.adopted, "another holder");
+    let after = mesh.ended_or_running("c").await;
+    assert_eq!(
+        (after.state(), after.pid),
+        (ContainerState::Running, before.pid)
+    );
+    let sandboxes = mesh
+        .node
+        .client
+        .clone()
+        .list_sandboxes(ListSandboxesRequest {})
+        .await;
+    assert_eq!(
+        sandboxes.expect("a list").into_inner().sandboxes,
+        vec![sandbox]
+    );
+    mesh.sandbox("two").await;
+    assert_eq!(mesh.outcome("two", "d", "echo on").await, (0, "on".into()));
+    mesh
+}
+
+async fn terminated(mesh: Mesh) -> Mesh {
+    mesh.sandbox("one").await;
+    let container = mesh.shell("one", "c", "exec sleep 1000").await;
+    let holder = mesh.node.holder_pid;
+
+    kill(Pid::from_raw(holder), Signal::SIGTERM).expect("signalled");
+
+    let deadline = Instant::now() + PATIENCE;
+    while is_alive(holder) || is_alive(container.pid) {
+        assert!(Instant::now() < deadline, "the mesh ends");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    mesh.restarted().await
 }
 
 async fn ended_meanwhile(mesh: Mesh) -> Mesh {
