@@ -55,8 +55,10 @@ async fn answer(mut stream: TcpStream, name: &str) {
         received.extend_from_slice(&buffer[..count]);
         while let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") {
             received.drain(..end + 4);
-            let response =
-                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
+            let response = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}",
+                name.len()
+            );
             if stream.write_all(response.as_bytes()).await.is_err() {
                 return;
             }
@@ -79,10 +81,17 @@ pub(crate) async fn request(address: SocketAddr, method: &str, path: &str) -> (u
         stream.read_to_end(&mut answer).await?;
         Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
     };
-    let Ok(answer) = timeout(PATIENCE, exchange).await.expect("an answer in time") else {
+    let Ok(answer) = timeout(PATIENCE, exchange)
+        .await
+        .expect("an answer in time")
+    else {
         return (0, String::new());
     };
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0);
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     (status, body.to_owned())
 }
@@ -94,7 +103,9 @@ pub(crate) async fn until_answered(address: SocketAddr, body: &str) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, answered).await.unwrap_or_else(|_| panic!("no answer {body:?} in time"));
+    timeout(PATIENCE, answered)
+        .await
+        .unwrap_or_else(|_| panic!("no answer {body:?} in time"));
 }
 
 /// Waits until a listener listens.
@@ -107,7 +118,9 @@ pub(crate) async fn listening(proxy: &Proxy, name: &str) -> SocketAddr {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, listening).await.unwrap_or_else(|_| panic!("{name} does not listen in time"))
+    timeout(PATIENCE, listening)
+        .await
+        .unwrap_or_else(|_| panic!("{name} does not listen in time"))
 }
 
 /// Waits until the proxy can be sent traffic.
@@ -151,7 +164,9 @@ async fn start(socket: &Path, state_dir: &Path, identity: bool) -> Proxy {
     options.state_dir = Some(state_dir.to_owned());
     options.identity = Some(identity);
     options.admin = Some(([127, 0, 0, 1], 0).into());
-    Proxy::start(&options, bootstrap, LogControl::none()).await.expect("a proxy")
+    Proxy::start(&options, bootstrap, LogControl::none())
+        .await
+        .expect("a proxy")
 }
 
 /// A listener on loopback whose routes are discovered.
@@ -194,10 +209,12 @@ pub(crate) fn cluster(name: &str) -> Cluster {
 
 /// One endpoint.
 pub(crate) fn endpoints(name: &str, address: SocketAddr) -> ClusterLoadAssignment {
-    from_json(json!({"cluster_name": name, "endpoints": [{"lb_endpoints": [
-        {"endpoint": {"address": {"socket_address": {
-            "address": address.ip().to_string(), "port_value": address.port(),
-        }}}},
-    ]}]}))
+    from_json(
+        json!({"cluster_name": name, "endpoints": [{"lb_endpoints": [
+            {"endpoint": {"address": {"socket_address": {
+                "address": address.ip().to_string(), "port_value": address.port(),
+            }}}},
+        ]}]}),
+    )
     .expect("endpoints")
 }

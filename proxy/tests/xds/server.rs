@@ -20,6 +20,10 @@ use weft_proto::envoy::service::discovery::v3::aggregated_discovery_service_serv
 use weft_proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
+use weft_proto::weft::identity::v1::identity_service_server::{
+    IdentityService, IdentityServiceServer,
+};
+use weft_proto::weft::identity::v1::{SignRequest, SignResponse};
 
 /// Nothing here takes longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,6 +39,16 @@ pub(crate) struct Conversation {
     requests: mpsc::Receiver<DeltaDiscoveryRequest>,
     responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
     nonces: u32,
+}
+
+/// Signs nothing.
+pub(crate) struct NoIdentities;
+
+#[tonic::async_trait]
+impl IdentityService for NoIdentities {
+    async fn sign(&self, _request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
+        Err(Status::unimplemented("no identities here"))
+    }
 }
 
 struct Ads {
@@ -69,7 +83,11 @@ impl AggregatedDiscoveryService for Ads {
                 }
             }
         });
-        let conversation = Conversation { requests, responses, nonces: 0 };
+        let conversation = Conversation {
+            requests,
+            responses,
+            nonces: 0,
+        };
         self.streams
             .send(conversation)
             .await
@@ -81,6 +99,14 @@ impl AggregatedDiscoveryService for Ads {
 impl Server {
     /// Listens on a socket.
     pub(crate) fn start(socket: &PathBuf) -> Self {
+        Self::start_with(socket, None::<IdentityServiceServer<NoIdentities>>)
+    }
+
+    /// Listens on a socket, and signs identities, too.
+    pub(crate) fn start_with<T: IdentityService>(
+        socket: &PathBuf,
+        identities: Option<IdentityServiceServer<T>>,
+    ) -> Self {
         let _ = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).expect("a socket");
         let (streams, receiver) = mpsc::channel(8);
@@ -88,15 +114,22 @@ impl Server {
         let task = tokio::spawn(async move {
             let _ = Grpc::builder()
                 .add_service(service)
+                .add_optional_service(identities)
                 .serve_with_incoming(UnixListenerStream::new(listener))
                 .await;
         });
-        Self { streams: receiver, task }
+        Self {
+            streams: receiver,
+            task,
+        }
     }
 
     /// The next stream that a proxy opens.
     pub(crate) async fn stream(&mut self) -> Conversation {
-        timeout(PATIENCE, self.streams.recv()).await.expect("a stream in time").expect("a stream")
+        timeout(PATIENCE, self.streams.recv())
+            .await
+            .expect("a stream in time")
+            .expect("a stream")
     }
 }
 
@@ -141,7 +174,10 @@ impl Conversation {
             removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
             ..DeltaDiscoveryResponse::default()
         };
-        self.responses.send(Ok(response)).await.expect("the stream is open");
+        self.responses
+            .send(Ok(response))
+            .await
+            .expect("the stream is open");
         let mut others = vec![];
         loop {
             let request = self.request().await;
