@@ -238,3 +238,20 @@ async fn the_status_tells_of_the_node() {
     assert_eq!(containers[0]["container"], "web");
     assert_eq!(containers[0]["residentBytes"], 42);
 }
+
+#[tokio::test]
+async fn every_get_of_the_reference_is_answered() {
+    let plane = with_pod().await;
+    let reference = include_str!("../../docs/reference/api.md");
+    let paths = reference
+        .split('`')
+        .filter_map(|code| code.strip_prefix("GET "))
+        .map(|path| path.replace("NUMBER", "1").replace("limit=N", "limit=1"));
+    let mut count = 0;
+    for path in paths.filter(|path| !path.is_empty()) {
+        let (status, body) = plane.get(&path).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        count += 1;
+    }
+    assert!(count >= 8, "only {count} paths were found in the reference");
+}

@@ -4,14 +4,15 @@
 //! and owned; what it said the last time and no longer says is removed, unless somebody else owns it; what
 //! it would change against another owner is a conflict, unless forced. Other writes own what they change.
 
+mod entries;
+
 use serde_json::{Value, json};
+
+use entries::{Entry, is_reset, read, write};
 
 use super::fields::{self, FieldPath, FieldSet};
 use crate::kinds::{Kind, schema};
 use crate::refusal::{Cause, CauseReason, Refusal};
-
-/// Most entries of `managedFields`; the oldest updates beyond are put together.
-const MOST_MANAGERS: usize = 20;
 
 /// Who writes, and when.
 #[derive(Debug, Clone)]
@@ -22,24 +23,6 @@ pub(crate) struct Manager {
     pub(crate) time: String,
     /// The subresource that is written, or none.
     pub(crate) subresource: Option<&'static str>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-struct Entry {
-    manager: String,
-    operation: String,
-    api_version: String,
-    time: Option<String>,
-    subresource: Option<String>,
-    fields: FieldSet,
-}
-
-impl Entry {
-    fn is_of(&self, manager: &Manager, operation: &str) -> bool {
-        self.manager == manager.name
-            && self.operation == operation
-            && self.subresource.as_deref() == manager.subresource
-    }
 }
 
 /// The object that results when a configuration is applied to what is there.
@@ -246,71 +229,6 @@ fn merge(value: &mut Value, config: &Value, shape: &'static Value) {
             }
         }
         (value, config) => *value = config.clone(),
-    }
-}
-
-fn read(value: &Value) -> Vec<Entry> {
-    let text = |entry: &Value, field: &str| entry[field].as_str().map(str::to_owned);
-    value["metadata"]["managedFields"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| {
-            Some(Entry {
-                manager: text(entry, "manager")?,
-                operation: text(entry, "operation")?,
-                api_version: text(entry, "apiVersion")?,
-                time: text(entry, "time"),
-                subresource: text(entry, "subresource").filter(|name| !name.is_empty()),
-                fields: fields::decode(&entry["fieldsV1"]),
-            })
-        })
-        .collect()
-}
-
-/// `managedFields: [{}]` asks to forget all owners.
-fn is_reset(value: &Value) -> bool {
-    value["metadata"]["managedFields"].is_array()
-}
-
-fn write(value: &mut Value, mut entries: Vec<Entry>) {
-    entries.retain(|entry| !entry.fields.is_empty());
-    while entries.len() > MOST_MANAGERS {
-        let Some(oldest) = entries.iter().position(|entry| entry.operation == "Update") else {
-            break;
-        };
-        let oldest = entries.remove(oldest);
-        let heir = entries.iter_mut().find(|entry| entry.operation == "Update");
-        if let Some(heir) = heir {
-            heir.manager = "ancient-changes".to_owned();
-            heir.fields.extend(oldest.fields);
-        }
-    }
-    let encoded: Vec<Value> = entries
-        .into_iter()
-        .map(|entry| {
-            let mut encoded = json!({
-                "manager": entry.manager,
-                "operation": entry.operation,
-                "apiVersion": entry.api_version,
-                "fieldsType": "FieldsV1",
-                "fieldsV1": fields::encode(&entry.fields),
-            });
-            if let Some(time) = entry.time {
-                encoded["time"] = json!(time);
-            }
-            if let Some(subresource) = entry.subresource {
-                encoded["subresource"] = json!(subresource);
-            }
-            encoded
-        })
-        .collect();
-    if encoded.is_empty() {
-        if let Some(metadata) = value["metadata"].as_object_mut() {
-            metadata.shift_remove("managedFields");
-        }
-    } else {
-        value["metadata"]["managedFields"] = Value::Array(encoded);
     }
 }
 

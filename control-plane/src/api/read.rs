@@ -6,6 +6,7 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Api;
@@ -79,35 +80,37 @@ pub(super) fn list(
             metadata["continue"] = json!(encode_continue(last.name()));
         }
     }
-    let body = if request.wants_table() {
-        table(
-            kind,
-            found.into_iter().map(|object| &**object),
-            &metadata,
-            &request.query,
-        )
-    } else {
-        list_of(
-            kind,
-            found.into_iter().map(|object| object.value()),
-            &metadata,
-        )
-    };
-    Ok(response::json(StatusCode::OK, &body))
+    if request.wants_table() {
+        let objects = found.into_iter().map(|object| &**object);
+        let table = table(kind, objects, &metadata, &request.query);
+        return Ok(response::json(StatusCode::OK, &table));
+    }
+    let items = found.into_iter().map(|object| object.value());
+    Ok(response::json(
+        StatusCode::OK,
+        &List::of(kind, items, metadata),
+    ))
 }
 
-/// A list of objects.
-pub(super) fn list_of<'a>(
-    kind: &Kind,
-    items: impl Iterator<Item = &'a Value>,
-    metadata: &Value,
-) -> Value {
-    json!({
-        "kind": format!("{}List", kind.name),
-        "apiVersion": kind.api_version(),
-        "metadata": metadata,
-        "items": items.collect::<Vec<_>>(),
-    })
+/// A list of objects. They are written as they are stored, without a copy.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct List<'a> {
+    kind: String,
+    api_version: String,
+    metadata: Value,
+    items: Vec<&'a Value>,
+}
+
+impl<'a> List<'a> {
+    pub(super) fn of(kind: &Kind, items: impl Iterator<Item = &'a Value>, metadata: Value) -> Self {
+        Self {
+            kind: format!("{}List", kind.name),
+            api_version: kind.api_version(),
+            metadata,
+            items: items.collect(),
+        }
+    }
 }
 
 /// What the caller selects by.

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::refusal::Refusal;
 
@@ -13,7 +13,7 @@ const MOST_WARNINGS: usize = 16;
 const LONGEST_WARNING: usize = 512;
 
 /// A JSON answer.
-pub(super) fn json(code: StatusCode, value: &Value) -> Response {
+pub(super) fn json(code: StatusCode, value: &impl Serialize) -> Response {
     let body = serde_json::to_vec(value).unwrap_or_default();
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = code;

@@ -1,6 +1,7 @@
 //! `HTTPRoute` of Gateway API v1, attached to Services (GAMMA): which requests go where, changed how, in what time.
 //!
-//! Only what weft carries out is here; other fields of Gateway API are refused by name.
+//! Only what weft carries out is here; other fields of Gateway API are refused by name. One published type, field by
+//! field: that is why the file is long.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -44,7 +44,7 @@ impl std::fmt::Display for Name {
 #[derive(Debug)]
 pub struct Object {
     kind: &'static Kind,
-    name: Name,
+    name: Arc<Name>,
     resource_version: u64,
     value: Value,
     typed: OnceLock<Arc<dyn Any + Send + Sync>>,
@@ -66,7 +66,7 @@ impl Object {
         let resource_version = text("resourceVersion").parse().unwrap_or(0);
         Self {
             kind,
-            name,
+            name: Arc::new(name),
             resource_version,
             value,
             typed: OnceLock::new(),
@@ -81,6 +81,11 @@ impl Object {
     /// Where it is found.
     pub fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// The same, shared: what maps of objects are keyed by.
+    pub(super) fn shared_name(&self) -> Arc<Name> {
+        Arc::clone(&self.name)
     }
 
     /// When it was last changed, on the store's own clock.

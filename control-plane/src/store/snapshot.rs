@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 use super::object::{Name, Object};
 use crate::kinds::Kind;
 
-type Objects = BTreeMap<Name, Arc<Object>>;
+/// Names are shared with the objects, so that a copy of the map copies pointers alone.
+type Objects = BTreeMap<Arc<Name>, Arc<Object>>;
 
 /// All objects at one moment.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +58,7 @@ impl Snapshot {
         self.kinds
             .get(kind)
             .into_iter()
-            .flat_map(move |objects| objects.range((start.clone(), Bound::Unbounded)))
+            .flat_map(move |objects| objects.range::<Name, _>((start.clone(), Bound::Unbounded)))
             .map(|(_, object)| object)
             .take_while(move |object| {
                 namespace.is_none_or(|namespace| object.name().namespace == namespace)
@@ -80,7 +81,7 @@ impl Snapshot {
     pub(super) fn insert(&mut self, object: Arc<Object>) {
         self.resource_version = self.resource_version.max(object.resource_version());
         let objects = self.kinds.entry(object.kind()).or_default();
-        Arc::make_mut(objects).insert(object.name().clone(), object);
+        Arc::make_mut(objects).insert(object.shared_name(), object);
     }
 
     pub(super) fn remove(&mut self, kind: &'static Kind, name: &Name, resource_version: u64) {

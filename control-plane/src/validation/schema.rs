@@ -4,17 +4,20 @@
 //! kept apart: for workloads the caller chooses whether they are errors (`fieldValidation`), in policies they always
 //! are.
 
-use std::collections::HashMap;
+mod clean;
+mod scalars;
+mod types;
 
-use parking_lot::Mutex;
-use regex::Regex;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::path::Path;
 use super::references::is_close;
-use crate::kinds::{self, Kind, schema};
+use crate::kinds::{Kind, schema};
 use crate::refusal::Cause;
+
+pub use clean::{prune, strip_nulls};
+use scalars::{check_number, check_string, check_word};
+use types::parse;
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -68,43 +71,6 @@ pub fn check(kind: &Kind, value: &Value) -> Findings {
         findings.causes.push(cause);
     }
     findings
-}
-
-/// Removes the fields that the kind does not have.
-pub fn prune(kind: &Kind, value: &mut Value) {
-    prune_value(schema::of(kind), value);
-}
-
-fn prune_value(schema: &'static Value, value: &mut Value) {
-    let (_, schema) = schema::resolve(schema);
-    match value {
-        Value::Object(fields) => {
-            if schema["properties"].is_object() && !schema["additionalProperties"].is_object() {
-                fields.retain(|name, _| schema["properties"].get(name).is_some());
-            }
-            for (name, field) in fields {
-                prune_value(schema::field(schema, name), field);
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                prune_value(schema::items(schema), item);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Removes fields that are `null`: the API takes them for absent.
-pub fn strip_nulls(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, field| !field.is_null());
-            fields.values_mut().for_each(strip_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(strip_nulls),
-        _ => {}
-    }
 }
 
 fn walk(schema: &'static Value, value: &Value, path: &Path, depth: usize, found: &mut Findings) {
@@ -253,92 +219,6 @@ fn walk_array(
     }
 }
 
-fn check_word(words: &[Value], value: &Value, path: &Path, found: &mut Findings) {
-    if !words.contains(value) {
-        let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
-        found.causes.push(Cause::not_supported(path, value, &words));
-    }
-}
-
-fn check_string(schema: &'static Value, text: &str, path: &Path, found: &mut Findings) {
-    let length = text.chars().count() as u64;
-    if schema["minLength"]
-        .as_u64()
-        .is_some_and(|least| length < least)
-    {
-        found
-            .causes
-            .push(Cause::required(path, "must not be empty"));
-    }
-    if let Some(most) = schema["maxLength"].as_u64().filter(|most| length > *most) {
-        found.causes.push(Cause::invalid(
-            path,
-            &json!(text),
-            format!("must have at most {most} characters"),
-        ));
-    }
-    if let Some(pattern) = schema["pattern"].as_str()
-        && !is_match(pattern, text)
-    {
-        let hint = if pattern == kinds::duration::PATTERN {
-            "must be a duration such as 10s, 1m30s or 250ms".to_owned()
-        } else {
-            format!("must match {pattern}")
-        };
-        found.causes.push(Cause::invalid(path, &json!(text), hint));
-    }
-    if schema["format"] == "date-time" && text.parse::<jiff::Timestamp>().is_err() {
-        found.causes.push(Cause::invalid(
-            path,
-            &json!(text),
-            "must be a time such as 2026-01-31T12:00:00Z",
-        ));
-    }
-}
-
-/// Patterns come from our own schemas, so there are few, and all of them compile.
-fn is_match(pattern: &'static str, text: &str) -> bool {
-    static COMPILED: Mutex<Option<HashMap<&'static str, Regex>>> = Mutex::new(None);
-    let mut compiled = COMPILED.lock();
-    let compiled = compiled.get_or_insert_with(HashMap::new);
-    if let Some(regex) = compiled.get(pattern) {
-        return regex.is_match(text);
-    }
-    match Regex::new(pattern) {
-        Ok(regex) => compiled.entry(pattern).or_insert(regex).is_match(text),
-        Err(error) => {
-            tracing::error!(pattern, %error, "a schema has a pattern that does not compile");
-            false
-        }
-    }
-}
-
-fn check_number(schema: &'static Value, value: &Value, path: &Path, found: &mut Findings) {
-    let Some(number) = value.as_f64() else { return };
-    let (format_least, format_most) = match schema["format"].as_str() {
-        Some("int32") => (Some(f64::from(i32::MIN)), Some(f64::from(i32::MAX))),
-        Some("uint16") => (Some(0.0), Some(65535.0)),
-        Some("uint32") => (Some(0.0), Some(f64::from(u32::MAX))),
-        _ => (None, None),
-    };
-    let least = schema["minimum"].as_f64().or(format_least);
-    let most = schema["maximum"].as_f64().or(format_most);
-    if let Some(least) = least.filter(|least| number < *least) {
-        found.causes.push(Cause::invalid(
-            path,
-            value,
-            format!("must be greater than or equal to {least}"),
-        ));
-    }
-    if let Some(most) = most.filter(|most| number > *most) {
-        found.causes.push(Cause::invalid(
-            path,
-            value,
-            format!("must be less than or equal to {most}"),
-        ));
-    }
-}
-
 fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -351,44 +231,10 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// The last word is the type's own: what it cannot read, nobody else could.
-fn parse(kind: &Kind, value: &Value) -> Option<Cause> {
-    use k8s_openapi::api::{apps, batch, core, discovery};
-    match kind.name {
-        "Namespace" => parse_as::<core::v1::Namespace>(value),
-        "Pod" => parse_as::<core::v1::Pod>(value),
-        "Service" => parse_as::<core::v1::Service>(value),
-        "ServiceAccount" => parse_as::<core::v1::ServiceAccount>(value),
-        "ConfigMap" => parse_as::<core::v1::ConfigMap>(value),
-        "Secret" => parse_as::<core::v1::Secret>(value),
-        "Event" => parse_as::<core::v1::Event>(value),
-        "Deployment" => parse_as::<apps::v1::Deployment>(value),
-        "Job" => parse_as::<batch::v1::Job>(value),
-        "EndpointSlice" => parse_as::<discovery::v1::EndpointSlice>(value),
-        "HTTPRoute" => parse_as::<kinds::http_route::HttpRoute>(value),
-        "BackendTrafficPolicy" => {
-            parse_as::<kinds::backend_traffic_policy::BackendTrafficPolicy>(value)
-        }
-        "PeerAuthentication" => parse_as::<kinds::peer_authentication::PeerAuthentication>(value),
-        "Telemetry" => parse_as::<kinds::telemetry::Telemetry>(value),
-        _ => None,
-    }
-}
-
-fn parse_as<T: DeserializeOwned>(value: &Value) -> Option<Cause> {
-    let error = serde_path_to_error::deserialize::<_, T>(value).err()?;
-    let field = error.path().to_string();
-    Some(Cause::invalid(
-        field,
-        &json!("…"),
-        error.inner().to_string(),
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinds::{BACKEND_TRAFFIC_POLICY, DEPLOYMENT, HTTP_ROUTE, SERVICE};
+    use crate::kinds::{self, BACKEND_TRAFFIC_POLICY, DEPLOYMENT, HTTP_ROUTE, SERVICE};
 
     fn paths(findings: &Findings) -> Vec<&str> {
         findings

@@ -70,8 +70,8 @@ pub(in crate::api) async fn delete_collection(
     })
     .await?;
     let items = committed.result.iter().map(|object| object.value());
-    let body = read::list_of(kind, items, &json!({}));
-    let mut response = response::json(StatusCode::OK, &body);
+    let list = read::List::of(kind, items, json!({}));
+    let mut response = response::json(StatusCode::OK, &list);
     response::warn(response.headers_mut(), &committed.warnings);
     Ok(response)
 }
