@@ -335,14 +335,22 @@ pub(crate) fn encode(text: &str) -> String {
     encoded
 }
 
+/// What changed is what people wrote: not who owns which field, nor what the launcher reports meanwhile.
 fn compare(before: Option<&Value>, after: &Value) -> Applied {
+    let written = |object: &Value| {
+        let mut object = object.clone();
+        if let Some(fields) = object.as_object_mut() {
+            fields.remove("status");
+        }
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+            metadata.remove("resourceVersion");
+        }
+        object
+    };
     match before {
         None => Applied::Created,
-        Some(before)
-            if before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"] =>
-        {
-            Applied::Unchanged
-        }
+        Some(before) if written(before) == written(after) => Applied::Unchanged,
         Some(_) => Applied::Configured,
     }
 }

@@ -134,9 +134,7 @@ async fn find_policy(
     mesh: &Mesh,
     service: &str,
 ) -> Result<Option<Value>, Failure> {
-    let list = mesh
-        .get(path(global, "").trim_end_matches('/'))
-        .await?;
+    let list = mesh.get(path(global, "").trim_end_matches('/')).await?;
     let targets_service = |policy: &&Value| {
         let targets = policy["spec"]["targetRefs"]
             .as_array()
