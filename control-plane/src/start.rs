@@ -207,13 +207,7 @@ fn plane_options(options: &Options) -> plane::Options {
 
 impl Observed for Observations {
     fn proxies(&self) -> Value {
-        let mut status = Self::proxies(self);
-        let proxies = status["proxies"].as_array_mut().into_iter().flatten();
-        for proxy in proxies {
-            proxy["revision"] = proxy["revisionAcknowledged"].clone();
-            proxy["lastError"] = proxy["lastRejection"]["message"].clone();
-        }
-        status
+        Self::proxies(self)
     }
 
     fn certificates(&self) -> Vec<Value> {
