@@ -24,7 +24,8 @@ use crate::config::listener::{TcpConfig, TransportProtocol};
 use crate::drain::Drain;
 use crate::http::{Entry, HttpConnection, serve};
 use crate::snapshot::Snapshot;
-use crate::snapshot::listener::{Arrival, Chain, HttpService, Listener, Service, Verdict};
+use crate::snapshot::chain::{Arrival, Chain, HttpService, Service};
+use crate::snapshot::listener::{Listener, ListenerState, Verdict};
 use crate::tcp::{self, Dialled, TcpFailure};
 use crate::telemetry::report::Downstream;
 use crate::upstream::HttpVersion;
@@ -74,9 +75,7 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
     let listener = original_destination
         .and_then(|destination| snapshot.virtual_listener(destination).cloned())
         .unwrap_or(bound);
-    let live = Arc::clone(&listener.live);
-    ClusterStats::count(&live.accepted);
-    live.open.fetch_add(1, Ordering::Relaxed);
+    let _counted = Counted::new(&listener);
     let connection = Connection {
         environment,
         snapshot,
@@ -87,7 +86,24 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
         drain,
     };
     connection.open(accepted.stream).await;
-    live.open.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// A connection among those of its listener; counted out when dropped.
+struct Counted(Arc<ListenerState>);
+
+impl Counted {
+    fn new(listener: &Listener) -> Self {
+        let live = Arc::clone(&listener.live);
+        ClusterStats::count(&live.accepted);
+        live.open.fetch_add(1, Ordering::Relaxed);
+        Counted(live)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Where a redirected connection was going (`SO_ORIGINAL_DST`); of one that was not, the kernel knows nothing.

@@ -10,6 +10,9 @@ mod exchange;
 mod failure;
 mod fault;
 mod headers;
+mod limits;
+mod mirror;
+mod outgoing;
 mod reply;
 mod retry;
 pub mod serve;
@@ -27,7 +30,7 @@ use parking_lot::Mutex;
 use crate::cluster::outlier::millis;
 use crate::config::Network;
 use crate::snapshot::Snapshot;
-use crate::snapshot::listener::{Chain, HttpService, Service};
+use crate::snapshot::chain::{Chain, HttpService, Service};
 use crate::telemetry::report::Downstream;
 use crate::upstream::environment::Environment;
 

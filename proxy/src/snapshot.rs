@@ -4,6 +4,7 @@
 //! its end. What has not changed is the same object as before, and what lives (counts, ejections, pools,
 //! verdicts) is handed on, so that a change of one thing disturbs nothing else.
 
+pub mod chain;
 pub mod listener;
 pub mod routes;
 

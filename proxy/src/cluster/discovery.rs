@@ -140,7 +140,7 @@ fn members(
             let weight = each.weight.max(1);
             let endpoint = Endpoint {
                 address,
-                hostname: None,
+                hostname: each.hostname.clone(),
                 weight,
                 health: each.health,
                 workload: Arc::clone(&each.workload),

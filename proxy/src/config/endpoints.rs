@@ -44,6 +44,8 @@ pub struct Locality {
 pub struct EndpointConfig {
     /// Where it is.
     pub address: EndpointAddress,
+    /// The host that requests to it may be rewritten to.
+    pub hostname: Option<Arc<str>>,
     /// Its share; at least 1.
     pub weight: u32,
     /// What discovery knows about it.
@@ -59,6 +61,7 @@ impl EndpointConfig {
     pub fn at(address: SocketAddr) -> Self {
         EndpointConfig {
             address: EndpointAddress::Socket(address),
+            hostname: None,
             weight: 1,
             health: EndpointHealth::Healthy,
             workload: Arc::default(),

@@ -20,7 +20,7 @@ use super::io::DownstreamIo;
 use crate::cluster::stats::ClusterStats;
 use crate::config::http::ForwardClientCertificate;
 use crate::config::listener::TransportProtocol;
-use crate::snapshot::listener::{Chain, Service, TlsTermination};
+use crate::snapshot::chain::{Chain, Service, TlsTermination};
 use crate::tcp::{Dialled, TcpFailure};
 use crate::tls;
 use crate::upstream::{HttpVersion, explain};

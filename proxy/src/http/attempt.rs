@@ -14,7 +14,8 @@ use hyper::body::Incoming;
 use super::HttpConnection;
 use super::completion::Completion;
 use super::failure::{Failure, Reset};
-use super::headers::{ATTEMPT_COUNT, Head};
+use super::headers::{self, ATTEMPT_COUNT, Head};
+use super::outgoing::{Keep, Outgoing};
 use super::retry::{self, TryEnd};
 use crate::cluster::breaker::{Gauge, Permit};
 use crate::cluster::endpoint::{Active, Endpoint};
@@ -23,7 +24,8 @@ use crate::cluster::stats::ClusterStats;
 use crate::cluster::{Cluster, Pick, random};
 use crate::config::retry::RetryPolicy;
 use crate::telemetry::report::ResponseFlags;
-use crate::upstream::body::{BodyMeter, ReplayBuffer, RequestBody};
+use crate::upstream::body::RequestBody;
+use crate::upstream::body::meter::BodyMeter;
 use crate::upstream::lease::{Freshness, Lease};
 use crate::upstream::{ConnectFailure, HttpVersion};
 
@@ -33,6 +35,8 @@ pub(super) struct Attempts<'a> {
     pub(super) cluster: &'a Arc<Cluster>,
     pub(super) policy: Option<&'a Arc<RetryPolicy>>,
     pub(super) version: HttpVersion,
+    /// Whether requests are addressed to the endpoint's own host.
+    pub(super) is_rewritten_to_endpoint: bool,
 }
 
 /// A response, and what must be held until its body has ended.
@@ -73,10 +77,12 @@ impl Attempts<'_> {
         &self,
         head: Head,
         body: Incoming,
+        meter: Option<Arc<BodyMeter>>,
         completion: &mut Completion,
     ) -> Result<Answered, Failure> {
         let is_idempotent = retry::is_idempotent(&head.method);
-        let (mut request, mut outgoing) = Outgoing::split(head, body, self, completion);
+        let (mut request, mut outgoing) =
+            Outgoing::split(head, body, meter, self.keep(is_idempotent));
         let mut tried = vec![];
         let mut permit = None;
         let mut retries = 0;
@@ -104,6 +110,19 @@ impl Attempts<'_> {
             tried.extend(again.avoid);
             tokio::time::sleep(again.wait).await;
             retries += 1;
+        }
+    }
+
+    /// A copy is kept only where a request may have to be sent again after it was sent.
+    fn keep(&self, is_idempotent: bool) -> Keep {
+        let is_http2 = self.version == HttpVersion::Http2;
+        match self.policy {
+            Some(policy)
+                if policy.retries > 0 && retry::may_resend(&policy.on, is_idempotent, is_http2) =>
+            {
+                Keep::Copy
+            }
+            _ => Keep::Nothing,
         }
     }
 
@@ -179,7 +198,7 @@ impl Attempts<'_> {
 
     async fn one_try(
         &self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         tried: &[SocketAddr],
         completion: &mut Completion,
     ) -> Result<Answered, Missed> {
@@ -209,6 +228,9 @@ impl Attempts<'_> {
             }
         };
         completion.reached(&endpoint);
+        if let (true, Some(host)) = (self.is_rewritten_to_endpoint, &endpoint.hostname) {
+            headers::readdress(&mut request, self.version, host);
+        }
         let active = endpoint.state.begin();
         let (response, lease) = self.send(request, &endpoint).await?;
         self.cluster.record(
@@ -350,79 +372,4 @@ impl Answered {
             self.borrowed.give_back();
         }
     }
-}
-
-/// What another try would be made of.
-struct Outgoing {
-    head: Option<Head>,
-    body: Kept,
-}
-
-/// What is kept of a body.
-enum Kept {
-    /// There is none.
-    Empty,
-    /// What has been read of it.
-    Replay(Arc<ReplayBuffer>),
-    /// Nothing.
-    Gone,
-}
-
-impl Outgoing {
-    /// The first request, and what the next would be made of. A copy is kept only where a request may have to
-    /// be sent again after it was sent.
-    fn split(
-        head: Head,
-        body: Incoming,
-        attempts: &Attempts<'_>,
-        completion: &mut Completion,
-    ) -> (Request<RequestBody>, Self) {
-        let is_http2 = attempts.version == HttpVersion::Http2;
-        let is_idempotent = retry::is_idempotent(&head.method);
-        let may_resend = attempts.policy.is_some_and(|policy| {
-            policy.retries > 0 && retry::may_resend(&policy.on, is_idempotent, is_http2)
-        });
-        let (first, kept) = if body.is_end_stream() {
-            (RequestBody::Empty, Kept::Empty)
-        } else {
-            let meter = Arc::new(BodyMeter::default());
-            completion.metered(Arc::clone(&meter));
-            body_of(body, meter, may_resend)
-        };
-        let outgoing = Outgoing {
-            head: may_resend.then(|| head.clone()),
-            body: kept,
-        };
-        (request(head, first), outgoing)
-    }
-
-    /// The request once more, where all of it is still here.
-    fn again(&mut self) -> Option<Request<RequestBody>> {
-        let head = self.head.clone()?;
-        let body = match &self.body {
-            Kept::Empty => RequestBody::Empty,
-            Kept::Replay(buffer) => buffer.replay()?,
-            Kept::Gone => return None,
-        };
-        Some(request(head, body))
-    }
-}
-
-fn body_of(incoming: Incoming, meter: Arc<BodyMeter>, may_resend: bool) -> (RequestBody, Kept) {
-    if !may_resend {
-        return (RequestBody::Once { incoming, meter }, Kept::Gone);
-    }
-    let buffer = ReplayBuffer::new(incoming, meter);
-    match buffer.replay() {
-        Some(body) => (body, Kept::Replay(buffer)),
-        None => (RequestBody::Empty, Kept::Gone),
-    }
-}
-
-fn request(head: Head, body: RequestBody) -> Request<RequestBody> {
-    let mut request = Request::new(body);
-    *request.method_mut() = head.method;
-    *request.uri_mut() = head.uri;
-    *request.headers_mut() = head.headers;
-    request
 }

@@ -1,12 +1,13 @@
 //! The body of a response on its way to the client; what is held for the request goes with it.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::completion::Completion;
 use super::failure::Reset;
@@ -28,7 +29,19 @@ pub(super) enum Source {
 pub(super) struct ResponseBody {
     source: Source,
     completion: Completion,
-    deadline: Option<Pin<Box<Sleep>>>,
+    watch: Watch,
+    /// When the watch looks next; made when the body is first waited for.
+    alarm: Option<Pin<Box<Sleep>>>,
+    last_frame: Instant,
+}
+
+/// What a body may take.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Watch {
+    /// The body must have ended by then.
+    pub(super) deadline: Option<Instant>,
+    /// How long it may be silent.
+    pub(super) idle: Option<Duration>,
 }
 
 /// Why a body ended early.
@@ -40,26 +53,62 @@ pub(super) enum ResponseError {
     /// The route's time-out was over.
     #[error("the response took longer than the route's time-out")]
     Timeout,
+    /// It was silent for too long.
+    #[error("the response paused for longer than the idle time-out")]
+    Idle,
 }
 
 impl ResponseBody {
-    pub(super) fn new(source: Source, completion: Completion, deadline: Option<Instant>) -> Self {
+    pub(super) fn new(source: Source, completion: Completion, watch: Watch) -> Self {
         ResponseBody {
             source,
             completion,
-            deadline: deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
+            watch,
+            alarm: None,
+            last_frame: Instant::now(),
         }
     }
 
-    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Option<ResponseError> {
-        let deadline = self.deadline.as_mut()?;
-        deadline.as_mut().poll(context).is_ready().then(|| {
-            self.completion.fail(
-                ResponseFlags::UPSTREAM_TIMEOUT,
-                "the response took longer than the route's time-out".into(),
-            );
-            ResponseError::Timeout
-        })
+    /// Called while nothing comes: whether it has taken too long.
+    fn poll_watch(&mut self, context: &mut Context<'_>) -> Option<ResponseError> {
+        loop {
+            let (due, error) = self.due()?;
+            let due = due.into();
+            let alarm = match &mut self.alarm {
+                Some(alarm) => alarm,
+                none => none.insert(Box::pin(tokio::time::sleep_until(due))),
+            };
+            // Set anew only when it has gone off: what is due only ever moves on.
+            if alarm.is_elapsed() {
+                alarm.as_mut().reset(due);
+            }
+            if alarm.as_mut().poll(context).is_pending() {
+                return None;
+            }
+            // What was due may have moved on while the alarm was set.
+            if self.due().is_some_and(|(due, _)| due <= Instant::now()) {
+                let flag = match error {
+                    ResponseError::Idle => ResponseFlags::STREAM_IDLE_TIMEOUT,
+                    _ => ResponseFlags::UPSTREAM_TIMEOUT,
+                };
+                self.completion.fail(flag, error.to_string().into());
+                return Some(error);
+            }
+        }
+    }
+
+    /// The limit that comes first.
+    fn due(&self) -> Option<(Instant, ResponseError)> {
+        let idle = self
+            .watch
+            .idle
+            .and_then(|idle| self.last_frame.checked_add(idle));
+        match (self.watch.deadline, idle) {
+            (Some(deadline), Some(idle)) if idle < deadline => Some((idle, ResponseError::Idle)),
+            (Some(deadline), _) => Some((deadline, ResponseError::Timeout)),
+            (None, Some(idle)) => Some((idle, ResponseError::Idle)),
+            (None, None) => None,
+        }
     }
 
     fn fail(&mut self, error: hyper::Error) -> ResponseError {
@@ -101,7 +150,7 @@ impl Body for ResponseBody {
             Source::Upstream(incoming) => match Pin::new(incoming).poll_frame(context) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
-                    return match this.poll_deadline(context) {
+                    return match this.poll_watch(context) {
                         Some(error) => Poll::Ready(Some(Err(error))),
                         None => Poll::Pending,
                     };
@@ -110,6 +159,9 @@ impl Body for ResponseBody {
         };
         match &frame {
             Some(Ok(frame)) => {
+                if this.watch.idle.is_some() {
+                    this.last_frame = Instant::now();
+                }
                 if let Some(data) = frame.data_ref() {
                     this.completion.sent(data.len());
                 }
@@ -123,7 +175,6 @@ impl Body for ResponseBody {
             None => this.completion.end(),
             Some(Err(_)) => {}
         }
-        let frame = ready!(Poll::Ready(frame));
         Poll::Ready(frame.map(|frame| frame.map_err(|error| this.fail(error))))
     }
 

@@ -10,19 +10,20 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::attempt::Borrowed;
-use super::body::{ResponseBody, Source};
+use super::body::{ResponseBody, Source, Watch};
 use super::headers::{self, Head};
+use super::limits::Limits;
 use super::{ActiveRequest, HttpConnection};
 use crate::cluster::Cluster;
 use crate::cluster::endpoint::Endpoint;
 use crate::cluster::outlier::Outcome;
 use crate::config::http::HttpConfig;
 use crate::config::route::Route;
-use crate::snapshot::listener::HttpService;
+use crate::snapshot::chain::HttpService;
 use crate::snapshot::routes::is_grpc;
 use crate::telemetry::report::{Protocol, RequestReport, ResponseFlags, Upstream};
 use crate::telemetry::trace::TraceContext;
-use crate::upstream::body::BodyMeter;
+use crate::upstream::body::meter::BodyMeter;
 
 /// What is still to be done when a request ends.
 pub(super) struct Completion(Option<Box<Inner>>);
@@ -34,7 +35,7 @@ struct Inner {
     meter: Option<Arc<BodyMeter>>,
     endpoint: Option<Arc<Endpoint>>,
     borrowed: Option<Borrowed>,
-    deadline: Option<tokio::time::Instant>,
+    watch: Watch,
     has_ended: bool,
 }
 
@@ -91,7 +92,7 @@ impl Completion {
             meter: None,
             endpoint: None,
             borrowed: None,
-            deadline: None,
+            watch: Watch::default(),
             has_ended: false,
         })))
     }
@@ -166,8 +167,14 @@ impl Completion {
         self.tell(|inner| inner.borrowed = Some(borrowed));
     }
 
-    pub(super) fn end_by(&mut self, deadline: tokio::time::Instant) {
-        self.tell(|inner| inner.deadline = Some(deadline));
+    /// What the response's body may take.
+    pub(super) fn limited_by(&mut self, limits: Limits, body: Option<&Arc<BodyMeter>>) {
+        self.tell(|inner| {
+            inner.watch = Watch {
+                deadline: limits.deadline(inner.started, body),
+                idle: limits.idle,
+            };
+        });
     }
 
     /// The endpoint that was being tried did not answer in time.
@@ -208,8 +215,11 @@ impl Completion {
     pub(super) fn carried_by(mut self, response: Response<Source>) -> Response<ResponseBody> {
         let status = response.status();
         self.status(status);
-        let deadline = self.0.as_ref().and_then(|inner| inner.deadline);
-        response.map(|source| ResponseBody::new(source, self, deadline))
+        let watch = self
+            .0
+            .as_ref()
+            .map_or_else(Watch::default, |inner| inner.watch);
+        response.map(|source| ResponseBody::new(source, self, watch))
     }
 
     pub(super) fn status(&mut self, status: StatusCode) {
@@ -235,7 +245,10 @@ impl Completion {
     pub(super) fn end(&mut self) {
         if let Some(mut inner) = self.0.take() {
             inner.has_ended = true;
-            let has_sent_request = inner.meter.as_ref().is_none_or(|meter| meter.has_ended());
+            let has_sent_request = inner
+                .meter
+                .as_ref()
+                .is_none_or(|meter| meter.ended_at().is_some());
             if let Some(borrowed) = inner.borrowed.take()
                 && has_sent_request
             {

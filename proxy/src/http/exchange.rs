@@ -9,21 +9,23 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
 use super::attempt::{Answered, Attempts};
 use super::body::{ResponseBody, Source};
 use super::completion::Completion;
 use super::failure::Failure;
 use super::headers::{self, Head};
-use super::target::{self, Destination};
+use super::limits::Limits;
+use super::target::{self, Destination, Kind};
 use super::upgrade::Upgrade;
-use super::{HttpConnection, Scene, fault, reply};
+use super::{HttpConnection, Scene, fault, mirror, reply};
 use crate::cluster::random;
 use crate::config::http::HttpFilter;
-use crate::config::route::{Forward, RouteAction};
+use crate::config::route::{HostRewrite, RouteAction};
 use crate::snapshot::routes::{RequestFacts, RouteTable, Selected};
+use crate::upstream::body::meter::BodyMeter;
 
 /// Answers a request: with the upstream's response, or one of our own.
 pub(super) async fn exchange(
@@ -67,7 +69,20 @@ async fn answer(
     let cluster = target::cluster(&scene.snapshot, &destination, forward)?;
     completion.bound_for(&cluster);
     target::rewrite(&mut head, routes, selected, &destination, forward)?;
-    let version = target::version(&cluster, completion.protocol(), upgrade.is_some());
+    let kind = upgrade.as_ref().map_or(Kind::Ordinary, |_| Kind::Upgrade);
+    let version = target::version(&cluster, completion.protocol(), kind);
+    let meter = meter(&body, completion);
+    if !forward.mirrors.is_empty() {
+        let (protocol, snapshot) = (completion.protocol(), &scene.snapshot);
+        mirror::send_copies(
+            &forward.mirrors,
+            snapshot,
+            &head,
+            protocol,
+            meter.as_ref(),
+            connection,
+        );
+    }
     headers::address(&mut head, version, connection.is_tls)?;
 
     let attempts = Attempts {
@@ -75,18 +90,22 @@ async fn answer(
         cluster: &cluster,
         policy: forward.retry.as_ref().or(selected.host.retry.as_ref()),
         version,
+        is_rewritten_to_endpoint: forward.host == Some(HostRewrite::Endpoint),
     };
-    let answered = within(forward, attempts.run(head, body, completion)).await;
+    let limits = Limits::of(config, forward);
+    let attempts = attempts.run(head, body, meter.clone(), completion);
+    let answered = limits.enforce(attempts, meter.as_ref()).await;
     let mut answered = answered.inspect_err(|failure| {
         // The attempt that was cut short has failed, too.
-        if matches!(failure, Failure::Timeout { .. }) {
+        if matches!(failure, Failure::Timeout { .. } | Failure::Idle { .. }) {
             completion.blame_endpoint(&cluster);
         }
     })?;
 
     headers::send_back(&mut answered.response, completion);
     filter_response(&mut answered.response, routes, selected, &destination);
-    Ok(finish(answered, upgrade, forward, completion, connection))
+    completion.limited_by(limits, meter.as_ref());
+    Ok(finish(answered, upgrade, completion, connection))
 }
 
 fn routes(scene: &Scene) -> Result<&RouteTable, Failure> {
@@ -152,33 +171,25 @@ fn filter_response(
     routes.config().response_headers.apply(headers);
 }
 
-/// The route's time-out over all attempts.
-async fn within<T>(
-    forward: &Forward,
-    attempts: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    match forward.timeout {
-        None => attempts.await,
-        Some(limit) => tokio::time::timeout(limit, attempts)
-            .await
-            .unwrap_or(Err(Failure::Timeout { limit })),
+/// Counts the request's body, where it has one.
+fn meter(body: &Incoming, completion: &mut Completion) -> Option<Arc<BodyMeter>> {
+    if body.is_end_stream() {
+        return None;
     }
+    let meter = Arc::new(BodyMeter::default());
+    completion.metered(Arc::clone(&meter));
+    Some(meter)
 }
 
 /// Hands what is held for the request to whoever sees its end: the body, or the tunnel.
 fn finish(
     answered: Answered,
     upgrade: Option<Upgrade>,
-    forward: &Forward,
     completion: &mut Completion,
     connection: &HttpConnection,
 ) -> Response<Source> {
     let Answered { response, borrowed } = answered;
     completion.hold(borrowed);
-    if let Some(limit) = forward.timeout {
-        // Measured from the beginning of the request, as the time-out of the attempts was.
-        completion.end_by(Instant::from_std(completion.started() + limit));
-    }
     match upgrade {
         Some(upgrade) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             upgrade.tunnel(response, completion, connection)

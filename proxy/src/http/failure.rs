@@ -47,6 +47,10 @@ pub(super) enum Failure {
     PerTryTimeout { cluster: Arc<str>, limit: Duration },
     #[error("no answer from upstream within {limit:?}, the route's time-out")]
     Timeout { limit: Duration },
+    #[error("nothing was said for {limit:?}, the idle time-out")]
+    Idle { limit: Duration },
+    #[error("the request had not ended after {limit:?}, the request time-out")]
+    RequestTimeout { limit: Duration },
     #[error("fault injection")]
     Injected { answer: AbortAnswer },
     #[error("{authority:?} is no host that a request could be sent to")]
@@ -100,7 +104,10 @@ impl Failure {
             | Failure::Overflow { .. }
             | Failure::Connect { .. }
             | Failure::Reset { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Failure::PerTryTimeout { .. } | Failure::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Failure::PerTryTimeout { .. } | Failure::Timeout { .. } | Failure::Idle { .. } => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Failure::RequestTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Failure::Injected { answer } => match answer {
                 AbortAnswer::Http(status) => *status,
                 AbortAnswer::Grpc(_) => StatusCode::OK,
@@ -130,6 +137,9 @@ impl Failure {
             Failure::PerTryTimeout { .. } | Failure::Timeout { .. } => {
                 ResponseFlags::UPSTREAM_TIMEOUT
             }
+            Failure::Idle { .. } => ResponseFlags::STREAM_IDLE_TIMEOUT,
+            // Envoy has no flag for it.
+            Failure::RequestTimeout { .. } => ResponseFlags::default(),
             Failure::Injected { .. } => ResponseFlags::FAULT_INJECTED,
             Failure::Authority { .. } => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             Failure::Rewrite { .. } => ResponseFlags::LOCAL_RESET,

@@ -137,6 +137,26 @@ pub(super) fn address(head: &mut Head, version: HttpVersion, is_tls: bool) -> Re
     Ok(())
 }
 
+/// Sends a request to another host; one that is no host changes nothing.
+pub(super) fn readdress<B>(request: &mut Request<B>, version: HttpVersion, host: &str) {
+    match version {
+        HttpVersion::Http1 => {
+            if let Ok(host) = HeaderValue::from_str(host) {
+                request.headers_mut().insert(header::HOST, host);
+            }
+        }
+        HttpVersion::Http2 => {
+            let mut parts = request.uri().clone().into_parts();
+            if let Ok(authority) = host.parse() {
+                parts.authority = Some(authority);
+            }
+            if let Ok(uri) = Uri::from_parts(parts) {
+                *request.uri_mut() = uri;
+            }
+        }
+    }
+}
+
 /// What is done to every response from upstream.
 pub(super) fn send_back(response: &mut Response<Incoming>, completion: &mut Completion) {
     let is_upgrade = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;

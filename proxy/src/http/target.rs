@@ -60,11 +60,19 @@ pub(super) fn cluster(
     })
 }
 
+/// What a request wants of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// To be carried.
+    Ordinary,
+    /// To become something else, which is a thing of HTTP/1.1.
+    Upgrade,
+}
+
 /// What is spoken upstream.
-pub(super) fn version(cluster: &Cluster, downstream: Protocol, is_upgrade: bool) -> HttpVersion {
+pub(super) fn version(cluster: &Cluster, downstream: Protocol, kind: Kind) -> HttpVersion {
     match (cluster.config.protocol, downstream) {
-        // An upgrade is a thing of HTTP/1.1.
-        _ if is_upgrade => HttpVersion::Http1,
+        _ if kind == Kind::Upgrade => HttpVersion::Http1,
         (UpstreamProtocol::Http1, _) => HttpVersion::Http1,
         (UpstreamProtocol::Http2, _) | (UpstreamProtocol::Downstream, Protocol::Http2) => {
             HttpVersion::Http2
@@ -104,7 +112,7 @@ pub(super) fn rewrite(
                 head.authority = Some(host.clone());
             }
         }
-        // Endpoints have no names of their own yet.
+        // Once the endpoint is known.
         Some(HostRewrite::Endpoint) | None => {}
     }
     Ok(())

@@ -11,7 +11,7 @@ use super::peer::PeerVerifier;
 use super::{TlsError, VERSIONS, provider};
 use crate::config::identity::{Identity, IdentityReceiver};
 use crate::config::listener::DownstreamTls;
-use crate::snapshot::listener::TlsTermination;
+use crate::snapshot::chain::TlsTermination;
 
 /// What is kept in a chain's slot.
 #[derive(Default)]

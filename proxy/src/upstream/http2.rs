@@ -79,6 +79,11 @@ impl Http2Connection {
         (Stream(Arc::clone(self)), before)
     }
 
+    /// The connection, where it has been made.
+    pub(super) fn made(&self) -> Option<SendRequest<RequestBody>> {
+        self.made.get()?.as_ref().ok().cloned()
+    }
+
     /// The connection, made by the first who asks.
     pub(super) async fn sender(
         &self,

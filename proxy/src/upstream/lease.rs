@@ -163,6 +163,9 @@ impl Upstreams {
     ) -> Result<(Connection, bool), ConnectFailure> {
         let shared = Pool::of(endpoint).share_http2(cluster.config.max_requests_per_connection);
         let (stream, before) = shared.begin();
+        if let Some(sender) = shared.made() {
+            return Ok((Connection::Http2(sender, stream), before > 0));
+        }
         let make = async {
             let permit = cluster.breakers.admit(Gauge::Connections)?;
             let io = self

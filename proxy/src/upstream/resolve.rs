@@ -57,7 +57,7 @@ impl Upstreams {
                 match self.lookup(cluster.network, host).await {
                     Ok((addresses, ttl)) => {
                         shortest = shortest.min(ttl);
-                        endpoints.extend(at_each(endpoint, &addresses, *port));
+                        endpoints.extend(at_each(endpoint, host, &addresses, *port));
                     }
                     Err(error) => {
                         shortest = MIN_TTL;
@@ -89,6 +89,7 @@ impl Upstreams {
 
 fn at_each(
     endpoint: &EndpointConfig,
+    host: &Arc<str>,
     addresses: &[IpAddr],
     port: u16,
 ) -> impl Iterator<Item = EndpointConfig> {
@@ -98,6 +99,7 @@ fn at_each(
     addresses.dedup();
     addresses.into_iter().map(move |address| EndpointConfig {
         address: EndpointAddress::Socket(SocketAddr::new(address, port)),
+        hostname: endpoint.hostname.clone().or(Some(Arc::clone(host))),
         ..endpoint.clone()
     })
 }

@@ -11,5 +11,8 @@ mod upstream;
 mod configuration;
 mod detection;
 mod exchanges;
+mod limits;
+mod mirrors;
+mod redirect;
 mod resilience;
 mod tls;

@@ -114,12 +114,19 @@ fn endpoint(at: &At<'_>, wire: &LbEndpoint, hosts: Hosts) -> Result<EndpointConf
         load_balancing_weight,
         host_identifier,
     } = wire;
-    let address = match required(&at.field("host_identifier"), host_identifier.as_ref())? {
-        HostIdentifier::Endpoint(wire) => endpoint_address(&at.field("endpoint"), wire, hosts)?,
-        HostIdentifier::EndpointName(name) => {
-            return Err(at.field("endpoint_name").refuse_value(name));
-        }
-    };
+    let (address, hostname) =
+        match required(&at.field("host_identifier"), host_identifier.as_ref())? {
+            HostIdentifier::Endpoint(wire) => {
+                let address = endpoint_address(&at.field("endpoint"), wire, hosts)?;
+                (
+                    address,
+                    Some(wire.hostname.as_str()).filter(|host| !host.is_empty()),
+                )
+            }
+            HostIdentifier::EndpointName(name) => {
+                return Err(at.field("endpoint_name").refuse_value(name));
+            }
+        };
     let health = match enumeration(&at.field("health_status"), *health_status)? {
         HealthStatus::Unknown | HealthStatus::Healthy => EndpointHealth::Healthy,
         HealthStatus::Degraded => EndpointHealth::Degraded,
@@ -128,6 +135,7 @@ fn endpoint(at: &At<'_>, wire: &LbEndpoint, hosts: Hosts) -> Result<EndpointConf
     };
     Ok(EndpointConfig {
         address,
+        hostname: hostname.map(Into::into),
         weight: load_balancing_weight.unwrap_or(1).max(1),
         health,
         workload: Arc::new(workload(metadata.as_ref())),
@@ -143,11 +151,12 @@ fn endpoint_address(
     let Endpoint {
         address,
         health_check_config,
-        hostname,
+        // Read by the caller.
+        hostname: _,
         additional_addresses,
         observability_name,
     } = wire;
-    harmless!(at; health_check_config, hostname, additional_addresses, observability_name);
+    harmless!(at; health_check_config, additional_addresses, observability_name);
     let at = at.field("address");
     let (host, port) = host_and_port(&at, required(&at, address.as_ref())?)?;
     match (host.parse(), hosts) {

@@ -1,0 +1,96 @@
+//! How long a request may take, and how long it may be silent.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::failure::Failure;
+use crate::config::http::HttpConfig;
+use crate::config::route::Forward;
+use crate::upstream::body::meter::BodyMeter;
+
+/// The limits of one request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// From the end of the request to the end of the response, over all tries.
+    route: Option<Duration>,
+    /// Without a byte either way.
+    pub(super) idle: Option<Duration>,
+    /// From the beginning of the request to its end.
+    request: Option<Duration>,
+}
+
+impl Limits {
+    /// Those of a route, where it has its own, else those of the chain.
+    pub(super) fn of(config: &HttpConfig, forward: &Forward) -> Self {
+        Limits {
+            route: forward.timeout,
+            idle: forward.idle_timeout.or(config.stream_idle_timeout),
+            request: config.request_timeout,
+        }
+    }
+
+    /// Carries out attempts as long as the limits allow.
+    pub(super) async fn enforce<T>(
+        self,
+        attempts: impl Future<Output = Result<T, Failure>>,
+        body: Option<&Arc<BodyMeter>>,
+    ) -> Result<T, Failure> {
+        if let (None, None, None) = (self.route, self.idle, self.request) {
+            return attempts.await;
+        }
+        tokio::select! {
+            ended = attempts => ended,
+            failure = self.route_exceeded(body) => Err(failure),
+            failure = self.idle_exceeded(body) => Err(failure),
+            failure = self.request_exceeded(body) => Err(failure),
+        }
+    }
+
+    /// When the response must have ended. Not known while the request has not.
+    pub(super) fn deadline(
+        self,
+        started: Instant,
+        body: Option<&Arc<BodyMeter>>,
+    ) -> Option<Instant> {
+        let ended = body.map_or(Some(started), |body| body.ended_at())?;
+        ended.checked_add(self.route?)
+    }
+
+    async fn route_exceeded(self, body: Option<&Arc<BodyMeter>>) -> Failure {
+        let Some(limit) = self.route else {
+            return std::future::pending().await;
+        };
+        if let Some(body) = body {
+            body.ended().await;
+        }
+        tokio::time::sleep(limit).await;
+        Failure::Timeout { limit }
+    }
+
+    async fn idle_exceeded(self, body: Option<&Arc<BodyMeter>>) -> Failure {
+        let Some(limit) = self.idle else {
+            return std::future::pending().await;
+        };
+        let received = || body.map_or(0, |body| body.bytes());
+        let mut before = received();
+        loop {
+            tokio::time::sleep(limit).await;
+            let now = received();
+            if now == before {
+                return Failure::Idle { limit };
+            }
+            before = now;
+        }
+    }
+
+    async fn request_exceeded(self, body: Option<&Arc<BodyMeter>>) -> Failure {
+        let (Some(limit), Some(body)) = (self.request, body) else {
+            return std::future::pending().await;
+        };
+        tokio::time::sleep(limit).await;
+        if body.ended_at().is_some() {
+            return std::future::pending().await;
+        }
+        Failure::RequestTimeout { limit }
+    }
+}

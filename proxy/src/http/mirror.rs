@@ -1,0 +1,136 @@
+//! Mirrored requests: copies, sent elsewhere while the original goes its way. Nobody waits for them, and
+//! nobody sees their answers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::HttpConnection;
+use super::headers::{self, Head};
+use super::outgoing;
+use super::target;
+use crate::cluster::breaker::Gauge;
+use crate::cluster::outlier::Outcome;
+use crate::cluster::stats::ClusterStats;
+use crate::cluster::{Cluster, Pick, random};
+use crate::config::route::Mirror;
+use crate::snapshot::Snapshot;
+use crate::telemetry::report::Protocol;
+use crate::upstream::HttpVersion;
+use crate::upstream::body::RequestBody;
+use crate::upstream::body::meter::BodyMeter;
+use crate::upstream::environment::Environment;
+use crate::upstream::lease::Freshness;
+
+/// No copy takes longer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A copy on its way.
+struct Copy {
+    environment: Arc<Environment>,
+    cluster: Arc<Cluster>,
+    original_destination: Option<std::net::SocketAddr>,
+    head: Head,
+    body: RequestBody,
+    version: HttpVersion,
+}
+
+/// Sends copies of a request where its route says so. Each is an open connection of the process's drain.
+pub(super) fn send_copies(
+    mirrors: &[Mirror],
+    snapshot: &Snapshot,
+    head: &Head,
+    protocol: Protocol,
+    body: Option<&Arc<BodyMeter>>,
+    connection: &HttpConnection,
+) {
+    for mirror in mirrors {
+        let Some(cluster) = snapshot.clusters.get(&mirror.cluster) else {
+            continue;
+        };
+        if !mirror.share.covers(random::draw()) {
+            continue;
+        }
+        let version = target::version(cluster, protocol, target::Kind::Ordinary);
+        let mut head = shadow(head);
+        if headers::address(&mut head, version, connection.is_tls).is_err() {
+            continue;
+        }
+        let copy = Copy {
+            environment: Arc::clone(&connection.environment),
+            cluster: Arc::clone(cluster),
+            original_destination: connection.original_destination,
+            head,
+            body: body.map_or(RequestBody::Empty, |body| RequestBody::Copy(body.copy())),
+            version,
+        };
+        let token = connection.environment.drain.token();
+        tokio::spawn(async move {
+            let _token = token;
+            let sent = tokio::time::timeout(PATIENCE, copy.send()).await;
+            if !matches!(sent, Ok(true)) {
+                tracing::debug!("a mirrored request was not answered");
+            }
+        });
+    }
+}
+
+/// As Envoy does: whoever gets the copy can tell it by its host.
+fn shadow(head: &Head) -> Head {
+    let mut head = head.clone();
+    head.authority = HeaderValue::try_from(format!("{}-shadow", head.authority())).ok();
+    head
+}
+
+impl Copy {
+    /// Says whether it was answered; the answer is read to its end, so that the connection can be used again.
+    async fn send(self) -> bool {
+        let Ok(_permit) = self.cluster.breakers.admit(Gauge::Requests) else {
+            return false;
+        };
+        let pick = Pick {
+            original_destination: self.original_destination,
+            avoid: &[],
+            now: Instant::now(),
+        };
+        let Ok(endpoint) = self.cluster.pick(pick) else {
+            return false;
+        };
+        ClusterStats::count(&self.cluster.stats.requests);
+        let _active = endpoint.state.begin();
+        let upstreams = &self.environment.upstreams;
+        let lent = upstreams
+            .lend(&self.cluster, &endpoint, self.version, Freshness::Any)
+            .await;
+        let Ok(mut lease) = lent else {
+            self.cluster
+                .record(&endpoint, Outcome::LocalOriginFailure, Instant::now());
+            return false;
+        };
+        let request = outgoing::request(self.head, self.body);
+        let Ok(response) = lease.send(request).await else {
+            self.cluster
+                .record(&endpoint, Outcome::LocalOriginFailure, Instant::now());
+            return false;
+        };
+        let outcome = Outcome::of_status(response.status());
+        self.cluster.record(&endpoint, outcome, Instant::now());
+        let is_whole = drained(response.into_body()).await;
+        if is_whole {
+            lease.finish(&self.cluster);
+        }
+        is_whole
+    }
+}
+
+async fn drained(mut body: Incoming) -> bool {
+    while let Some(frame) = body.frame().await {
+        if frame.is_err() {
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,145 @@
+//! A body that several tries may read: what one has read is kept, up to a bound, for the next.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+
+use super::meter::BodyMeter;
+use super::{BodyError, RequestBody};
+
+/// No more of a body is kept for another try.
+pub const MAX_REPLAYED: usize = 64 * 1024;
+
+/// A body that several tries may read, one at a time.
+#[derive(Debug)]
+pub struct ReplayBuffer {
+    meter: Arc<BodyMeter>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    incoming: Incoming,
+    kept: BytesMut,
+    trailers: Option<HeaderMap>,
+    has_ended: bool,
+    is_too_large: bool,
+    /// Which try reads it.
+    turn: u64,
+}
+
+/// One try's reading of a [`ReplayBuffer`].
+#[derive(Debug)]
+pub struct Replay {
+    buffer: Arc<ReplayBuffer>,
+    turn: u64,
+    /// How much of what is kept this try has read.
+    position: usize,
+    has_read_trailers: bool,
+}
+
+impl ReplayBuffer {
+    /// Over a body from the client.
+    pub fn new(incoming: Incoming, meter: Arc<BodyMeter>) -> Arc<Self> {
+        Arc::new(ReplayBuffer {
+            meter,
+            state: Mutex::new(State {
+                incoming,
+                kept: BytesMut::new(),
+                trailers: None,
+                has_ended: false,
+                is_too_large: false,
+                turn: 0,
+            }),
+        })
+    }
+
+    /// The body from its beginning, for one more try; `None` where it is no longer all here. The body of the
+    /// try before ends with an error.
+    pub fn replay(self: &Arc<Self>) -> Option<RequestBody> {
+        let mut state = self.state.lock();
+        if state.is_too_large {
+            return None;
+        }
+        state.turn += 1;
+        Some(RequestBody::Replayed(Replay {
+            buffer: Arc::clone(self),
+            turn: state.turn,
+            position: 0,
+            has_read_trailers: false,
+        }))
+    }
+}
+
+impl State {
+    /// Keeps a frame for the next try, or nothing any more.
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        if let Some(trailers) = frame.trailers_ref() {
+            self.trailers = Some(trailers.clone());
+        }
+        let Some(data) = frame.data_ref() else { return };
+        if self.is_too_large || self.kept.len() + data.len() > MAX_REPLAYED {
+            self.is_too_large = true;
+            self.kept = BytesMut::new();
+        } else {
+            self.kept.extend_from_slice(data);
+        }
+    }
+}
+
+impl Replay {
+    pub(super) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut state = self.buffer.state.lock();
+        if state.turn != self.turn {
+            return Poll::Ready(Some(Err(BodyError::TakenOver)));
+        }
+        if self.position < state.kept.len() {
+            let rest = Bytes::copy_from_slice(&state.kept[self.position..]);
+            self.position = state.kept.len();
+            return Poll::Ready(Some(Ok(Frame::data(rest))));
+        }
+        if state.has_ended {
+            let trailers = state.trailers.clone().filter(|_| !self.has_read_trailers);
+            self.has_read_trailers = true;
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let frame = ready!(Pin::new(&mut state.incoming).poll_frame(context));
+        if let Some(Ok(frame)) = &frame {
+            self.buffer.meter.count(frame);
+            state.keep(frame);
+            self.position = state.kept.len();
+            self.has_read_trailers |= frame.is_trailers();
+        }
+        let has_failed = matches!(frame, Some(Err(_)));
+        if frame.is_none() || (!has_failed && state.incoming.is_end_stream()) {
+            state.has_ended = true;
+            self.buffer.meter.end();
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Downstream)))
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        let state = self.buffer.state.lock();
+        let has_read_data = self.position >= state.kept.len();
+        let has_read_trailers = self.has_read_trailers || state.trailers.is_none();
+        state.has_ended && has_read_data && has_read_trailers
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        let state = self.buffer.state.lock();
+        let kept = state.kept.len().saturating_sub(self.position) as u64;
+        match state.incoming.size_hint().exact() {
+            Some(rest) => SizeHint::with_exact(rest + kept),
+            None => SizeHint::default(),
+        }
+    }
+}
