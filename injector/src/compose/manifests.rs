@@ -41,6 +41,9 @@ impl ImageFacts {
     }
 }
 
+/// Between stop signal and end, where a service does not say: Compose's default, not Kubernetes' 30 seconds.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
 /// The label by which a Service of an alias selects its pods.
 fn alias_label(alias: &str) -> String {
     format!("weft.dev/alias.{alias}")
@@ -254,10 +257,12 @@ impl Scope<'_> {
         set("tty", service.has_terminal.then(|| json!(true)));
         set("stdin", service.has_stdin.then(|| json!(true)));
 
-        let mut pod = json!({ "serviceAccountName": account(service), "containers": [container] });
-        if let Some(grace) = service.stop_grace {
-            pod["terminationGracePeriodSeconds"] = json!(whole_seconds(grace, 0));
-        }
+        let grace = service.stop_grace.unwrap_or(STOP_GRACE);
+        let mut pod = json!({
+            "serviceAccountName": account(service),
+            "terminationGracePeriodSeconds": whole_seconds(grace, 0),
+            "containers": [container],
+        });
         if let Some(hostname) = &service.hostname {
             pod["hostname"] = json!(hostname);
         }

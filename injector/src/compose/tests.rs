@@ -103,6 +103,7 @@ fn a_small_service_becomes_exactly_this() {
                     },
                     "spec": {
                         "serviceAccountName": "a",
+                        "terminationGracePeriodSeconds": 10,
                         "containers": [{
                             "name": "a",
                             "image": "nginx:1",
