@@ -24,7 +24,7 @@ setup-test: ## install what the tests need besides
 build: ## build weft
 	$(CARGO) build --bin weft $(if $(filter release,$(PROFILE)),--release)
 
-test: setup-test fmt-check clippy doc unit e2e e2e-user ## everything that has to pass
+test: setup-test fmt-check clippy doc deny unit e2e e2e-user ## everything that has to pass
 
 fmt: ## format the code
 	$(CARGO) fmt --all
@@ -37,6 +37,12 @@ clippy: ## lints, as errors
 
 doc: ## the documentation builds without warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+
+deny: $(TARGET)/tools/bin/cargo-deny ## licences, sources, and crates that must not be there
+	$< check --hide-inclusion-graph bans licenses sources
+
+$(TARGET)/tools/bin/cargo-deny:
+	$(CARGO) install cargo-deny --version 0.20.2 --locked --debug --quiet --root $(TARGET)/tools
 
 unit: ## unit tests, the tests of each crate, and the structure
 	$(CARGO) test --workspace --exclude weft
