@@ -71,9 +71,16 @@ impl Place {
     }
 }
 
-/// `weft shim STATE RUNTIME PROGRAM`.
+/// `weft shim STATE RUNTIME PROGRAM RESTARTS`.
 pub(crate) fn shim_main(arguments: &[OsString]) -> ExitCode {
-    let [state, runtime, program] = arguments else {
+    let parsed = match arguments {
+        [state, runtime, program, restarts] => restarts
+            .to_str()
+            .and_then(|text| text.parse().ok())
+            .map(|restarts| (state, runtime, program, restarts)),
+        _ => None,
+    };
+    let Some((state, runtime, program, restarts)) = parsed else {
         eprintln!("weft shim is a part of `weft node`, which starts it");
         return ExitCode::from(2);
     };
@@ -81,7 +88,7 @@ pub(crate) fn shim_main(arguments: &[OsString]) -> ExitCode {
         state: state.into(),
         runtime: runtime.into(),
     };
-    shim::main(&place, Path::new(program))
+    shim::main(&place, Path::new(program), restarts)
 }
 
 /// `weft init BUNDLE`, or `weft init --exec` with the command in the environment.

@@ -21,9 +21,10 @@ mod supervise;
 
 use supervise::Supervisor;
 
-/// Detaches and supervises. The first process returns when the command runs, or has failed to.
-pub(crate) fn main(place: &Place, program: &Path) -> ExitCode {
-    match start(place, program) {
+/// Detaches and supervises. The first process returns when the command runs, or has failed to. `restarts` is
+/// how often a shim before this one has restarted the container.
+pub(crate) fn main(place: &Place, program: &Path, restarts: u32) -> ExitCode {
+    match start(place, program, restarts) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -32,7 +33,7 @@ pub(crate) fn main(place: &Place, program: &Path) -> ExitCode {
     }
 }
 
-fn start(place: &Place, program: &Path) -> io::Result<()> {
+fn start(place: &Place, program: &Path, restarts: u32) -> io::Result<()> {
     let (mut outcome, tell) = io::pipe()?;
     // The child is nobody's child soon: the holder takes it, and the server may die.
     match sys::fork()? {
@@ -42,7 +43,7 @@ fn start(place: &Place, program: &Path) -> io::Result<()> {
         }
         ForkResult::Child => {
             drop(outcome);
-            supervise(place, program, tell)
+            supervise(place, program, restarts, tell)
         }
     }
 }
@@ -58,8 +59,8 @@ fn await_start(outcome: &mut PipeReader) -> io::Result<()> {
     }
 }
 
-fn supervise(place: &Place, program: &Path, mut tell: PipeWriter) -> io::Result<()> {
-    let supervisor = prepare(place, program);
+fn supervise(place: &Place, program: &Path, restarts: u32, mut tell: PipeWriter) -> io::Result<()> {
+    let supervisor = prepare(place, program, restarts);
     match supervisor {
         Ok(supervisor) => supervisor.run(move || {
             // Whoever started us may be gone already; the status file says the same.
@@ -72,7 +73,7 @@ fn supervise(place: &Place, program: &Path, mut tell: PipeWriter) -> io::Result<
     }
 }
 
-fn prepare(place: &Place, program: &Path) -> io::Result<Supervisor> {
+fn prepare(place: &Place, program: &Path, restarts: u32) -> io::Result<Supervisor> {
     setsid()?;
     let null = fs::OpenOptions::new()
         .read(true)
@@ -83,5 +84,5 @@ fn prepare(place: &Place, program: &Path) -> io::Result<Supervisor> {
     rustix::stdio::dup2_stderr(&null)?;
     let bundle: Bundle = files::read_json(&place.bundle())?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the container has no bundle"))?;
-    Supervisor::new(place, program, bundle)
+    Supervisor::new(place, program, bundle, restarts)
 }

@@ -45,10 +45,17 @@ pub(super) struct Entry {
     pub(super) bundle: Bundle,
     pub(super) place: Place,
     pub(super) status: watch::Sender<Status>,
-    /// What the task that follows the shim is to send it.
-    pub(super) requests: Mutex<Option<mpsc::Sender<Request>>>,
+    /// The shim that is followed now.
+    pub(super) shim: Mutex<Option<Shim>>,
     /// Starting and removing exclude each other.
     changing: tokio::sync::Mutex<Life>,
+}
+
+/// A shim, and the way to it.
+#[derive(Debug, Clone)]
+pub(super) struct Shim {
+    pub(super) pid: i32,
+    pub(super) requests: mpsc::Sender<Request>,
 }
 
 /// Whether a container is still one.
@@ -67,9 +74,17 @@ impl Entry {
             bundle,
             place,
             status: watch::Sender::new(status),
-            requests: Mutex::default(),
+            shim: Mutex::default(),
             changing: tokio::sync::Mutex::new(Life::Kept),
         })
+    }
+
+    /// Whether a shim is the one that counts: the one before it may still be ending.
+    pub(super) fn is_current(&self, shim: i32) -> bool {
+        self.shim
+            .lock()
+            .as_ref()
+            .is_some_and(|current| current.pid == shim)
     }
 
     pub(super) fn state(&self) -> State {
@@ -206,7 +221,9 @@ pub(super) async fn adopt(shared: &Arc<Shared>) {
             .ok()
             .flatten()
             .unwrap_or_default();
-        let has_shim = matches!(status.state, State::Running | State::Restarting);
+        // One that has just been started may not run yet.
+        let has_shim = status.shim_pid > 0 && status.state != State::Exited;
+        let shim = status.shim_pid;
         let entry = Entry::new(record, bundle, place, status);
         shared
             .containers
@@ -214,7 +231,7 @@ pub(super) async fn adopt(shared: &Arc<Shared>) {
             .lock()
             .insert(id, Arc::clone(&entry));
         if has_shim {
-            follow(shared, &entry);
+            follow(shared, &entry, shim);
         }
     }
 }

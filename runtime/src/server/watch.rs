@@ -1,6 +1,7 @@
 //! Following shims, and telling watchers.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tonic::Status as Refusal;
 use weft_proto::weft::node::v1::Container;
 
 use super::Shared;
-use super::containers::{self, Entry};
+use super::containers::{self, Entry, Shim};
 use crate::container::control::{Request, SocketPath};
 use crate::container::status::Status;
 
@@ -23,17 +24,20 @@ const QUEUE: usize = 64;
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Follows a container's shim until it is gone, in a task of its own.
-pub(super) fn follow(shared: &Arc<Shared>, entry: &Arc<Entry>) {
+pub(super) fn follow(shared: &Arc<Shared>, entry: &Arc<Entry>, shim: i32) {
     let (sender, requests) = mpsc::channel(REQUESTS);
-    *entry.requests.lock() = Some(sender);
+    *entry.shim.lock() = Some(Shim {
+        pid: shim,
+        requests: sender,
+    });
     let (shared, entry) = (Arc::clone(shared), Arc::clone(entry));
     tokio::spawn(async move {
-        if let Err(error) = talk(&shared, &entry, requests).await {
+        if let Err(error) = talk(&shared, &entry, shim, requests).await {
             tracing::debug!(container = entry.record.id, %error, "shim does not answer");
         }
         // Boxed: it may start another shim, whose follower is this very function.
-        let ended: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> =
-            Box::pin(containers::shim_ended(&shared, &entry));
+        let ended: Pin<Box<dyn Future<Output = ()> + Send>> =
+            Box::pin(containers::shim_ended(&shared, &entry, shim));
         ended.await;
     });
 }
@@ -41,6 +45,7 @@ pub(super) fn follow(shared: &Arc<Shared>, entry: &Arc<Entry>) {
 async fn talk(
     shared: &Shared,
     entry: &Entry,
+    shim: i32,
     mut requests: mpsc::Receiver<Request>,
 ) -> io::Result<()> {
     let path = SocketPath::in_directory(&entry.place.runtime)?;
@@ -49,8 +54,11 @@ async fn talk(
     loop {
         tokio::select! {
             line = lines.next_line() => match line? {
-                Some(line) => containers::update(shared, entry, serde_json::from_str::<Status>(&line)?),
-                None => return Ok(()),
+                Some(line) if entry.is_current(shim) => {
+                    containers::update(shared, entry, serde_json::from_str::<Status>(&line)?);
+                }
+                // Ended, or replaced.
+                _ => return Ok(()),
             },
             Some(request) = requests.recv() => write(&mut writer, request).await?,
         }

@@ -39,6 +39,10 @@ pub(crate) fn register(tests: &mut Tests) {
         "a_first_process_that_is_killed_by_hand_is_started_again",
         killed,
     );
+    tests.add(
+        "a_container_that_is_started_again_at_once_is_not_taken_for_ended",
+        started_again,
+    );
     tests.add("a_container_in_use_is_not_removed", removal);
 }
 
@@ -357,6 +361,40 @@ async fn killed(mesh: Mesh) -> Mesh {
         (second.state(), second.exit_code),
         (ContainerState::Running, 137)
     );
+    mesh
+}
+
+async fn started_again(mesh: Mesh) -> Mesh {
+    mesh.sandbox("one").await;
+    let script = "echo run >> /var/lib/weft/runs; test $(wc -l < /var/lib/weft/runs) -lt 10 || exec sleep 1000";
+    let mut request = script_in("one", "c", script);
+    request.user = "1337".into();
+    let watch = WatchContainersRequest {};
+    let watch = mesh.node.client.clone().watch_containers(watch).await;
+    let mut watch = watch.expect("a watch").into_inner();
+    mesh.run(request).await;
+
+    // Started in the very moment in which its end is known, while its shim is still ending.
+    for _ in 1..10 {
+        let ended = async {
+            while watch
+                .next()
+                .await
+                .expect("a change")
+                .expect("a change")
+                .state()
+                != ContainerState::Exited
+            {}
+        };
+        tokio::time::timeout(PATIENCE, ended)
+            .await
+            .expect("it ends");
+        mesh.start_container("c").await.expect("it starts");
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+
+    let container = mesh.list().await.remove(0);
+    assert_eq!(container.state(), ContainerState::Running, "{container:?}");
     mesh
 }
 

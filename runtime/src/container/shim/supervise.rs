@@ -63,11 +63,19 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(super) fn new(place: &Place, program: &Path, bundle: Bundle) -> io::Result<Supervisor> {
+    pub(super) fn new(
+        place: &Place,
+        program: &Path,
+        bundle: Bundle,
+        restarts: u32,
+    ) -> io::Result<Supervisor> {
         let status = Status {
             shim_pid: std::process::id().cast_signed(),
+            restarts,
             ..Status::default()
         };
+        // Before anything runs, so that a server which starts now knows that there is a shim.
+        status.write(&place.status())?;
         // Requests come one at a time from the server; a full queue makes their readers wait.
         let (sender, events) = sync_channel(16);
         Ok(Supervisor {
@@ -178,14 +186,10 @@ impl Supervisor {
                     grace_millis,
                 })) => {
                     stopping = true;
-                    send(
-                        pid,
-                        if grace_millis == 0 {
-                            libc::SIGKILL
-                        } else {
-                            signal
-                        },
-                    );
+                    // Without grace the deadline below has passed already.
+                    if grace_millis > 0 {
+                        send(pid, signal);
+                    }
                     let at = Instant::now() + Duration::from_millis(grace_millis);
                     kill_at = Some(kill_at.map_or(at, |earlier| earlier.min(at)));
                 }

@@ -36,7 +36,7 @@ pub(in crate::server) async fn start(shared: &Arc<Shared>, id: &str) -> Result<C
         return Ok(entry.to_wire());
     }
     *life = Life::Kept;
-    start_shim(shared, &entry).await?;
+    start_shim(shared, &entry, 0).await?;
     let status = entry.status.borrow().clone();
     // A new shim begins with a new status: one that never ran has no start in it.
     if status.started_at == 0 {
@@ -49,7 +49,11 @@ pub(in crate::server) async fn start(shared: &Arc<Shared>, id: &str) -> Result<C
 }
 
 /// The shim, and the task that follows it.
-async fn start_shim(shared: &Arc<Shared>, entry: &Arc<Entry>) -> Result<(), Failure> {
+async fn start_shim(
+    shared: &Arc<Shared>,
+    entry: &Arc<Entry>,
+    restarts: u32,
+) -> Result<(), Failure> {
     let id = &entry.record.id;
     let run = Command::new(shared.options.program())
         .arg("shim")
@@ -58,6 +62,7 @@ async fn start_shim(shared: &Arc<Shared>, entry: &Arc<Entry>) -> Result<(), Fail
             &entry.place.runtime,
             &shared.options.program(),
         ])
+        .arg(restarts.to_string())
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -77,8 +82,9 @@ async fn start_shim(shared: &Arc<Shared>, entry: &Arc<Entry>) -> Result<(), Fail
     let status = Status::read(&entry.place.status())
         .map_err(Failure::system("reading the container's status"))?
         .unwrap_or_default();
+    let shim = status.shim_pid;
     update(shared, entry, status);
-    follow(shared, entry);
+    follow(shared, entry, shim);
     Ok(())
 }
 
@@ -95,29 +101,37 @@ pub(in crate::server) fn update(shared: &Shared, entry: &Entry, status: Status) 
 }
 
 /// Called when a shim is gone: it has ended with its container, or it was killed, and its container with it.
-pub(in crate::server) async fn shim_ended(shared: &Arc<Shared>, entry: &Arc<Entry>) {
+pub(in crate::server) async fn shim_ended(shared: &Arc<Shared>, entry: &Arc<Entry>, shim: i32) {
+    let mut life = entry.changing.lock().await;
+    if *life == Life::Removed || !entry.is_current(shim) {
+        return;
+    }
+    *entry.shim.lock() = None;
     let read = Status::read(&entry.place.status());
     let status = read.ok().flatten().unwrap_or_default();
     let was_killed = matches!(status.state, State::Running | State::Restarting);
+    let restarts = status.restarts.saturating_add(1);
     let status = status.without_shim();
     if was_killed {
         let _ = status.write(&entry.place.status());
     }
-    *entry.requests.lock() = None;
     update(shared, entry, status);
-    if !was_killed || entry.bundle.restart == RestartPolicy::Never {
-        return;
+    let is_wanted = *life == Life::Kept && entry.bundle.restart != RestartPolicy::Never;
+    if was_killed && is_wanted && !shared.ending.is_cancelled() {
+        replace_shim(shared, entry, restarts, &mut life).await;
     }
+}
+
+async fn replace_shim(shared: &Arc<Shared>, entry: &Arc<Entry>, restarts: u32, life: &mut Life) {
+    let id = &entry.record.id;
+    tracing::warn!(
+        container = id,
+        "a shim was killed; starting its container again"
+    );
     tokio::time::sleep(SHIM_PAUSE).await;
-    let life = entry.changing.lock().await;
-    if *life == Life::Kept && entry.state() == State::Exited && !shared.ending.is_cancelled() {
-        tracing::warn!(
-            container = entry.record.id,
-            "a shim was killed; starting its container again"
-        );
-        if let Err(failure) = start_shim(shared, entry).await {
-            tracing::error!(container = entry.record.id, %failure, "container not started again");
-        }
+    if let Err(failure) = start_shim(shared, entry, restarts).await {
+        tracing::error!(container = id, %failure, "container not started again");
+        *life = Life::Stopped;
     }
 }
 
@@ -155,8 +169,8 @@ pub(in crate::server) async fn stop(
 
 /// To the shim; one that is just going takes the container with it anyway.
 pub(in crate::server) async fn send(entry: &Entry, request: Request) {
-    let requests = entry.requests.lock().clone();
-    if let Some(requests) = requests {
-        let _ = requests.send(request).await;
+    let shim = entry.shim.lock().clone();
+    if let Some(shim) = shim {
+        let _ = shim.requests.send(request).await;
     }
 }
