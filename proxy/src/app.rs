@@ -33,8 +33,9 @@ use crate::upstream::Upstreams;
 use crate::upstream::host_network::{Broker, HostNetwork, OwnNetwork};
 use crate::workers::{self, DataPlane};
 use crate::xds::cache::{Cache, SharedCache};
-use crate::xds::client::{Client, Published, Setup};
+use crate::xds::client::Client;
 use crate::xds::metrics::Metrics;
+use crate::xds::state::{Published, State};
 use crate::xds::store::Store;
 
 /// Why the proxy does not run.
@@ -269,14 +270,16 @@ fn configuration_source(
         })
         .1;
     };
-    let (client, published) = Client::new(Setup {
-        target,
-        node: settings::node(bootstrap),
-        statics: bootstrap.statics.clone(),
-        store: settings.state_dir.as_deref().map(Store::in_dir),
-        cache: Arc::clone(cache),
-        metrics: Metrics::register(registry),
-    });
+    let metrics = Metrics::register(registry);
+    let node = settings::node(bootstrap);
+    let (state, published) = State::new(
+        node.id.clone(),
+        bootstrap.statics.clone(),
+        settings.state_dir.as_deref().map(Store::in_dir),
+        Arc::clone(cache),
+        metrics.clone(),
+    );
+    let client = Client::new(target, node, state, metrics);
     tasks.spawn(client.run(cancel.clone()));
     published
 }

@@ -3,23 +3,22 @@
 //! Who it is, where its control plane is, and resources of its own. Everything else comes over xDS. Errors name
 //! the file and the field.
 
+mod control_plane;
+mod fields;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use weft_proto::any::pack;
-use weft_proto::envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
+use weft_proto::envoy::config::bootstrap::v3::bootstrap::StaticResources;
 use weft_proto::envoy::config::bootstrap::v3::{Admin, Bootstrap as Wire};
-use weft_proto::envoy::config::cluster::v3::Cluster;
-use weft_proto::envoy::config::core::v3::api_config_source::ApiType;
-use weft_proto::envoy::config::core::v3::grpc_service::TargetSpecifier;
-use weft_proto::envoy::config::core::v3::{
-    Address, ApiConfigSource, Node, address, socket_address,
-};
-use weft_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use weft_proto::envoy::config::core::v3::{Address, Node, address};
 use weft_proto::json;
 
+use self::control_plane::{ads_cluster, control_plane, socket_target};
+use self::fields::warn_of_ignored;
 use crate::config::{Configuration, Workload};
 use crate::xds::kind::Kind;
 use crate::xds::translate::{Checked, chain, metadata, translate};
@@ -162,110 +161,6 @@ fn check(wire: Wire) -> Result<Bootstrap, Problem> {
     })
 }
 
-/// Every field but those that are used; each is refused, or harmless here.
-fn warn_of_ignored(wire: &Wire) -> Result<(), Problem> {
-    let Wire {
-        node: _,
-        static_resources: _,
-        dynamic_resources: _,
-        admin: _,
-        cluster_manager,
-        flags_path,
-        stats_flush_interval,
-        tracing,
-        hds_config,
-        enable_dispatcher_stats,
-        layered_runtime,
-        header_prefix,
-        stats_server_version_override,
-        use_tcp_for_dns_lookups,
-        bootstrap_extensions,
-        config_sources,
-        default_config_source,
-        default_socket_interface,
-        certificate_provider_instances,
-        node_context_params,
-        dns_resolution_config,
-        typed_dns_resolver_config,
-        inline_headers,
-        perf_tracing_file_path,
-        default_regex_engine,
-        xds_delegate_extension,
-        xds_config_tracker_extension,
-        listener_manager,
-        application_log_config,
-        deferred_stat_options,
-        grpc_async_client_manager_config,
-        memory_allocator_manager,
-        enable_worker_cpu_affinity,
-        stats_flush,
-        stats_eviction,
-    } = wire;
-    let refused = [
-        ("tracing", tracing.is_some()),
-        ("hds_config", hds_config.is_some()),
-        ("header_prefix", !header_prefix.is_empty()),
-        ("bootstrap_extensions", !bootstrap_extensions.is_empty()),
-        ("config_sources", !config_sources.is_empty()),
-        ("default_config_source", default_config_source.is_some()),
-        (
-            "certificate_provider_instances",
-            !certificate_provider_instances.is_empty(),
-        ),
-        ("dns_resolution_config", dns_resolution_config.is_some()),
-        ("xds_delegate_extension", xds_delegate_extension.is_some()),
-        ("listener_manager", listener_manager.is_some()),
-    ];
-    if let Some((field, _)) = refused.into_iter().find(|(_, is_set)| *is_set) {
-        return Err(problem(field, "not supported"));
-    }
-    let harmless = [
-        ("cluster_manager", cluster_manager.is_some()),
-        ("flags_path", !flags_path.is_empty()),
-        ("stats_flush_interval", stats_flush_interval.is_some()),
-        ("enable_dispatcher_stats", *enable_dispatcher_stats),
-        ("layered_runtime", layered_runtime.is_some()),
-        (
-            "stats_server_version_override",
-            stats_server_version_override.is_some(),
-        ),
-        ("use_tcp_for_dns_lookups", *use_tcp_for_dns_lookups),
-        (
-            "default_socket_interface",
-            !default_socket_interface.is_empty(),
-        ),
-        ("node_context_params", !node_context_params.is_empty()),
-        (
-            "typed_dns_resolver_config",
-            typed_dns_resolver_config.is_some(),
-        ),
-        ("inline_headers", !inline_headers.is_empty()),
-        ("perf_tracing_file_path", !perf_tracing_file_path.is_empty()),
-        ("default_regex_engine", default_regex_engine.is_some()),
-        (
-            "xds_config_tracker_extension",
-            xds_config_tracker_extension.is_some(),
-        ),
-        ("application_log_config", application_log_config.is_some()),
-        ("deferred_stat_options", deferred_stat_options.is_some()),
-        (
-            "grpc_async_client_manager_config",
-            grpc_async_client_manager_config.is_some(),
-        ),
-        (
-            "memory_allocator_manager",
-            memory_allocator_manager.is_some(),
-        ),
-        ("enable_worker_cpu_affinity", *enable_worker_cpu_affinity),
-        ("stats_flush", stats_flush.is_some()),
-        ("stats_eviction", stats_eviction.is_some()),
-    ];
-    for (field, _) in harmless.into_iter().filter(|(_, is_set)| *is_set) {
-        tracing::warn!(field, "this field of the bootstrap has no effect");
-    }
-    Ok(())
-}
-
 /// The proxy's own listeners and clusters; not the cluster that leads to the control plane, which is no one's to
 /// send requests to.
 fn statics(resources: &StaticResources, xds: Option<&str>) -> Result<Configuration, Problem> {
@@ -325,127 +220,6 @@ fn insert<T>(
             field,
             format!("another one is called {name:?}, too"),
         )),
-    }
-}
-
-/// The cluster of the ADS stream.
-fn ads_cluster(dynamic: &DynamicResources) -> Option<&str> {
-    let services = &dynamic.ads_config.as_ref()?.grpc_services;
-    let Some(TargetSpecifier::EnvoyGrpc(grpc)) = &services.first()?.target_specifier else {
-        return None;
-    };
-    Some(&grpc.cluster_name)
-}
-
-fn control_plane(
-    dynamic: &DynamicResources,
-    clusters: &[Cluster],
-) -> Result<Option<Target>, Problem> {
-    let DynamicResources {
-        lds_config,
-        cds_config,
-        ads_config,
-        lds_resources_locator,
-        cds_resources_locator,
-    } = dynamic;
-    const FIELD: &str = "dynamic_resources";
-    if !lds_resources_locator.is_empty() || !cds_resources_locator.is_empty() {
-        return Err(problem(
-            format!("{FIELD}.lds_resources_locator"),
-            "not supported",
-        ));
-    }
-    let Some(ads) = ads_config else {
-        return match lds_config.is_some() || cds_config.is_some() {
-            true => Err(problem(
-                format!("{FIELD}.ads_config"),
-                "missing: only ADS is spoken",
-            )),
-            false => Ok(None),
-        };
-    };
-    check_api_type(ads)?;
-    let name = ads_cluster(dynamic).ok_or_else(|| {
-        problem(
-            format!("{FIELD}.ads_config.grpc_services"),
-            "must name an `envoy_grpc` cluster",
-        )
-    })?;
-    let index = clusters
-        .iter()
-        .position(|cluster| cluster.name == name)
-        .ok_or_else(|| {
-            problem(
-                format!("{FIELD}.ads_config.grpc_services[0].envoy_grpc.cluster_name"),
-                format!("no static cluster is called {name:?}"),
-            )
-        })?;
-    target(
-        &clusters[index],
-        &format!("static_resources.clusters[{index}]"),
-    )
-    .map(Some)
-}
-
-fn check_api_type(ads: &ApiConfigSource) -> Result<(), Problem> {
-    let field = "dynamic_resources.ads_config.api_type";
-    match ApiType::try_from(ads.api_type) {
-        Ok(ApiType::DeltaGrpc) => Ok(()),
-        // The delta variant is spoken in any case; every server of the other one speaks it, too.
-        Ok(ApiType::Grpc) => Ok(()),
-        _ => Err(problem(field, "must be DELTA_GRPC or GRPC")),
-    }
-}
-
-/// The one endpoint of the control plane's cluster.
-fn target(cluster: &Cluster, field: &str) -> Result<Target, Problem> {
-    if cluster.transport_socket.is_some() {
-        return Err(problem(
-            format!("{field}.transport_socket"),
-            "TLS to the control plane is not supported",
-        ));
-    }
-    let endpoints: Vec<_> = cluster
-        .load_assignment
-        .iter()
-        .flat_map(|assignment| &assignment.endpoints)
-        .flat_map(|locality| &locality.lb_endpoints)
-        .collect();
-    let field = format!("{field}.load_assignment");
-    let [endpoint] = endpoints.as_slice() else {
-        return Err(problem(
-            field,
-            format!("must have one endpoint, has {}", endpoints.len()),
-        ));
-    };
-    let Some(HostIdentifier::Endpoint(endpoint)) = &endpoint.host_identifier else {
-        return Err(problem(field, "the endpoint has no address"));
-    };
-    match endpoint
-        .address
-        .as_ref()
-        .and_then(|address| address.address.as_ref())
-    {
-        Some(address::Address::Pipe(pipe)) => Ok(Target::Socket(PathBuf::from(&pipe.path))),
-        Some(address::Address::SocketAddress(socket)) => socket_target(socket)
-            .map(Target::Address)
-            .ok_or_else(|| problem(field, "the endpoint must have an IP address and a port")),
-        _ => Err(problem(
-            field,
-            "the endpoint must have a pipe or a socket address",
-        )),
-    }
-}
-
-fn socket_target(
-    socket: &weft_proto::envoy::config::core::v3::SocketAddress,
-) -> Option<SocketAddr> {
-    let ip = socket.address.parse().ok()?;
-    match socket.port_specifier {
-        Some(socket_address::PortSpecifier::PortValue(port)) => {
-            Some(SocketAddr::new(ip, u16::try_from(port).ok()?))
-        }
-        _ => None,
     }
 }
 

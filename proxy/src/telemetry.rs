@@ -5,6 +5,7 @@
 pub mod access_log;
 pub mod export;
 pub mod exposition;
+mod labels;
 pub mod process;
 pub mod recent;
 pub mod recorder;

@@ -1,6 +1,6 @@
 //! Configuration over xDS: from a control plane's resources to one checked configuration.
 //!
-//! `client` talks and publishes; `cache` holds the resources, `translate` checks them, `assembly` puts them
+//! `client` talks, `state` publishes; `cache` holds the resources, `translate` checks them, `assembly` puts them
 //! together so that nothing points at what is not there yet, `store` keeps the last good ones on disk.
 
 pub mod assembly;
@@ -10,6 +10,7 @@ pub mod client;
 pub mod kind;
 pub mod metrics;
 pub mod references;
+pub mod state;
 pub mod store;
 pub mod stream;
 pub mod translate;

@@ -12,7 +12,7 @@ use crate::cluster::Pick;
 use crate::telemetry::export::{Connect, Connection};
 use crate::upstream::explain;
 use crate::workers::DataPlane;
-use crate::xds::client::Published;
+use crate::xds::state::Published;
 
 /// Puts every configuration in force, and tells when the first whole one is.
 pub(super) async fn run(

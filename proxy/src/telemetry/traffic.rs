@@ -1,20 +1,16 @@
 //! Metrics of the traffic itself: requests and TCP connections, by who called whom.
 //!
-//! Label values of a report are spelled out here, and only here. Every label has a bounded set of values: methods
-//! are the known ones, routes are named by configuration, never by path.
+//! Routes are named by configuration, never by path.
 
 use std::sync::Arc;
 
-use http::Method;
-use weft_proto::spiffe::SpiffeId;
-
 use super::exposition::Exposition;
+use super::labels::{Peers, destination_service, known_method};
 use super::registry::{Metric, Registry};
-use super::report::{Downstream, RequestReport, TcpReport, Upstream};
+use super::report::{RequestReport, TcpReport};
 use super::series::SeriesTable;
 use super::value::{Counter, DURATION_BUCKETS, Histogram};
 use crate::config::Workload;
-use crate::config::listener::Direction;
 
 /// Labels of requests, in order.
 pub const REQUEST_LABELS: &[&str] = &[
@@ -45,9 +41,6 @@ pub const TCP_LABELS: &[&str] = &[
     "protocol",
     "response_flags",
 ];
-
-/// What is not known is said, so that sums over a label stay sums.
-const UNKNOWN: &str = "unknown";
 
 /// Everything counted of requests with the same labels.
 #[derive(Debug)]
@@ -272,118 +265,6 @@ impl<S> Family<'_, S> {
     }
 }
 
-/// The two ends of an exchange, as labels.
-struct Peers<'report> {
-    reporter: &'static str,
-    source_workload: &'report str,
-    source_namespace: &'report str,
-    source_principal: &'report str,
-    destination_workload: &'report str,
-    destination_namespace: &'report str,
-}
-
-impl<'report> Peers<'report> {
-    fn of(
-        downstream: &'report Downstream,
-        upstream: Option<&'report Upstream>,
-        own: &'report Workload,
-        principal: Option<&'report str>,
-    ) -> Self {
-        match downstream.direction {
-            Direction::Outbound => Self::from_source(upstream, own, principal),
-            Direction::Inbound => Self::from_destination(downstream, own),
-        }
-    }
-
-    fn from_source(
-        upstream: Option<&'report Upstream>,
-        own: &'report Workload,
-        principal: Option<&'report str>,
-    ) -> Self {
-        let is_mutual = upstream.is_some_and(|upstream| upstream.is_mutual_tls);
-        Self {
-            reporter: "source",
-            source_workload: known(&own.name),
-            source_namespace: known(&own.namespace),
-            source_principal: principal.filter(|_| is_mutual).unwrap_or(UNKNOWN),
-            destination_workload: upstream
-                .map_or(UNKNOWN, |upstream| known(&upstream.workload.name)),
-            destination_namespace: upstream
-                .map_or(UNKNOWN, |upstream| known(&upstream.workload.namespace)),
-        }
-    }
-
-    /// A caller is known by its certificate alone: its service account is named as its workload.
-    fn from_destination(downstream: &'report Downstream, own: &'report Workload) -> Self {
-        let principal = downstream.principal.as_deref();
-        let (namespace, account) = principal
-            .and_then(namespace_and_account)
-            .unwrap_or((UNKNOWN, UNKNOWN));
-        Self {
-            reporter: "destination",
-            source_workload: account,
-            source_namespace: namespace,
-            source_principal: principal.unwrap_or(UNKNOWN),
-            destination_workload: known(&own.name),
-            destination_namespace: known(&own.namespace),
-        }
-    }
-}
-
-fn known(text: &str) -> &str {
-    if text.is_empty() { UNKNOWN } else { text }
-}
-
-/// The service as it was called: as discovery says, else from the cluster's name.
-fn destination_service<'report>(
-    direction: Direction,
-    upstream: Option<&'report Upstream>,
-    cluster: Option<&'report str>,
-    own: &'report Workload,
-) -> &'report str {
-    if direction == Direction::Inbound {
-        return known(&own.service);
-    }
-    let discovered = upstream.map(|upstream| &*upstream.workload.service);
-    match discovered.filter(|service| !service.is_empty()) {
-        Some(service) => service,
-        None => cluster.map_or(UNKNOWN, service_of_cluster),
-    }
-}
-
-/// `reviews` of `outbound|9080||reviews.default`; another name stands for itself.
-fn service_of_cluster(cluster: &str) -> &str {
-    match cluster.rsplit_once("||") {
-        Some((_, host)) => host.split_once('.').map_or(host, |(service, _)| service),
-        None => cluster,
-    }
-}
-
-/// Namespace and service account of a SPIFFE id, borrowed from it.
-fn namespace_and_account(principal: &str) -> Option<(&str, &str)> {
-    principal.parse::<SpiffeId>().ok()?;
-    let mut segments = principal.rsplit('/');
-    let account = segments.next()?;
-    let namespace = segments.nth(1)?;
-    Some((namespace, account))
-}
-
-/// The methods of RFC 9110 and RFC 5789; what a client invents is `OTHER`.
-fn known_method(method: &Method) -> &str {
-    match *method {
-        Method::GET
-        | Method::HEAD
-        | Method::POST
-        | Method::PUT
-        | Method::DELETE
-        | Method::CONNECT
-        | Method::OPTIONS
-        | Method::TRACE
-        | Method::PATCH => method.as_str(),
-        _ => "OTHER",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{inbound, own_workload, request, upstream};
@@ -442,18 +323,13 @@ mod tests {
 
     #[test]
     fn a_request_without_an_endpoint_still_names_the_service_it_was_for() {
-        assert_eq!(
-            service_of_cluster("outbound|9080||reviews.default"),
-            "reviews"
-        );
-        assert_eq!(service_of_cluster("passthrough"), "passthrough");
         assert!(rendered(&request()).contains("destination_service=\"reviews\""));
     }
 
     #[test]
     fn an_invented_method_is_other() {
         let mut report = request();
-        report.method = Method::from_bytes(b"BREW").expect("a method");
+        report.method = http::Method::from_bytes(b"BREW").expect("a method");
 
         assert!(rendered(&report).contains("method=\"OTHER\""));
     }

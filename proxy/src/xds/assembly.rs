@@ -90,6 +90,33 @@ impl Assembly {
     }
 }
 
+/// Whether two configurations say the same. What is shared by both is not looked into.
+pub fn is_same(one: &Configuration, other: &Configuration) -> bool {
+    let Configuration {
+        listeners,
+        routes,
+        clusters,
+        endpoints,
+    } = one;
+    has_same(listeners, &other.listeners)
+        && has_same(routes, &other.routes)
+        && has_same(clusters, &other.clusters)
+        && has_same(endpoints, &other.endpoints)
+}
+
+fn has_same<T: PartialEq>(
+    one: &BTreeMap<Arc<str>, Arc<T>>,
+    other: &BTreeMap<Arc<str>, Arc<T>>,
+) -> bool {
+    one.len() == other.len()
+        && one
+            .iter()
+            .zip(other)
+            .all(|((name, value), (other_name, other_value))| {
+                name == other_name && (Arc::ptr_eq(value, other_value) || value == other_value)
+            })
+}
+
 /// One putting-together.
 struct Pass<'a> {
     cache: &'a Cache,
@@ -305,6 +332,18 @@ mod tests {
         assert_eq!(waiting.again_at, Some(now + LIMIT));
         assert!(joined.waiting.is_empty());
         assert_eq!(joined.configuration.listeners.len(), 1);
+    }
+
+    #[test]
+    fn resources_that_come_again_unchanged_are_the_same_configuration() {
+        let now = Instant::now();
+        let first = Assembly::default().assemble(&whole(), now).configuration;
+        let again = Assembly::default().assemble(&whole(), now).configuration;
+        let mut changed = again.clone();
+        changed.endpoints.clear();
+
+        assert!(is_same(&first, &again));
+        assert!(!is_same(&first, &changed));
     }
 
     #[test]

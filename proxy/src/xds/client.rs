@@ -1,14 +1,13 @@
 //! The conversation with a control plane: a delta ADS stream, opened again whenever it ends.
 //!
 //! Each response is taken apart, put together with what is in force, published, and only then acknowledged. A bad
-//! resource is refused by name and field while the others of its response are taken. Without a control plane the
-//! last configuration stays in force; it is kept on disk, too, and is the first one after a restart.
+//! resource is refused by name and field while the others of its response are taken. Without a control plane what
+//! is in force stays so.
 
 use std::fmt::Write;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -18,42 +17,13 @@ use weft_proto::envoy::config::core::v3::Node;
 use weft_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use weft_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
-use super::assembly::Assembly;
 use super::backoff::Backoff;
-use super::cache::{Cache, SharedCache};
 use super::kind::Kind;
 use super::metrics::Metrics;
-use super::store::{Store, StoreError};
+use super::state::State;
 use super::stream::{self, Stream};
 use super::translate::chain;
 use super::transport::{self, Target};
-use crate::config::Configuration;
-
-/// What is in force, for the data plane.
-#[derive(Debug, Clone, Default)]
-pub struct Published {
-    /// Everything.
-    pub configuration: Arc<Configuration>,
-    /// Whether it is a whole one: all that the control plane names at first has arrived, or was on disk.
-    pub is_complete: bool,
-}
-
-/// What a client starts from.
-#[derive(Debug)]
-pub struct Setup {
-    /// Where the control plane is.
-    pub target: Target,
-    /// Who we are.
-    pub node: Node,
-    /// What the bootstrap has.
-    pub statics: Configuration,
-    /// Where the last good configuration is kept; none: nowhere.
-    pub store: Option<Store>,
-    /// Names that the bootstrap has taken are in it.
-    pub cache: SharedCache,
-    /// What is counted.
-    pub metrics: Metrics,
-}
 
 /// The first wait after a lost stream, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -65,8 +35,6 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_QUEUE: usize = 256;
 /// The largest response.
 const MAX_RESPONSE_BYTES: usize = 64 << 20;
-/// The last good configuration is written no more often.
-const STORE_INTERVAL: Duration = Duration::from_secs(1);
 /// A refusal tells of so many resources at most.
 const MAX_REFUSALS_TOLD: usize = 20;
 
@@ -85,52 +53,27 @@ enum Ended {
     Stalled,
 }
 
+type Requests = mpsc::Sender<DeltaDiscoveryRequest>;
+type Responses = Streaming<DeltaDiscoveryResponse>;
+
 /// The client.
 #[derive(Debug)]
 pub struct Client {
     target: Target,
     node: Node,
-    store: Option<Store>,
-    cache: SharedCache,
-    assembly: Assembly,
+    state: State,
     metrics: Metrics,
-    published: watch::Sender<Published>,
-    /// Kinds of which a first response has arrived, or that were on disk.
-    arrived: std::collections::BTreeSet<Kind>,
-    again_at: Option<Instant>,
-    store_at: Option<Instant>,
 }
 
 impl Client {
-    /// Starts from what is on disk, which is published at once.
-    pub fn new(setup: Setup) -> (Self, watch::Receiver<Published>) {
-        let Setup {
+    /// Of a control plane. `node` is who we are.
+    pub fn new(target: Target, node: Node, state: State, metrics: Metrics) -> Self {
+        Self {
             target,
             node,
-            statics,
-            store,
-            cache,
+            state,
             metrics,
-        } = setup;
-        let first = Published {
-            configuration: Arc::new(statics.clone()),
-            is_complete: false,
-        };
-        let (published, receiver) = watch::channel(first);
-        let mut client = Self {
-            target,
-            node,
-            store,
-            cache,
-            assembly: Assembly::new(statics),
-            metrics,
-            published,
-            arrived: Default::default(),
-            again_at: None,
-            store_at: None,
-        };
-        client.take_stored();
-        (client, receiver)
+        }
     }
 
     /// Talks until cancelled; then keeps what is in force on disk.
@@ -157,15 +100,22 @@ impl Client {
                 () = cancel.cancelled() => break,
             }
         }
-        self.save().await;
+        self.state.save().await;
     }
 
     /// One stream, from its opening to its end.
     async fn talk(&mut self) -> Ended {
-        match self.open().await {
+        let opened = tokio::select! {
+            opened = open(&self.target) => opened,
+            // What waits for others does not wait longer for want of a stream.
+            () = tend_for_ever(&mut self.state) => return Ended::Silent,
+        };
+        match opened {
             Ok((requests, mut responses)) => {
-                let mut stream = Stream::new(self.node.clone());
-                self.converse(&mut stream, &requests, &mut responses).await
+                self.metrics.connects.with(&["opened"]).increment();
+                self.metrics.connected.set(1);
+                info!(target = %self.target, "connected to the control plane");
+                self.converse(&requests, &mut responses).await
             }
             Err(ended) => {
                 self.metrics.connects.with(&["failed"]).increment();
@@ -174,92 +124,46 @@ impl Client {
         }
     }
 
-    async fn open(
-        &mut self,
-    ) -> Result<
-        (
-            mpsc::Sender<DeltaDiscoveryRequest>,
-            Streaming<DeltaDiscoveryResponse>,
-        ),
-        Ended,
-    > {
-        let channel = transport::connect(&self.target)
-            .await
-            .map_err(|error| Ended::Connect(self.target.to_string(), error))?;
-        let mut client = AggregatedDiscoveryServiceClient::new(channel)
-            .max_decoding_message_size(MAX_RESPONSE_BYTES);
-        let (requests, outgoing) = mpsc::channel(REQUEST_QUEUE);
-        let opening = client.delta_aggregated_resources(ReceiverStream::new(outgoing));
-        let responses = timeout(OPEN_TIMEOUT, opening)
-            .await
-            .map_err(|_| Ended::Silent)?
-            .map_err(|status| Ended::Status(Box::new(status)))?
-            .into_inner();
-        Ok((requests, responses))
-    }
-
-    async fn converse(
-        &mut self,
-        stream: &mut Stream,
-        requests: &mpsc::Sender<DeltaDiscoveryRequest>,
-        responses: &mut Streaming<DeltaDiscoveryResponse>,
-    ) -> Ended {
-        self.metrics.connects.with(&["opened"]).increment();
-        self.metrics.connected.set(1);
-        info!(target = %self.target, "connected to the control plane");
+    async fn converse(&mut self, requests: &Requests, responses: &mut Responses) -> Ended {
+        let mut stream = Stream::new(self.node.clone());
         // Another server may know what this one didn't.
-        self.cache.write().forget_absences();
-        if self.subscribe(stream, requests).is_err() {
-            return Ended::Stalled;
+        self.state.cache().write().forget_absences();
+        if let Err(ended) = self.subscribe(&mut stream, requests) {
+            return ended;
         }
         loop {
             let response = tokio::select! {
                 response = responses.message() => response,
-                () = until(self.again_at) => {
-                    self.publish();
-                    continue;
-                }
-                () = until(self.store_at) => {
-                    self.save().await;
-                    continue;
-                }
+                () = self.state.tend() => continue,
             };
-            match response {
-                Ok(Some(response)) => {
-                    if self.respond(stream, requests, response).is_err() {
-                        return Ended::Stalled;
-                    }
-                }
-                Ok(None) => return Ended::Closed,
-                Err(status) => return Ended::Status(Box::new(status)),
+            let answered = match response {
+                Ok(Some(response)) => self.respond(&mut stream, requests, response),
+                Ok(None) => Err(Ended::Closed),
+                Err(status) => Err(Ended::Status(Box::new(status))),
+            };
+            if let Err(ended) = answered {
+                return ended;
             }
         }
     }
 
     /// Asks for what is wanted and not asked for yet.
-    fn subscribe(
-        &mut self,
-        stream: &mut Stream,
-        requests: &mpsc::Sender<DeltaDiscoveryRequest>,
-    ) -> Result<(), Ended> {
+    fn subscribe(&mut self, stream: &mut Stream, requests: &Requests) -> Result<(), Ended> {
         for kind in Kind::ALL {
-            let wanted = self.cache.read().wanted(kind);
-            if !kind.is_wildcard() {
-                self.cache.write().keep_wanted(kind, &wanted);
-            }
-            let request = stream.subscribe(kind, &wanted, || self.cache.read().versions(kind));
-            if let Some(request) = request {
+            let wanted = self.state.wanted(kind);
+            let held = || self.state.cache().read().versions(kind);
+            if let Some(request) = stream.subscribe(kind, &wanted, held) {
                 requests.try_send(request).map_err(|_| Ended::Stalled)?;
             }
         }
         Ok(())
     }
 
-    /// Takes a response, publishes what it makes, answers it, and asks for what it names.
+    /// Takes a response, answers it, and asks for what it names.
     fn respond(
         &mut self,
         stream: &mut Stream,
-        requests: &mpsc::Sender<DeltaDiscoveryRequest>,
+        requests: &Requests,
         response: DeltaDiscoveryResponse,
     ) -> Result<(), Ended> {
         let DeltaDiscoveryResponse {
@@ -267,7 +171,7 @@ impl Client {
             resources,
             type_url,
             nonce,
-            removed_resources,
+            mut removed_resources,
             control_plane: _,
             removed_resource_names,
             resource_errors: _,
@@ -275,10 +179,10 @@ impl Client {
         let Some(kind) = Kind::of(&type_url) else {
             self.metrics.response("other", 1);
             let refusal = format!("{type_url:?} was not subscribed to");
-            return requests
-                .try_send(stream::answer(&type_url, nonce, Some(refusal)))
-                .map_err(|_| Ended::Stalled);
+            let answer = stream::answer(&type_url, nonce, Some(refusal));
+            return requests.try_send(answer).map_err(|_| Ended::Stalled);
         };
+        removed_resources.extend(removed_resource_names.into_iter().map(|name| name.name));
         debug!(
             kind = kind.word(),
             version = system_version_info,
@@ -286,17 +190,7 @@ impl Client {
             removed = removed_resources.len(),
             "response of the control plane"
         );
-        let refusals = {
-            let mut cache = self.cache.write();
-            let removed_names = removed_resource_names.into_iter().map(|name| name.name);
-            for name in removed_resources.into_iter().chain(removed_names) {
-                cache.remove(kind, &name);
-            }
-            take_all(&mut cache, kind, resources)
-        };
-        self.arrived.insert(kind);
-        self.publish();
-        self.store_at.get_or_insert(Instant::now() + STORE_INTERVAL);
+        let refusals = self.state.take(kind, resources, &removed_resources);
         self.metrics.response(kind.word(), refusals.len());
         let refusal = (!refusals.is_empty()).then(|| told(&refusals));
         if let Some(refusal) = &refusal {
@@ -305,113 +199,40 @@ impl Client {
                 refusal, "resources refused; the others are in force"
             );
         }
-        requests
-            .try_send(stream.answer(kind, nonce, refusal))
-            .map_err(|_| Ended::Stalled)?;
+        let answer = stream::answer(kind.type_url(), nonce, refusal);
+        requests.try_send(answer).map_err(|_| Ended::Stalled)?;
         self.subscribe(stream, requests)
     }
 
-    /// Puts together what there is, and publishes it where it differs.
-    fn publish(&mut self) {
-        let assembled = {
-            let cache = self.cache.read();
-            for kind in Kind::ALL {
-                self.metrics.in_force(kind, cache.in_force(kind).count());
-            }
-            self.assembly.assemble(&cache, Instant::now())
-        };
-        self.again_at = assembled.again_at;
-        self.metrics
-            .waiting
-            .set(i64::try_from(assembled.waiting.len()).unwrap_or(i64::MAX));
-        let has_begun = [Kind::Cluster, Kind::Listener]
-            .iter()
-            .all(|kind| self.arrived.contains(kind));
-        let is_whole = has_begun && assembled.waiting.is_empty();
-        let has_changed = self.published.send_if_modified(|published| {
-            let is_new = *published.configuration != assembled.configuration;
-            let becomes_complete = is_whole && !published.is_complete;
-            if is_new {
-                published.configuration = Arc::new(assembled.configuration);
-            }
-            published.is_complete |= is_whole;
-            is_new || becomes_complete
-        });
-        if has_changed {
-            self.metrics.updates.increment();
-        }
-    }
-
-    /// Waits for the next attempt; what waits for others does not wait longer for want of a stream.
+    /// Waits for the next attempt.
     async fn idle(&mut self, deadline: Instant) {
-        loop {
-            tokio::select! {
-                () = sleep_until(deadline) => return,
-                () = until(self.again_at) => self.publish(),
-                () = until(self.store_at) => self.save().await,
-            }
-        }
-    }
-
-    fn take_stored(&mut self) {
-        let Some(store) = &self.store else { return };
-        match store.load(&self.node.id) {
-            Ok(Some(stored)) => {
-                let taken = self.cache.write().take_stored(stored, SystemTime::now());
-                info!(
-                    resources = taken,
-                    "serving the configuration that was in force last"
-                );
-                if taken > 0 {
-                    self.arrived.extend(Kind::ALL);
-                    self.publish();
-                }
-            }
-            Ok(None) => {}
-            Err(error) => {
-                warn!(
-                    error = chain(&error),
-                    "the last good configuration is not used"
-                );
-            }
-        }
-    }
-
-    async fn save(&mut self) {
-        if self.store_at.take().is_none() {
-            return;
-        }
-        let Some(store) = self.store.clone() else {
-            return;
-        };
-        let stored = self.cache.read().to_stored(&self.node.id);
-        let saved: Result<Result<(), StoreError>, _> =
-            tokio::task::spawn_blocking(move || store.save(&stored)).await;
-        if let Ok(Err(error)) = saved {
-            self.metrics.store_failures.increment();
-            warn!(
-                error = chain(&error),
-                "the last good configuration is not kept"
-            );
+        tokio::select! {
+            () = sleep_until(deadline) => {}
+            () = tend_for_ever(&mut self.state) => {}
         }
     }
 }
 
-/// Takes each resource for itself; tells of those that were refused, by name.
-fn take_all(
-    cache: &mut Cache,
-    kind: Kind,
-    resources: Vec<weft_proto::envoy::service::discovery::v3::Resource>,
-) -> Vec<String> {
-    let now = SystemTime::now();
-    resources
-        .into_iter()
-        .filter_map(|resource| {
-            let name = resource.name.clone();
-            let refusal = cache.take(kind, resource, now).err()?;
-            Some(format!("{} {name}: {refusal}", kind.word()))
-        })
-        .collect()
+async fn tend_for_ever(state: &mut State) {
+    loop {
+        state.tend().await;
+    }
+}
+
+async fn open(target: &Target) -> Result<(Requests, Responses), Ended> {
+    let channel = transport::connect(target)
+        .await
+        .map_err(|error| Ended::Connect(target.to_string(), error))?;
+    let mut client = AggregatedDiscoveryServiceClient::new(channel)
+        .max_decoding_message_size(MAX_RESPONSE_BYTES);
+    let (requests, outgoing) = mpsc::channel(REQUEST_QUEUE);
+    let opening = client.delta_aggregated_resources(ReceiverStream::new(outgoing));
+    let responses = timeout(OPEN_TIMEOUT, opening)
+        .await
+        .map_err(|_| Ended::Silent)?
+        .map_err(|status| Ended::Status(Box::new(status)))?
+        .into_inner();
+    Ok((requests, responses))
 }
 
 /// One message of all refusals.
@@ -424,10 +245,22 @@ fn told(refusals: &[String]) -> String {
     text
 }
 
-/// Until then, or for ever.
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => std::future::pending().await,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_very_many_resources_is_cut() {
+        let refusals: Vec<_> = (0..25)
+            .map(|number| format!("cluster {number}: bad"))
+            .collect();
+
+        let text = told(&refusals);
+
+        assert!(
+            text.starts_with("cluster 0: bad; cluster 1: bad; "),
+            "{text}"
+        );
+        assert!(text.ends_with("cluster 19: bad; and 5 more"), "{text}");
     }
 }

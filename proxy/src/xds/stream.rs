@@ -58,16 +58,6 @@ impl Stream {
         (!is_unchanged).then_some(request)
     }
 
-    /// The acknowledgement of a response, or its refusal with what is wrong.
-    pub fn answer(
-        &self,
-        kind: Kind,
-        nonce: String,
-        refusal: Option<String>,
-    ) -> DeltaDiscoveryRequest {
-        answer(kind.type_url(), nonce, refusal)
-    }
-
     fn first_request(
         &mut self,
         kind: Kind,
@@ -91,7 +81,7 @@ impl Stream {
     }
 }
 
-/// The answer to a response of any type, also of one that was never asked for.
+/// The acknowledgement of a response, or its refusal with what is wrong.
 pub fn answer(type_url: &str, nonce: String, refusal: Option<String>) -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest {
         type_url: type_url.to_owned(),
@@ -181,11 +171,9 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_is_wrong() {
-        let request = stream().answer(
-            Kind::Cluster,
-            "n1".into(),
-            Some("cluster reviews: lb_policy".into()),
-        );
+        let refusal = Some("cluster reviews: lb_policy".into());
+
+        let request = answer(Kind::Cluster.type_url(), "n1".into(), refusal);
 
         assert_eq!(request.response_nonce, "n1");
         let detail = request.error_detail.expect("a detail");

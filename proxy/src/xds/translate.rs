@@ -24,6 +24,7 @@ pub mod metadata;
 mod retry;
 mod route;
 mod route_action;
+mod route_answer;
 mod route_match;
 mod share;
 mod tcp_proxy;

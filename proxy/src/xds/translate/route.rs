@@ -12,7 +12,8 @@ use super::at::{At, Invalid, enumeration, harmless, nonempty, required, unsuppor
 use super::fault::overrides;
 use super::headers::mutations;
 use super::retry::retry_policy;
-use super::route_action::{direct_response, forward, redirect};
+use super::route_action::forward;
+use super::route_answer::{direct_response, redirect};
 use super::route_match::route_match;
 use crate::config::route::{Domain, Route, RouteAction, RouteConfig, VirtualHost};
 
