@@ -1,5 +1,6 @@
 //! `weft down`: stop an application and remove it; with the last one the daemon and the mesh namespace go too.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -26,11 +27,12 @@ pub(crate) struct Down {
 }
 
 /// What an application consists of: API root, plural, kind. Deployments first, so that nothing is started anew.
-pub(crate) const OWNED: [(&str, &str, &str); 4] = [
+pub(crate) const OWNED: [(&str, &str, &str); 5] = [
     ("/apis/apps/v1", "deployments", "Deployment"),
     ("/api/v1", "services", "Service"),
     ("/api/v1", "serviceaccounts", "ServiceAccount"),
     ("/api/v1", "configmaps", "ConfigMap"),
+    ("/api/v1", "secrets", "Secret"),
 ];
 
 /// Takes the application down.
@@ -53,6 +55,10 @@ pub(crate) async fn take_down(
     project: &str,
     volumes: bool,
 ) -> Result<(), Failure> {
+    let claims = match volumes {
+        true => claims(&owned(global, mesh, "/apis/apps/v1", "deployments", project).await?),
+        false => BTreeSet::new(),
+    };
     for (root, plural, _) in OWNED {
         for object in owned(global, mesh, root, plural, project).await? {
             let path = format!(
@@ -67,10 +73,11 @@ pub(crate) async fn take_down(
         }
     }
     wait_until_gone(global, mesh, project).await?;
-    if volumes {
-        mesh.delete(&format!("/weft/v1/volumes?project={}", encode(project)))
-            .await
-            .or_else(Failure::ignore_not_found)?;
+    for claim in claims {
+        let removed = mesh
+            .delete(&format!("/weft/v1/volumes/{}", encode(&claim)))
+            .await;
+        removed.or_else(Failure::ignore_not_found)?;
     }
     let rest = mesh.get("/api/v1/pods").await?;
     if rest["items"].as_array().is_none_or(Vec::is_empty) {
@@ -78,6 +85,18 @@ pub(crate) async fn take_down(
     }
     output::remark(global, &format!("{project} is down"));
     Ok(())
+}
+
+/// The named volumes of deployments.
+fn claims(deployments: &[Value]) -> BTreeSet<String> {
+    let volumes = deployments.iter().flat_map(|deployment| {
+        deployment["spec"]["template"]["spec"]["volumes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+    });
+    let claims = volumes.filter_map(|volume| volume["persistentVolumeClaim"]["claimName"].as_str());
+    claims.map(str::to_owned).collect()
 }
 
 /// The objects of one kind that belong to an application.

@@ -9,7 +9,7 @@ mod status;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use super::Api;
 
@@ -24,6 +24,7 @@ pub(super) fn router() -> Router<Arc<Api>> {
         .route("/apply", post(apply_all::apply))
         .route("/node", get(machine::node))
         .route("/containers", get(machine::containers))
+        .route("/volumes/{name}", delete(machine::remove_volume))
         .route("/shutdown", post(machine::shutdown))
         .route("/images", get(images::list))
         .route("/images/import", post(images::import))

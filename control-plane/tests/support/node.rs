@@ -276,6 +276,7 @@ unsupported! {
     remove_container: RemoveContainerRequest -> RemoveContainerResponse;
     exec_sync: ExecSyncRequest -> ExecSyncResponse;
     remove_image: RemoveImageRequest -> RemoveImageResponse;
+    remove_volume: RemoveVolumeRequest -> RemoveVolumeResponse;
     set_names: SetNamesRequest -> SetNamesResponse;
     shutdown: ShutdownRequest -> ShutdownResponse;
 }

@@ -463,6 +463,13 @@ impl Node for Inner {
         Err(Status::unimplemented("remove_image"))
     }
 
+    async fn remove_volume(
+        &self,
+        _: Request<RemoveVolumeRequest>,
+    ) -> Result<Answer<RemoveVolumeResponse>, Status> {
+        Err(Status::unimplemented("remove_volume"))
+    }
+
     async fn shutdown(
         &self,
         _: Request<ShutdownRequest>,

@@ -184,10 +184,26 @@ fn target(text: &str) -> Result<PathBuf, Failure> {
 }
 
 fn volume(shared: &Shared, name: &str) -> Result<PathBuf, Failure> {
-    check_id("mounts", name)?;
-    let path = shared.options.state_dir.join("volumes").join(name);
+    let path = volume_path(shared, name)?;
     fs::create_dir_all(&path).map_err(Failure::system(format!("making volume {name}")))?;
     Ok(path)
+}
+
+/// Removes a named volume. Whoever asks has made sure that no container has it.
+pub(super) fn remove_volume(shared: &Shared, name: &str) -> Result<(), Failure> {
+    let path = volume_path(shared, name)?;
+    fs::remove_dir_all(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => Failure::NotFound {
+            kind: "volume",
+            id: name.to_owned(),
+        },
+        _ => Failure::system(format!("removing volume {name}"))(source),
+    })
+}
+
+fn volume_path(shared: &Shared, name: &str) -> Result<PathBuf, Failure> {
+    check_id("volume", name)?;
+    Ok(shared.options.state_dir.join("volumes").join(name))
 }
 
 /// Volumes that the image declares and nobody mounts get a directory that goes with the container.

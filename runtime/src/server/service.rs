@@ -13,7 +13,7 @@ use weft_proto::weft::node::v1::node_server::Node;
 use weft_proto::weft::node::v1::*;
 
 use super::failure::Failure;
-use super::{Shared, containers, exec, images, logs, sandboxes, watch};
+use super::{Shared, containers, exec, images, logs, mounts, sandboxes, watch};
 use crate::dns::Entry;
 
 /// The service.
@@ -219,6 +219,18 @@ impl Node for Service {
     ) -> Result<Response<RemoveImageResponse>, Status> {
         images::remove(&self.0, request.into_inner().reference).await?;
         Ok(Response::new(RemoveImageResponse {}))
+    }
+
+    async fn remove_volume(
+        &self,
+        request: Request<RemoveVolumeRequest>,
+    ) -> Result<Response<RemoveVolumeResponse>, Status> {
+        let name = request.into_inner().name;
+        let work = |shared: Arc<Shared>| async move {
+            tokio::task::spawn_blocking(move || mounts::remove_volume(&shared, &name)).await??;
+            Ok(RemoveVolumeResponse {})
+        };
+        self.carry_out(work).await
     }
 
     async fn set_names(

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use weft_proto::weft::node::v1::{
-    Container, ContainerState, InfoRequest, InfoResponse, ListContainersRequest, ShutdownRequest,
+    Container, ContainerState, InfoRequest, InfoResponse, ListContainersRequest,
+    RemoveVolumeRequest, ShutdownRequest,
 };
 
 use crate::api::Api;
@@ -81,6 +82,35 @@ fn container(container: &Container) -> Value {
         "privateBytes": container.private_bytes,
         "listeningPorts": container.listening_ports,
     })
+}
+
+/// Removes a named volume. Refused while a pod names it.
+pub(super) async fn remove_volume(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    let snapshot = api.store.snapshot();
+    let mut pods = snapshot.list(&kinds::POD, None);
+    if let Some(pod) = pods.find(|pod| claims(pod.value()).any(|claim| claim == name)) {
+        return Err(Refusal::Conflict {
+            resource: "volumes".to_owned(),
+            name,
+            why: format!("pod {} uses it", pod.name()),
+        });
+    }
+    let request = RemoveVolumeRequest { name };
+    api.node
+        .call(async move |mut client| client.remove_volume(request).await)
+        .await?;
+    Ok(Json(
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}),
+    ))
+}
+
+/// The named volumes of a pod.
+fn claims(pod: &Value) -> impl Iterator<Item = &str> {
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    volumes.filter_map(|volume| volume["persistentVolumeClaim"]["claimName"].as_str())
 }
 
 /// Ends node and daemon. Refused while there are pods: they would lose what keeps them.
