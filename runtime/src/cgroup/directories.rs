@@ -87,3 +87,48 @@ pub(super) fn remove_one(directory: &Path) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hierarchy of version 2 as files, and us in `/session/scope` of it.
+    fn hierarchy(root: &Path, distributing: &str) -> Hierarchies {
+        fs::create_dir_all(root.join("session/scope")).expect("directories");
+        for directory in ["", "session", "session/scope"] {
+            let controllers = if directory == distributing {
+                "cpu memory pids\n"
+            } else {
+                "\n"
+            };
+            let path = root.join(directory).join("cgroup.subtree_control");
+            fs::write(path, controllers).expect("a file");
+        }
+        let mount = format!("29 24 0:26 / {} rw - cgroup2 cgroup2 rw\n", root.display());
+        Hierarchies::parse(&mount, "0::/session/scope\n")
+    }
+
+    #[test]
+    fn the_nearest_cgroup_that_hands_down_memory_is_the_parent() {
+        let root = tempfile::tempdir().expect("a directory");
+        let hierarchies = hierarchy(root.path(), "session");
+
+        let delegation = make(&hierarchies, "weft-test").expect("made");
+
+        assert_eq!(
+            delegation,
+            Delegation::V2(root.path().join("session/weft-test"))
+        );
+    }
+
+    #[test]
+    fn without_controllers_there_is_nothing_to_delegate() {
+        let root = tempfile::tempdir().expect("a directory");
+        let hierarchies = hierarchy(root.path(), "nowhere");
+
+        assert_eq!(
+            make(&hierarchies, "weft-test").expect("looked"),
+            Delegation::None
+        );
+    }
+}

@@ -36,7 +36,7 @@ impl Hierarchies {
     }
 
     /// From the texts of proc_pid_mountinfo(5) and cgroups(7).
-    fn parse(mountinfo: &str, cgroup: &str) -> Hierarchies {
+    pub(super) fn parse(mountinfo: &str, cgroup: &str) -> Hierarchies {
         let own = cgroup.lines().filter_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
             Some((fields.next()?.to_owned(), PathBuf::from(fields.next()?)))

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 
@@ -57,6 +58,8 @@ impl Helper {
             .arg(task)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // It outlives what a terminal sends to the holder.
+            .process_group(0)
             .spawn()
             .map_err(NodeError::io("starting the node's helper"))?;
         let requests = process
