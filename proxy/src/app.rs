@@ -172,6 +172,11 @@ impl Proxy {
             Arc::clone(&readiness),
             cancel.clone(),
         ));
+        tasks.spawn(apply::watch_binding(
+            Arc::downgrade(&data_plane),
+            Arc::clone(&readiness),
+            cancel.clone(),
+        ));
         let exporter = apply::collector_connections(&data_plane);
         let (own, registry_of_export) = (Arc::clone(&bootstrap.workload), Arc::clone(&registry));
         tasks.spawn(export::run(

@@ -211,6 +211,39 @@ fn promtool(text: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_listener_whose_port_becomes_free_makes_the_proxy_ready() {
+    let application = Application::start("app").await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let mut json = bootstrap(application.address);
+    json["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"] =
+        port.into();
+    let bootstrap = Bootstrap::parse(&json.to_string(), Path::new("test")).unwrap();
+    let proxy = Proxy::start(&options(), bootstrap, LogControl::none())
+        .await
+        .unwrap();
+    let health = proxy.health_addresses()[0];
+    let waits = async {
+        while !get(health, "/healthz/ready")
+            .await
+            .1
+            .contains("not all listeners")
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(server::PATIENCE, waits)
+        .await
+        .expect("it waits");
+
+    drop(taken);
+
+    ready(&proxy).await;
+    assert_eq!(get(([127, 0, 0, 1], port).into(), "/").await.0, 200);
+    proxy.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_an_error_that_names_it() {
     let application = Application::start("app").await;
     let json = bootstrap(application.address).to_string();

@@ -69,10 +69,24 @@ impl Readiness {
         }
     }
 
-    /// A whole configuration is in force. A listener that fails later does not take readiness away again.
-    pub fn configured(&self, is_bound: bool) {
+    /// A whole configuration is in force.
+    pub fn configured(&self) {
         self.is_configured.store(true, Ordering::Relaxed);
-        self.is_bound.fetch_or(is_bound, Ordering::Relaxed);
+    }
+
+    /// All of its listeners are bound. One that fails later does not take readiness away again.
+    pub fn bound(&self) {
+        self.is_bound.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a whole configuration is in force.
+    pub fn is_configured(&self) -> bool {
+        self.is_configured.load(Ordering::Relaxed)
+    }
+
+    /// Whether all of its listeners are, or have been, bound.
+    pub fn is_bound(&self) -> bool {
+        self.is_bound.load(Ordering::Relaxed)
     }
 
     /// It is about to end.
@@ -126,25 +140,27 @@ mod tests {
         let without = Readiness::new(None);
 
         assert_eq!(without.unready(), Some(Unready::NoConfiguration));
-        without.configured(false);
+        without.configured();
         assert_eq!(without.unready(), Some(Unready::NotListening));
-        without.configured(true);
+        without.bound();
         assert_eq!(without.unready(), None);
-        with_identity.configured(true);
+        with_identity.configured();
+        with_identity.bound();
         assert_eq!(with_identity.unready(), Some(Unready::NoIdentity));
     }
 
     #[test]
-    fn a_later_failure_to_bind_does_not_end_readiness_and_a_drain_does() {
+    fn whoever_fails_it_can_heal_it_and_a_drain_is_for_good() {
         let readiness = Readiness::new(None);
-        readiness.configured(true);
+        readiness.configured();
+        readiness.bound();
 
-        readiness.configured(false);
-        assert_eq!(readiness.unready(), None);
         readiness.fail();
         assert_eq!(readiness.unready(), Some(Unready::Failed));
         readiness.heal();
+        assert_eq!(readiness.unready(), None);
         readiness.drain();
+        readiness.heal();
         assert_eq!(readiness.unready(), Some(Unready::Draining));
     }
 }

@@ -2,17 +2,21 @@
 
 use std::io;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::readiness::Readiness;
 use crate::cluster::Pick;
+use crate::config::listener::Binding;
 use crate::telemetry::export::{Connect, Connection};
 use crate::upstream::explain;
 use crate::workers::DataPlane;
 use crate::xds::state::Published;
+
+/// How often it is looked whether what could not be bound is bound by now.
+const BIND_CHECK: Duration = Duration::from_millis(250);
 
 /// Puts every configuration in force, and tells when the first whole one is.
 pub(super) async fn run(
@@ -35,7 +39,10 @@ pub(super) async fn run(
             tracing::warn!(error = explain(failure), "not listening; trying again");
         }
         if is_complete {
-            readiness.configured(failures.is_empty());
+            readiness.configured();
+        }
+        if is_complete && failures.is_empty() {
+            readiness.bound();
         }
         tokio::select! {
             changed = published.changed() => if changed.is_err() {
@@ -45,6 +52,39 @@ pub(super) async fn run(
             () = cancel.cancelled() => return,
         }
     }
+}
+
+/// Tells when what could not be bound at first is bound: the data plane tries again by itself.
+pub(super) async fn watch_binding(
+    data_plane: Weak<DataPlane>,
+    readiness: Arc<Readiness>,
+    cancel: CancellationToken,
+) {
+    while !readiness.is_bound() {
+        tokio::select! {
+            () = tokio::time::sleep(BIND_CHECK) => {}
+            () = cancel.cancelled() => return,
+        }
+        let Some(data_plane) = data_plane.upgrade() else {
+            return;
+        };
+        if readiness.is_configured() && is_bound(&data_plane).await {
+            return readiness.bound();
+        }
+    }
+}
+
+async fn is_bound(data_plane: &DataPlane) -> bool {
+    for (name, listener) in &data_plane.snapshot().listeners {
+        let wanted = match listener.config.binding {
+            Binding::Bound => listener.config.addresses.len(),
+            Binding::Virtual => 0,
+        };
+        if data_plane.addresses(name).await.len() < wanted {
+            return false;
+        }
+    }
+    true
 }
 
 /// Connections to collectors of spans, made as to any endpoint of the cluster.
