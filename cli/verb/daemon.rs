@@ -3,6 +3,7 @@
 //! It can end at any time, by a signal or without one: pods, sidecars and their traffic go on, and the next daemon
 //! adopts them. Only when it is asked to shut down, and nothing runs any more, does the node end with it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::IsTerminal;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -13,9 +14,12 @@ use std::sync::Arc;
 use clap::Args;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use weft_control_plane as control_plane;
+use weft_control_plane::kinds;
+use weft_control_plane::store::Snapshot;
 use weft_injector::api::Client;
 use weft_injector::broker::{Broker, BrokerOptions, DialPolicy, SameUserNamespace};
 use weft_injector::launcher;
@@ -143,6 +147,7 @@ async fn serve(
         .await
         .map_err(|error| Failure::new(chain(&error)))?;
 
+    let allowing = tokio::spawn(allow_endpoints(broker.clone(), running.store().subscribe()));
     let launcher = launcher::run(
         launcher::Options {
             client: Client::unix(paths.socket()),
@@ -163,6 +168,7 @@ async fn serve(
         error!(error = chain(error), "the launcher failed");
     }
     shutdown.cancel();
+    allowing.abort();
     let ended = running.ended().await;
     let _ = broker.await;
     launched.map_err(|error| Failure::new(chain(&error)))?;
@@ -184,6 +190,40 @@ fn open_broker(paths: &Paths, node: &Node, telemetry: Option<&str>) -> Result<Br
         broker.allow(address);
     }
     Ok(broker)
+}
+
+/// Lets sidecars reach the receivers that `Telemetry` resources name, from now on.
+async fn allow_endpoints(broker: Broker, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+    let mut known = BTreeSet::new();
+    loop {
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        let endpoints: BTreeSet<String> = snapshot
+            .list(&kinds::TELEMETRY, None)
+            .filter_map(|telemetry| {
+                telemetry
+                    .value()
+                    .pointer("/spec/tracing/endpoint")?
+                    .as_str()
+                    .map(str::to_owned)
+            })
+            .collect();
+        if endpoints != known {
+            known.clone_from(&endpoints);
+            // Names of hosts are looked up by the system, which may take its time.
+            let addresses = tokio::task::spawn_blocking(move || {
+                endpoints
+                    .iter()
+                    .flat_map(|endpoint| addresses_of(endpoint))
+                    .collect::<Vec<_>>()
+            });
+            for address in addresses.await.unwrap_or_default() {
+                broker.allow(address);
+            }
+        }
+        if snapshots.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Where telemetry goes is the operator's word: it may be the host's own loopback.
