@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use weft_proxy::config::Configuration;
 use weft_proxy::config::cluster::{ClusterConfig, Discovery};
 use weft_proxy::config::listener::{Binding, ListenerConfig};
 use weft_proxy::config::route::Forward;
@@ -40,8 +41,10 @@ fn redirected_connections_go_where_they_were_going() {
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        virtual_listeners_serve_their_addresses().await;
-        other_destinations_pass_through().await;
+        let upstream = Upstream::named("reviews").await;
+        let proxy = Proxy::start(one_service(&upstream)).await;
+        virtual_listeners_serve_their_addresses(&proxy).await;
+        other_destinations_pass_through(&proxy).await;
     });
 }
 
@@ -83,21 +86,22 @@ fn passthrough() -> ClusterConfig {
     }
 }
 
-async fn virtual_listeners_serve_their_addresses() {
-    let upstream = Upstream::named("reviews").await;
-    let addresses = [
-        "240.240.0.7:80".parse().unwrap(),
-        "[fd57:f0f0::7]:80".parse().unwrap(),
-    ];
+/// The addresses that a service has, which no interface has.
+const VIRTUAL: [&str; 2] = ["240.240.0.7:80", "[fd57:f0f0::7]:80"];
+
+fn one_service(upstream: &Upstream) -> Configuration {
     let reviews = ListenerConfig {
         name: "outbound|80||reviews.default".into(),
-        addresses: addresses.to_vec(),
+        addresses: VIRTUAL.map(|address| address.parse().unwrap()).to_vec(),
         binding: Binding::Virtual,
         ..listener(filter(http(all_to(Forward::to("reviews")))))
     };
     let clusters = [cluster("reviews", &[upstream.address]), passthrough()];
-    let proxy = Proxy::start(configuration([outbound(), reviews], clusters)).await;
+    configuration([outbound(), reviews], clusters)
+}
 
+async fn virtual_listeners_serve_their_addresses(proxy: &Proxy) {
+    let addresses = VIRTUAL.map(|address| address.parse().unwrap());
     for address in addresses {
         assert_eq!(get(address, "/").await.body, "reviews");
     }
@@ -107,9 +111,8 @@ async fn virtual_listeners_serve_their_addresses() {
     assert_eq!(&*report.downstream.listener, "outbound|80||reviews.default");
 }
 
-async fn other_destinations_pass_through() {
+async fn other_destinations_pass_through(proxy: &Proxy) {
     let outside = TcpListener::bind("10.96.0.5:9999").await.unwrap();
-    let proxy = Proxy::start(configuration([outbound()], [passthrough()])).await;
 
     let mut caller = TcpStream::connect("10.96.0.5:9999").await.unwrap();
     let (mut served, from) = outside.accept().await.unwrap();
