@@ -1,6 +1,7 @@
 //! `weft ps`: pods with their state, health, restarts and sidecar.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -65,7 +66,7 @@ fn print(pods: &[&Value]) {
     output::table(&headings, pods.iter().map(|pod| row(pod)));
 }
 
-fn print_wide(pods: &[&Value], memory: &BTreeMap<String, u64>) {
+fn print_wide(pods: &[&Value], memory: &BTreeMap<String, Memory>) {
     let headings = [
         "POD",
         "SERVICE",
@@ -84,7 +85,7 @@ fn print_wide(pods: &[&Value], memory: &BTreeMap<String, u64>) {
         row.push(
             memory
                 .get(&name(pod))
-                .map_or_else(|| "-".to_owned(), |bytes| output::bytes(*bytes)),
+                .map_or_else(|| "-".to_owned(), Memory::to_string),
         );
         row.push(text(&pod["spec"]["containers"][0]["image"]));
         row
@@ -104,7 +105,7 @@ fn row(pod: &Value) -> Vec<String> {
     ]
 }
 
-fn summary(pod: &Value, memory: &BTreeMap<String, u64>) -> Value {
+fn summary(pod: &Value, memory: &BTreeMap<String, Memory>) -> Value {
     json!({
         "name": name(pod),
         "service": service(pod),
@@ -117,7 +118,8 @@ fn summary(pod: &Value, memory: &BTreeMap<String, u64>) -> Value {
         "started": pod["status"]["startTime"],
         "address": pod["status"]["podIP"],
         "addresses": pod["status"]["podIPs"],
-        "sidecarMemoryBytes": memory.get(&name(pod)),
+        "sidecarMemoryBytes": memory.get(&name(pod)).map(|memory| memory.resident_bytes),
+        "sidecarPrivateBytes": memory.get(&name(pod)).map(|memory| memory.private_bytes),
         "image": pod["spec"]["containers"][0]["image"],
     })
 }
@@ -217,14 +219,36 @@ fn restarts(pod: &Value) -> u64 {
         .sum()
 }
 
-/// Resident bytes of each pod's sidecar.
-async fn sidecar_memory(mesh: &Mesh) -> Result<BTreeMap<String, u64>, Failure> {
+/// What a sidecar has in memory. All sidecars share the pages of their program: only the rest is each one's own.
+struct Memory {
+    resident_bytes: u64,
+    private_bytes: u64,
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (resident, private) = (
+            output::bytes(self.resident_bytes),
+            output::bytes(self.private_bytes),
+        );
+        write!(formatter, "{resident} ({private} own)")
+    }
+}
+
+/// The memory of each pod's sidecar.
+async fn sidecar_memory(mesh: &Mesh) -> Result<BTreeMap<String, Memory>, Failure> {
     let containers = mesh.get("/weft/v1/containers").await?;
     let containers = containers.as_array().into_iter().flatten();
     let sidecars = containers
         .into_iter()
         .filter(|container| container["container"] == SIDECAR);
     Ok(sidecars
-        .filter_map(|sidecar| Some((text(&sidecar["pod"]), sidecar["residentBytes"].as_u64()?)))
+        .filter_map(|sidecar| {
+            let memory = Memory {
+                resident_bytes: sidecar["residentBytes"].as_u64()?,
+                private_bytes: sidecar["privateBytes"].as_u64()?,
+            };
+            Some((text(&sidecar["pod"]), memory))
+        })
         .collect())
 }

@@ -47,17 +47,24 @@ tell exec front -- /bin/bookstore load http://reviews:8080/reviews/dune 100
 say "7. A policy: nine of ten readers get the new reviews"
 tell split reviews reviews-v1=10 reviews-v2=90
 tell exec front -- /bin/bookstore load http://reviews:8080/reviews/dune 100
-"$weft" delete httproute/reviews >/dev/null
+tell delete httproute/reviews
+
+say "8. Trouble on purpose: three of ten calls to ratings fail"
+"$weft" fault ratings --abort 503 --percent 30 >/dev/null
+tell exec front -- /bin/bookstore load http://127.0.0.1:8080/api/books/dune 60
+tell fault ratings --clear
+tell exec front -- /bin/bookstore load http://127.0.0.1:8080/api/books/dune 60
 
 say "The mesh is running"
 "$weft" status
 cat <<TOUR
 
   the shop            http://$address/
-  what runs           $weft ps -o wide
-  break something     $weft fault ratings --abort 503 --percent 30
-  see the damage      $weft exec front -- /bin/bookstore load http://127.0.0.1:8080/api/books/dune 100
-  and mend it         $weft fault ratings --clear
-  what a sidecar has  $weft proxy-config routes front
+  the commands below  export PATH=\$PWD/$(dirname "$weft"):\$PATH
+  what runs           weft ps -o wide
+  break something     weft fault ratings --abort 503 --percent 30
+  see the damage      weft exec front -- /bin/bookstore load http://127.0.0.1:8080/api/books/dune 100
+  and mend it         weft fault ratings --clear
+  what a sidecar has  weft proxy-config routes front
   take it all down    make demo-down
 TOUR
