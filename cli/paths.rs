@@ -28,7 +28,7 @@ impl Paths {
         let runtime_dir = match from_environment("WEFT_RUNTIME_DIR") {
             Some(path) => path,
             None if is_root => PathBuf::from("/run/weft"),
-            None => user_runtime_dir().join("weft"),
+            None => user_runtime_dir(),
         };
         Ok(Self {
             home: std::path::absolute(&home)?,
@@ -113,9 +113,12 @@ fn data_home() -> Result<PathBuf, Failure> {
 fn user_runtime_dir() -> PathBuf {
     let uid = nix::unistd::geteuid();
     let of_login = PathBuf::from(format!("/run/user/{uid}"));
-    from_environment("XDG_RUNTIME_DIR")
-        .or_else(|| is_ours(&of_login).then_some(of_login))
-        .unwrap_or_else(|| PathBuf::from(format!("/tmp/weft-{uid}")))
+    let folder =
+        from_environment("XDG_RUNTIME_DIR").or_else(|| is_ours(&of_login).then_some(of_login));
+    match folder {
+        Some(folder) => folder.join("weft"),
+        None => PathBuf::from(format!("/tmp/weft-{uid}")),
+    }
 }
 
 fn is_ours(folder: &Path) -> bool {
