@@ -53,10 +53,12 @@ pub(crate) async fn run(global: &Global, up: Up) -> Result<ExitCode, Failure> {
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     };
     if let Err(failure) = started {
-        let is_undone = !existed && !failure.is_inspectable();
-        if is_undone {
-            output::remark(global, "taking down what was started");
-            down::take_down(global, &mesh, &application.name, false).await?;
+        if !existed && !failure.is_inspectable() {
+            let silent = Global {
+                quiet: true,
+                ..global.clone()
+            };
+            down::take_down(&silent, &mesh, &application.name, false).await?;
         }
         return Err(failure);
     }
