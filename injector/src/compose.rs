@@ -1,6 +1,6 @@
 //! Compose files as weft reads them, and the Kubernetes objects they become.
 //!
-//! `weft up` calls [`load`], then [`Application::manifests`]. What comes out of `load` is resolved (variables, several
+//! `weft up` calls [`load()`], then [`Application::manifests`]. What comes out of `load` is resolved (variables, several
 //! files, `extends`, `include`), checked against every key of the specification, and consistent: dependencies exist and
 //! have no cycles, no two services publish one port. What weft does not do is refused or warned about by name.
 //! docs/reference/compose.md lists each key.
