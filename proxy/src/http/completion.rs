@@ -136,8 +136,9 @@ impl Completion {
         self.tell(|inner| inner.report.route = Arc::clone(&route.name));
     }
 
-    pub(super) fn bound_for(&mut self, cluster: &Cluster) {
-        self.tell(|inner| inner.report.cluster = Some(Arc::clone(cluster.name())));
+    /// The cluster that the route chose; what filters answer is told of it, too.
+    pub(super) fn bound_for(&mut self, cluster: &Arc<str>) {
+        self.tell(|inner| inner.report.cluster = Some(Arc::clone(cluster)));
     }
 
     pub(super) fn metered(&mut self, meter: Arc<BodyMeter>) {

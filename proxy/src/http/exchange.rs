@@ -64,10 +64,10 @@ async fn answer(
         RouteAction::Respond(response) => return Ok(reply::direct(response, completion)),
     };
     let destination = target::choose(forward, &head)?;
+    completion.bound_for(&destination.cluster);
     filter_request(scene, &head, selected, &destination, connection, completion).await?;
 
     let cluster = target::cluster(&scene.snapshot, &destination, forward)?;
-    completion.bound_for(&cluster);
     target::rewrite(&mut head, routes, selected, &destination, forward)?;
     let kind = upgrade.as_ref().map_or(Kind::Ordinary, |_| Kind::Upgrade);
     let version = target::version(&cluster, completion.protocol(), kind);
