@@ -43,6 +43,13 @@ impl Status {
         files::replace_json(path, self)
     }
 
+    /// Whether this was overtaken by what is known: the same run, which has ended since. The file that a shim
+    /// writes and the socket it speaks on may be read in either order.
+    pub(crate) fn is_overtaken_by(&self, known: &Status) -> bool {
+        let is_same_run = self.shim_pid == known.shim_pid && self.restarts == known.restarts;
+        is_same_run && self.state == State::Running && known.state == State::Exited
+    }
+
     /// The same container once nobody watches over it any more: it cannot be running.
     pub(crate) fn without_shim(self) -> Status {
         match self.state {
@@ -84,6 +91,22 @@ mod tests {
             (status.state, status.pid, status.exit_code),
             (State::Exited, 0, 137)
         );
+    }
+
+    #[test]
+    fn a_run_that_has_ended_does_not_run_again_until_it_is_started() {
+        let status = |state, restarts, shim_pid| Status {
+            state,
+            restarts,
+            shim_pid,
+            ..Status::default()
+        };
+        let ended = status(State::Exited, 1, 7);
+
+        assert!(status(State::Running, 1, 7).is_overtaken_by(&ended));
+        assert!(!status(State::Running, 2, 7).is_overtaken_by(&ended));
+        assert!(!status(State::Running, 1, 8).is_overtaken_by(&ended));
+        assert!(!ended.is_overtaken_by(&status(State::Running, 1, 7)));
     }
 
     #[test]

@@ -91,9 +91,11 @@ async fn start_shim(
 /// Notes a new status and tells the watchers, if it is one.
 pub(in crate::server) fn update(shared: &Shared, entry: &Entry, status: Status) {
     let changed = entry.status.send_if_modified(|known| {
-        let differs = *known != status;
-        *known = status;
-        differs
+        let is_news = *known != status && !status.is_overtaken_by(known);
+        if is_news {
+            *known = status;
+        }
+        is_news
     });
     if changed {
         shared.containers.publish(entry.to_wire());
