@@ -39,6 +39,7 @@ const FIELD_MANAGER: &str = "weft";
 #[derive(Clone)]
 pub struct Client {
     endpoint: Arc<Endpoint>,
+    field_manager: Arc<str>,
 }
 
 /// Where the API is.
@@ -119,17 +120,33 @@ impl Client {
     /// A client of the daemon's unix socket, which knows its owner without a token.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        Self {
-            endpoint: Arc::new(Endpoint::Unix { path }),
-        }
+        Self::of(Endpoint::Unix { path })
     }
 
     /// A client of an API over TCP: `127.0.0.1:15080`, with a bearer token.
     pub fn tcp(authority: impl Into<String>, token: Option<String>) -> Self {
         let authority = authority.into();
+        Self::of(Endpoint::Tcp { authority, token })
+    }
+
+    fn of(endpoint: Endpoint) -> Self {
         Self {
-            endpoint: Arc::new(Endpoint::Tcp { authority, token }),
+            endpoint: Arc::new(endpoint),
+            field_manager: FIELD_MANAGER.into(),
         }
+    }
+
+    /// The same client under another name: who owns the fields that it writes.
+    #[must_use]
+    pub fn acting_as(mut self, field_manager: &str) -> Self {
+        self.field_manager = field_manager.into();
+        self
+    }
+
+    /// Says who is writing.
+    fn signed(&self, path: &str) -> String {
+        let manager = collection::escape(&self.field_manager);
+        with_query(path, &format!("fieldManager={manager}"))
     }
 
     /// One object.
@@ -167,7 +184,7 @@ impl Client {
         object: &T,
     ) -> Result<T, ApiError> {
         let body = Payload::json(object)?;
-        self.call(Method::POST, &collection.path(), Some(body))
+        self.call(Method::POST, &self.signed(&collection.path()), Some(body))
             .await
     }
 
@@ -182,8 +199,8 @@ impl Client {
         object: &T,
     ) -> Result<T, ApiError> {
         let body = Payload::json(object)?;
-        self.call(Method::PUT, &collection.object(name), Some(body))
-            .await
+        let path = self.signed(&collection.object(name));
+        self.call(Method::PUT, &path, Some(body)).await
     }
 
     /// Server-side apply: makes the object, or sets the fields given.
@@ -251,7 +268,8 @@ impl Client {
             content_type: kind.content_type(),
             bytes: encode(patch)?,
         };
-        self.call(Method::PATCH, path, Some(body)).await
+        self.call(Method::PATCH, &self.signed(path), Some(body))
+            .await
     }
 
     /// Deletes an object; answers with the object on its way out, or with a `Status`.

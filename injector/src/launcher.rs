@@ -49,6 +49,8 @@ use node::Node;
 use scratch::Scratch;
 use world::World;
 
+/// Who owns the fields that the launcher writes.
+const FIELD_MANAGER: &str = "weft-launcher";
 /// How long the node may take to answer at the start.
 const NODE_DEADLINE: Duration = Duration::from_secs(30);
 /// Pods that are being started at once: more would only get in each other's way.
@@ -152,7 +154,7 @@ async fn prepare(options: Options) -> Result<Context, LauncherError> {
             path: options.scratch_dir,
             source,
         })?,
-        client: options.client,
+        client: options.client.acting_as(FIELD_MANAGER),
         node: Node::new(options.node),
         handoff: HandOff::new(options.handoff),
         broker: options.broker,

@@ -158,15 +158,19 @@ async fn a_deployment_becomes_pods_step_by_step() {
     mesh.deploy(1, template("books:1"));
     let pod = mesh.until_ready(1).await.remove(0);
 
+    // Making a container runs nothing of it: that may happen while others start.
+    let log = mesh.node.log();
+    let steps: Vec<_> = log
+        .iter()
+        .filter(|line| !line.starts_with("create"))
+        .collect();
     let expected = [
         "sandbox closed",
-        "create weft-proxy",
         "start weft-proxy",
         "rules open",
-        "create books",
         "start books",
     ];
-    assert_eq!(mesh.node.log(), expected);
+    assert_eq!(steps, expected);
     assert!(name(&pod).starts_with("books-"));
     assert_eq!(pod["status"]["podIP"], "10.96.0.2");
     assert_eq!(
@@ -372,7 +376,7 @@ async fn a_pod_waits_for_what_it_depends_on() {
     mesh.deploy(1, template);
     let pod = mesh.until_reason("WaitingForDependency").await;
     assert_eq!(pod["status"]["message"], "waits for redis to exist");
-    assert!(!mesh.node.log().contains(&"create books".to_owned()));
+    assert!(!mesh.node.log().contains(&"start books".to_owned()));
 
     mesh.api.put(
         "/apis/apps/v1/namespaces/shop/deployments/redis",

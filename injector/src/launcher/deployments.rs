@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -20,6 +21,8 @@ use crate::inject::{Injected, inject};
 /// Without vowels and what looks alike, as Kubernetes does it.
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_LENGTH: usize = 5;
+/// Pods of one Deployment that are being made at once.
+const CREATIONS: usize = 8;
 /// After a refusal by the API.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -105,13 +108,10 @@ impl Controller {
         plan: rollout::Plan,
         pods: &[Arc<Pod>],
     ) -> Result<(), ApiError> {
-        let name = ObjectName::of(&deployment.metadata);
-        for _ in 0..plan.create {
-            let pod = self.pod(deployment, hash);
-            let collection = Collection::of::<Pod>(&name.namespace);
-            let created: Pod = self.context.client.create(&collection, &pod).await?;
-            info!(deployment = %name, pod = created.metadata.name.as_deref(), "pod made");
-            self.context.world.update(|state| state.put_pod(created));
+        let creating = (0..plan.create).map(|_| self.create(deployment, hash));
+        let mut creating = futures_util::stream::iter(creating).buffer_unordered(CREATIONS);
+        while let Some(created) = creating.next().await {
+            created?;
         }
         for leaving in plan.delete {
             let uid = pods
@@ -120,6 +120,16 @@ impl Controller {
                 .and_then(|pod| pod.metadata.uid.clone());
             self.delete(&leaving, uid).await?;
         }
+        Ok(())
+    }
+
+    async fn create(&self, deployment: &Deployment, hash: &str) -> Result<(), ApiError> {
+        let name = ObjectName::of(&deployment.metadata);
+        let pod = self.pod(deployment, hash);
+        let collection = Collection::of::<Pod>(&name.namespace);
+        let created: Pod = self.context.client.create(&collection, &pod).await?;
+        info!(deployment = %name, pod = created.metadata.name.as_deref(), "pod made");
+        self.context.world.update(|state| state.put_pod(created));
         Ok(())
     }
 

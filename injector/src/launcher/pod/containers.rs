@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use k8s_openapi::api::core::v1::Container;
 use tokio::time::timeout;
+use tonic::Code;
 use weft_proto::weft::node::v1::{ContainerState, RestartPolicy};
 
 use super::{Launched, PodTask};
@@ -34,6 +36,21 @@ impl PodTask {
         }
         self.start(&id).await?;
         self.until_seen(container, &id).await
+    }
+
+    /// Makes containers that are to be started later.
+    pub(super) async fn make_ahead(
+        &self,
+        launched: &Launched,
+        containers: &[Container],
+    ) -> Result<(), Failure> {
+        let missing = containers.iter().filter(|container| {
+            let id = self.name.container(&container.name);
+            let state = self.context.world.read(|state| state.container_state(&id));
+            matches!(state, ContainerState::Unspecified | ContainerState::Removed)
+        });
+        let making = missing.map(|container| self.make(launched, Role::Main, container));
+        try_join_all(making).await.map(drop)
     }
 
     /// Starts a container again that ended although it should run for ever.
@@ -72,7 +89,11 @@ impl PodTask {
                 container::refuse_sidecar_user(role, container, &image.user)?;
             }
         }
-        self.context.node.create_container(request).await.map(drop)
+        match self.context.node.create_container(request).await {
+            // Made ahead, which the watch has not told yet: what an attempt leaves behind goes with its sandbox.
+            Err(Failure::Node { status, .. }) if status.code() == Code::AlreadyExists => Ok(()),
+            made => made.map(drop),
+        }
     }
 
     async fn start(&self, id: &str) -> Result<(), Failure> {

@@ -54,21 +54,27 @@ impl PodTask {
             Some(sandbox) => (sandbox, Claim::Adopted),
             None => (self.make_sandbox(&pod).await?, Claim::Fresh),
         };
-        let pod = self.announce(&sandbox).await?;
+        let namespace = &self.name.namespace;
+        let (pod, sources) = futures_util::try_join!(
+            self.announce(&sandbox),
+            Sources::fetch(&self.context.client, namespace, &spec),
+        )?;
         self.publish_ports(&pod, &sandbox, claim)?;
         let launched = Launched {
-            sources: Sources::fetch(&self.context.client, &self.name.namespace, &spec).await?,
+            sources,
             scratch: self.scratch(&pod)?,
             pod,
             sandbox,
             was_adopted,
         };
         let init = spec.init_containers.as_deref().unwrap_or_default();
-        let (sidecar, init) =
-            init.split_at(init.iter().take_while(|one| one.name == SIDECAR).count());
-        for container in sidecar {
-            self.start_sidecar(&launched, container).await?;
-        }
+        let sidecars = init.iter().take_while(|one| one.name == SIDECAR).count();
+        let (sidecar, init) = init.split_at(sidecars);
+        // While the sidecar gets its configuration there is time to make the application, which starts later.
+        futures_util::try_join!(
+            self.start_sidecar(&launched, sidecar.first()),
+            self.make_ahead(&launched, &spec.containers),
+        )?;
         debug!(elapsed = ?began.elapsed(), "the sandbox is open");
         drop(permit);
 
@@ -131,8 +137,11 @@ impl PodTask {
     async fn start_sidecar(
         &self,
         launched: &Launched,
-        container: &Container,
+        container: Option<&Container>,
     ) -> Result<(), Failure> {
+        let Some(container) = container else {
+            return Ok(());
+        };
         let has_run = self.has_application(launched);
         self.ensure(launched, Role::Sidecar, container).await?;
         // Where the application exists already the rules are open, and must not wait for a sidecar that a former
