@@ -545,3 +545,17 @@ async fn a_pod_that_can_have_no_sidecar_says_why() {
     let message = pod["status"]["message"].as_str().unwrap();
     assert!(message.contains("15001"), "{message}");
 }
+
+#[tokio::test]
+async fn a_published_port_without_a_sidecar_to_serve_it_is_refused() {
+    let mesh = Mesh::start().await;
+    let mut template = template("books:1");
+    template["metadata"]["annotations"] = json!({ "weft.dev/inject": "false" });
+    template["spec"]["containers"][0]["ports"][0]["hostPort"] = json!(18080);
+
+    mesh.deploy(1, template);
+
+    let pod = mesh.until_reason("InvalidSpec").await;
+    let message = pod["status"]["message"].as_str().unwrap();
+    assert!(message.contains("the pod has no sidecar"), "{message}");
+}

@@ -11,7 +11,6 @@ use tracing::{debug, info};
 use weft_proto::names::HEALTH_PORT;
 use weft_proto::weft::node::v1::ContainerState;
 
-use super::sandbox::is_injected;
 use super::{Launched, PodTask};
 use crate::broker::Claim;
 use crate::inject::{Injected, SIDECAR, inject};
@@ -178,7 +177,6 @@ impl PodTask {
         sandbox: &str,
         container: &Container,
     ) -> Result<(), Failure> {
-        debug_assert!(is_injected(&self.first) || container.name == SIDECAR);
         let deadline = Instant::now() + SIDECAR_DEADLINE;
         let health = SocketAddr::from(([127, 0, 0, 1], HEALTH_PORT));
         loop {

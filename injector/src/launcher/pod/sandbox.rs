@@ -123,8 +123,13 @@ impl PodTask {
         claim: Claim,
     ) -> Result<(), Failure> {
         let ports = published(pod);
-        if ports.is_empty() || !is_injected(pod) {
+        let Some(first) = ports.first() else {
             return Ok(());
+        };
+        if !is_injected(pod) {
+            return Err(Failure::Spec(format!(
+                "{first} is published, which is the sidecar's work, but the pod has no sidecar: let it have one, or publish nothing"
+            )));
         }
         Ok(self
             .context
