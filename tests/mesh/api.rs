@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::bookstore::Bookstore;
 use crate::harness::command::{Outcome, Running, peer, run, run_with_input};
@@ -13,7 +13,7 @@ crate::harness::tests![
     kubectl_applies_gets_and_deletes_a_route,
     kubectl_applies_gets_and_deletes_every_kind_of_policy,
     kubectl_watches_changes,
-    kubectl_is_refused_without_the_token,
+    kubectl_is_let_in_with_the_token_and_refused_without,
     kubectl_is_told_what_is_wrong_with_a_policy,
     kubectl_explains_a_policy_from_its_schema,
     the_token_is_for_its_owner_alone,
@@ -56,34 +56,47 @@ spec: {targetRefs: [{group: '', kind: Service, name: stock}], tracing: {randomSa
     ),
 ];
 
+/// As weft itself says that it is to be used.
 fn kubectl(bookstore: &Bookstore) -> Command {
-    let token =
-        std::fs::read_to_string(bookstore.folder().join("home/token")).expect("the token is there");
-    let mut kubectl = anonymous_kubectl(bookstore);
-    kubectl.args(["--token", token.trim()]);
+    let mut kubectl = bare_kubectl(bookstore);
+    kubectl
+        .arg("--kubeconfig")
+        .arg(bookstore.folder().join("home/kubeconfig"));
     kubectl
 }
 
-/// Without a configuration of its own, so that it is told everything by flags.
-fn anonymous_kubectl(bookstore: &Bookstore) -> Command {
-    let address = bookstore.json(&["status"])["apiAddress"]
+/// Without any configuration, so that it is told everything by flags.
+fn kubectl_by_flags(bookstore: &Bookstore, token: &str) -> Command {
+    let server = format!("https://{}", address(bookstore));
+    let mut kubectl = bare_kubectl(bookstore);
+    kubectl.args([
+        "--kubeconfig",
+        "/dev/null",
+        "--server",
+        &server,
+        "--token",
+        token,
+    ]);
+    kubectl
+        .arg("--certificate-authority")
+        .arg(bookstore.folder().join("home/api.crt"));
+    kubectl
+}
+
+fn address(bookstore: &Bookstore) -> String {
+    let status = bookstore.json(&["status"]);
+    status["apiAddress"]
         .as_str()
         .expect("an address")
-        .to_owned();
-    let cache = bookstore.folder().join("kubectl");
+        .to_owned()
+}
+
+fn bare_kubectl(bookstore: &Bookstore) -> Command {
     let mut kubectl = peer("kubectl");
     kubectl
-        .env("KUBECONFIG", "/dev/null")
         .env("HOME", bookstore.folder())
         .arg("--cache-dir")
-        .arg(cache);
-    kubectl.args([
-        "--server",
-        &format!("https://{address}"),
-        "--insecure-skip-tls-verify",
-        "--request-timeout",
-        "30s",
-    ]);
+        .arg(bookstore.folder().join("kubectl"));
     kubectl
 }
 
@@ -212,14 +225,25 @@ fn kubectl_watches_changes(bookstore: &Bookstore) {
     watching.kill();
 }
 
-fn kubectl_is_refused_without_the_token(bookstore: &Bookstore) {
-    for token in [None, Some("wrong")] {
-        let mut kubectl = anonymous_kubectl(bookstore);
-        kubectl.args(token.iter().flat_map(|token| ["--token", token]));
-        let refused = run(kubectl.args(["get", "pods"])).fails_with(1);
-        assert!(
-            refused.contains("Unauthorized") || refused.contains("logged in"),
-            "{refused}"
+fn kubectl_is_let_in_with_the_token_and_refused_without(bookstore: &Bookstore) {
+    let token = std::fs::read_to_string(bookstore.folder().join("home/token"));
+    let token = token.expect("the token is there");
+    let services = run(kubectl_by_flags(bookstore, token.trim()).args(["get", "services"])).ok();
+    assert!(services.contains("books"), "{services}");
+
+    let refused = run(kubectl_by_flags(bookstore, "wrong").args(["get", "pods"])).fails_with(1);
+    assert!(
+        refused.contains("Unauthorized") || refused.contains("logged in"),
+        "{refused}"
+    );
+    // kubectl without a token asks for a name and a password, so this is for curl.
+    for scheme in ["http", "https"] {
+        let url = format!("{scheme}://{}/api/v1/pods", address(bookstore));
+        let answer = run(peer("curl").args(["--insecure", "--silent", &url])).ok();
+        let status: Value = serde_json::from_str(&answer).expect("JSON");
+        assert_eq!(
+            (&status["kind"], &status["code"]),
+            (&json!("Status"), &json!(401))
         );
     }
 }
@@ -258,11 +282,9 @@ fn kubectl_explains_a_policy_from_its_schema(bookstore: &Bookstore) {
 fn the_token_is_for_its_owner_alone(bookstore: &Bookstore) {
     use std::os::unix::fs::PermissionsExt;
 
-    let token = bookstore.folder().join("home/token");
-
-    let mode = std::fs::metadata(token)
-        .expect("it is there")
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o600);
+    for file in ["token", "kubeconfig", "api.key"] {
+        let metadata = std::fs::metadata(bookstore.folder().join("home").join(file));
+        let mode = metadata.expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
 }

@@ -93,20 +93,24 @@ fn a_missing_compose_file_is_named(_: &Bookstore) {
     assert!(outcome.stderr.contains("no/such/compose.yaml"), "{outcome}");
 }
 
+/// Programs are looked for where they are installed, whatever `PATH` says; so this hides them.
 fn check_without_any_program_names_the_packages_to_install(_: &Bookstore) {
-    let empty = tempfile::tempdir().expect("a folder");
+    let mesh = Mesh::new();
+    let with_empty_path = run(mesh.command(binary()).arg("check").env("PATH", "/nowhere"));
+    assert_eq!(with_empty_path.status, 0, "{with_empty_path}");
+    let line = r#"mount -t tmpfs none /usr/sbin && PATH=/nowhere exec "$0" check"#;
 
-    let outcome = run(Mesh::new()
-        .command(binary())
-        .arg("check")
-        .env("PATH", empty.path()));
+    let mut hidden = mesh.command("unshare");
+    hidden.args(["--map-root-user", "--mount", "sh", "-c", line]);
+    let outcome = run(hidden.arg(binary()));
 
     assert_eq!(outcome.status, 1, "{outcome}");
-    let text = format!("{}{}", outcome.stdout, outcome.stderr);
-    assert!(
-        text.contains("iptables") && text.contains("apt-get install"),
-        "{text}"
-    );
+    let told = outcome
+        .stderr
+        .lines()
+        .find(|line| line.starts_with("iptables:"));
+    let told = told.unwrap_or_else(|| panic!("no word of iptables: {outcome}"));
+    assert!(told.contains("install the package `iptables`"), "{outcome}");
 }
 
 /// A mesh that has no images builds them first; it is interrupted as soon as it has pods.

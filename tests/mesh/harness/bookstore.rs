@@ -137,13 +137,10 @@ impl Bookstore {
     #[track_caller]
     pub(crate) fn load(&self, from: &str, url: &str, requests: u64, connections: u64) -> Tally {
         let (requests, connections) = (requests.to_string(), connections.to_string());
-        let text = self
-            .exec(
-                from,
-                &["/bin/bookstore", "load", url, &requests, &connections],
-            )
-            .ok();
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+        let words = ["/bin/bookstore", "load", url, &requests, &connections];
+        let outcome = self.exec(from, &words);
+        assert_eq!(outcome.status, 0, "{outcome}");
+        Tally::of(&outcome.stdout, &outcome.stderr)
     }
 
     /// All pods, by name.

@@ -100,7 +100,7 @@ pub(crate) struct Running {
 #[derive(Debug)]
 struct Reader {
     bytes: Arc<Mutex<Vec<u8>>>,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -178,7 +178,7 @@ impl Running {
         };
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let outcome = Outcome {
-            command: self.title,
+            command: self.title.clone(),
             status: status
                 .code()
                 .unwrap_or_else(|| 128 + status.signal().unwrap_or_default()),
@@ -186,6 +186,14 @@ impl Running {
             stderr: text(self.stderr.end()),
         };
         (outcome, in_time)
+    }
+}
+
+/// A test that fails leaves nothing running.
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -202,11 +210,16 @@ impl Reader {
                     .extend_from_slice(&chunk[..count]);
             }
         });
-        Self { bytes, thread }
+        Self {
+            bytes,
+            thread: Some(thread),
+        }
     }
 
-    fn end(self) -> Vec<u8> {
-        let _ = self.thread.join();
+    fn end(&mut self) -> Vec<u8> {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
         std::mem::take(&mut *self.bytes.lock().expect("nobody panics with it"))
     }
 }

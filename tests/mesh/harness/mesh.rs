@@ -127,16 +127,26 @@ impl Mesh {
         found
     }
 
+    /// Every sidecar that runs is connected, and says so: after a restart of the daemon they come back one by one.
     fn is_in_force(&self) -> Result<(), String> {
-        let text = self.weft(&["proxy-status", "-o", "json"]).check()?;
-        let status: Value =
-            serde_json::from_str(&text).map_err(|error| format!("{error} in {text}"))?;
-        let proxies = status["proxies"].as_array().cloned().unwrap_or_default();
-        let is_synced =
-            |proxy: &Value| proxy["revision"] == status["revision"] && proxy["lastError"].is_null();
-        holds(!proxies.is_empty() && proxies.iter().all(is_synced), || {
-            text
+        let status = self.document(&["proxy-status"])?;
+        let pods = self.document(&["ps"])?;
+        let is_synced = |pod: &Value| {
+            let proxies = status["proxies"].as_array().into_iter().flatten();
+            let mut own = proxies.filter(|proxy| proxy["pod"] == pod["name"]);
+            own.any(|proxy| proxy["revision"] == status["revision"] && proxy["lastError"].is_null())
+        };
+        let pods = pods.as_array().cloned().unwrap_or_default();
+        let meshed = pods.iter().filter(|pod| pod["sidecar"] != "none");
+        let behind: Vec<&Value> = meshed.filter(|pod| !is_synced(pod)).collect();
+        holds(!pods.is_empty() && behind.is_empty(), || {
+            format!("{behind:?} in {status}")
         })
+    }
+
+    fn document(&self, words: &[&str]) -> Result<Value, String> {
+        let text = self.weft(&[words, &["-o", "json"]].concat()).check()?;
+        serde_json::from_str(&text).map_err(|error| format!("{error} in {text}"))
     }
 }
 

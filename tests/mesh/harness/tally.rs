@@ -12,9 +12,24 @@ pub(crate) struct Tally {
     version: BTreeMap<String, u64>,
     /// Answers by the pod that gave them.
     pub(crate) served_by: BTreeMap<String, u64>,
+    /// What the client said of requests without any answer.
+    #[serde(skip)]
+    complaints: String,
 }
 
 impl Tally {
+    /// Reads what was printed on standard output and on standard error.
+    #[track_caller]
+    pub(crate) fn of(printed: &str, complaints: &str) -> Self {
+        let tally: Self =
+            serde_json::from_str(printed).unwrap_or_else(|error| panic!("{error} in {printed}"));
+        let complaints = complaints.to_owned();
+        Self {
+            complaints,
+            ..tally
+        }
+    }
+
     /// How many answers had this status; `error` for none at all.
     pub(crate) fn status(&self, status: &str) -> u64 {
         self.status.get(status).copied().unwrap_or_default()
