@@ -21,11 +21,13 @@ use serde_json::Value;
 mod collection;
 mod connection;
 mod error;
+mod types;
 mod watch;
 
 pub use collection::Collection;
 pub use connection::Connection;
 pub use error::ApiError;
+pub use types::{Apply, DeleteOptions, List, ListMeta, Patch, Preconditions};
 pub use watch::{Event, Watch, Watched};
 
 /// How long a request may take until its answer begins, and until a body that does not stream has arrived.
@@ -52,68 +54,6 @@ enum Endpoint {
         authority: String,
         token: Option<String>,
     },
-}
-
-/// The kinds of patch that the API knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patch {
-    /// RFC 7386.
-    Merge,
-    /// RFC 6902.
-    Json,
-    /// Kubernetes' own: lists merge by their keys.
-    Strategic,
-}
-
-impl Patch {
-    fn content_type(self) -> &'static str {
-        match self {
-            Patch::Merge => "application/merge-patch+json",
-            Patch::Json => "application/json-patch+json",
-            Patch::Strategic => "application/strategic-merge-patch+json",
-        }
-    }
-}
-
-/// How [`Client::apply`] treats fields.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Apply<'a> {
-    /// Who owns the fields from now on.
-    pub field_manager: &'a str,
-    /// Takes fields from other owners.
-    pub force: bool,
-    /// Validates without storing.
-    pub dry_run: bool,
-}
-
-impl Default for Apply<'_> {
-    fn default() -> Self {
-        Self {
-            field_manager: FIELD_MANAGER,
-            force: true,
-            dry_run: false,
-        }
-    }
-}
-
-/// A list of objects.
-#[derive(Debug, Clone, serde::Deserialize)]
-pub struct List<T> {
-    /// Of the list: where a watch goes on.
-    #[serde(default)]
-    pub metadata: ListMeta,
-    /// The objects.
-    #[serde(default = "Vec::new")]
-    pub items: Vec<T>,
-}
-
-/// What a list says about itself.
-#[derive(Debug, Clone, Default, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ListMeta {
-    /// Where a watch goes on.
-    #[serde(default)]
-    pub resource_version: String,
 }
 
 impl Client {
@@ -395,28 +335,6 @@ impl fmt::Debug for Client {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.endpoint.display())
     }
-}
-
-/// How an object is deleted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DeleteOptions {
-    /// 0: at once, without waiting for anyone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub grace_period_seconds: Option<u32>,
-    /// `Background`, `Foreground`, `Orphan`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub propagation_policy: Option<String>,
-    /// Only the object of this uid.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub preconditions: Option<Preconditions>,
-}
-
-/// What must hold for a deletion.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Preconditions {
-    /// The uid the object must have.
-    pub uid: String,
 }
 
 struct Payload {

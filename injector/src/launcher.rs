@@ -1,4 +1,4 @@
-//! Runs pods on this machine: a Deployment and Pod controller over the container runtime's node.
+//! Runs pods on this machine: a Deployment, Job and Pod controller over the container runtime's node.
 //!
 //! The daemon starts it beside the control plane, of which it is a client like any other. It holds no state that
 //! matters: what runs is known to the node, what should run to the API, so it can be killed and started again at
@@ -28,6 +28,7 @@ mod deployments;
 mod environment;
 mod failure;
 mod handoff;
+mod jobs;
 mod listening;
 mod names;
 mod node;
@@ -39,6 +40,7 @@ mod rollout;
 mod scratch;
 mod sources;
 mod status;
+mod template;
 mod volumes;
 mod watches;
 mod world;
@@ -121,12 +123,15 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), La
     info!("launcher started");
     let mut tasks = JoinSet::new();
     tasks.spawn(watches::deployments(Arc::clone(&context)));
+    tasks.spawn(watches::jobs(Arc::clone(&context)));
     tasks.spawn(watches::pods(Arc::clone(&context)));
     tasks.spawn(watches::services(Arc::clone(&context)));
     tasks.spawn(watches::containers(Arc::clone(&context)));
     tasks.spawn(listening::poll(Arc::clone(&context)));
     tasks.spawn(names::publish(Arc::clone(&context)));
     tasks.spawn(deployments::control(Arc::clone(&context)));
+    tasks.spawn(jobs::control(Arc::clone(&context)));
+    tasks.spawn(template::delete_orphans(Arc::clone(&context)));
     tasks.spawn(pods::control(Arc::clone(&context)));
     tokio::select! {
         () = shutdown.cancelled() => {}

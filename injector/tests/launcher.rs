@@ -559,3 +559,35 @@ async fn a_published_port_without_a_sidecar_to_serve_it_is_refused() {
     let message = pod["status"]["message"].as_str().unwrap();
     assert!(message.contains("the pod has no sidecar"), "{message}");
 }
+
+#[tokio::test]
+async fn a_job_of_kubernetes_runs_to_its_end_and_keeps_its_pod() {
+    let mesh = Mesh::start().await;
+    mesh.node.ends_at_once("books", 0);
+    let job = "/apis/batch/v1/namespaces/shop/jobs/stocktaking";
+    let mut template = template("books:1");
+    template["spec"]["restartPolicy"] = json!("Never");
+
+    mesh.api.put(
+        job,
+        json!({
+            "apiVersion": "batch/v1", "kind": "Job",
+            "metadata": { "name": "stocktaking", "namespace": "shop", "uid": "j1" },
+            "spec": { "template": template },
+        }),
+    );
+
+    mesh.api
+        .until("the job's completion", |api| {
+            let status = &api.get(job)?["status"];
+            (status["conditions"][0]["type"] == json!("Complete")).then_some(())
+        })
+        .await;
+    assert_eq!(mesh.pods().len(), 1);
+    mesh.api.remove(job);
+    mesh.api
+        .until("no pods", |api| {
+            api.objects("pods").is_empty().then_some(())
+        })
+        .await;
+}

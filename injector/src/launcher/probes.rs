@@ -4,11 +4,10 @@
 //! whatever their period: a pod should serve as soon as it can.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, Probe};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::api::core::v1::{Container, PodSpec, Probe};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
@@ -18,6 +17,11 @@ use super::Context;
 use super::failure::Failure;
 use super::status::Progress;
 use super::world::ObjectName;
+
+mod attempt;
+mod times;
+
+use times::Times;
 
 const QUICK: Duration = Duration::from_millis(20);
 /// How long a container without probes may take to listen on its ports.
@@ -112,7 +116,7 @@ impl Prober<'_> {
         let deadline = Instant::now() + patience;
         let mut pause = QUICK;
         loop {
-            match self.probe(probe, times.timeout).await {
+            match self.attempt(probe, times.timeout).await {
                 Ok(()) => return,
                 Err(why) if Instant::now() > deadline => {
                     self.restart("startupProbe", &why).await;
@@ -140,7 +144,7 @@ impl Prober<'_> {
         let (mut is_ready, mut successes, mut failures) = (was_ready, 0, 0);
         let mut pause = QUICK;
         loop {
-            match self.probe(probe, times.timeout).await {
+            match self.attempt(probe, times.timeout).await {
                 Ok(()) => {
                     (successes, failures) = (successes + 1, 0);
                     if !is_ready && successes >= times.success_threshold {
@@ -178,7 +182,7 @@ impl Prober<'_> {
         let mut failures = 0;
         loop {
             sleep(times.period).await;
-            match self.probe(probe, times.timeout).await {
+            match self.attempt(probe, times.timeout).await {
                 Ok(()) => failures = 0,
                 Err(why) => {
                     failures += 1;
@@ -209,74 +213,6 @@ impl Prober<'_> {
         {
             debug!(pod = %self.name, ?ports, "taken for ready without listening on all its ports");
         }
-    }
-
-    /// One probe: done, or why not.
-    async fn probe(&self, probe: &Probe, timeout: Duration) -> Result<(), String> {
-        if let Some(exec) = &probe.exec {
-            return self
-                .exec(exec.command.clone().unwrap_or_default(), timeout)
-                .await;
-        }
-        let sandbox = self.name.sandbox();
-        if let Some(get) = &probe.http_get {
-            let address = self.target(get.host.as_deref(), &get.port)?;
-            if get.scheme.as_deref() == Some("HTTPS") {
-                // The kubelet verifies no certificate either: that somebody answers is what it comes to.
-                let dialled = self.context.handoff.dial(&sandbox, address, timeout).await;
-                return dialled.map(drop).map_err(|error| error.to_string());
-            }
-            let headers = get.http_headers.iter().flatten();
-            let headers: Vec<_> = headers
-                .map(|header| (header.name.clone(), header.value.clone()))
-                .collect();
-            let path = get.path.as_deref().unwrap_or("/");
-            let answer = self
-                .context
-                .handoff
-                .get(&sandbox, address, path, &headers, timeout)
-                .await;
-            let status = answer.map_err(|error| error.to_string())?;
-            // 200 to 399, as Kubernetes has it.
-            let is_good = status.is_success() || status.is_redirection();
-            return is_good
-                .then_some(())
-                .ok_or_else(|| format!("{path} answered {status}"));
-        }
-        if let Some(socket) = &probe.tcp_socket {
-            let address = self.target(socket.host.as_deref(), &socket.port)?;
-            let dialled = self.context.handoff.dial(&sandbox, address, timeout).await;
-            return dialled.map(drop).map_err(|error| error.to_string());
-        }
-        Ok(())
-    }
-
-    async fn exec(&self, command: Vec<String>, timeout: Duration) -> Result<(), String> {
-        const MAX_CHARS: usize = 200;
-        let id = self.name.container(&self.container.name);
-        let run = self.context.node.exec(id, command, timeout).await;
-        let ended = run.map_err(|failure| failure.to_string())?;
-        if ended.timed_out {
-            return Err(format!("no end within {} s", timeout.as_secs()));
-        }
-        if ended.exit_code == 0 {
-            return Ok(());
-        }
-        let output = String::from_utf8_lossy(&ended.output);
-        let output: String = output.trim().chars().take(MAX_CHARS).collect();
-        Err(format!("ended with {}: {output}", ended.exit_code))
-    }
-
-    fn target(&self, host: Option<&str>, port: &IntOrString) -> Result<SocketAddr, String> {
-        let address = match host.filter(|host| !host.is_empty()) {
-            Some("localhost") => IpAddr::from([127, 0, 0, 1]),
-            Some(host) => host.parse().map_err(|_| format!("{host} is no address"))?,
-            None => self.address,
-        };
-        let ports = self.container.ports.as_deref().unwrap_or_default();
-        let port =
-            port_number(port, ports).ok_or_else(|| "the container has no such port".to_owned())?;
-        Ok(SocketAddr::new(address, port))
     }
 
     async fn restart(&self, probe: &str, why: &str) {
@@ -310,47 +246,5 @@ impl Prober<'_> {
             progress.waiting = waiting;
             is_new
         });
-    }
-}
-
-fn port_number(port: &IntOrString, ports: &[ContainerPort]) -> Option<u16> {
-    match port {
-        IntOrString::Int(number) => u16::try_from(*number).ok(),
-        IntOrString::String(name) => {
-            let named = ports.iter().find(|port| port.name.as_ref() == Some(name));
-            match named {
-                Some(port) => u16::try_from(port.container_port).ok(),
-                None => name.parse().ok(),
-            }
-        }
-    }
-}
-
-/// A probe's times with Kubernetes' defaults.
-struct Times {
-    initial_delay: Duration,
-    period: Duration,
-    timeout: Duration,
-    success_threshold: u32,
-    failure_threshold: u32,
-}
-
-impl Times {
-    fn of(probe: &Probe) -> Self {
-        let seconds = |value: Option<i32>, default: u32| {
-            let value = value.and_then(|value| u32::try_from(value).ok());
-            Duration::from_secs(value.unwrap_or(default).into())
-        };
-        let count = |value: Option<i32>, default: u32| {
-            let value = value.and_then(|value| u32::try_from(value).ok());
-            value.unwrap_or(default).max(1)
-        };
-        Self {
-            initial_delay: seconds(probe.initial_delay_seconds, 0),
-            period: seconds(probe.period_seconds, 10).max(Duration::from_secs(1)),
-            timeout: seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1)),
-            success_threshold: count(probe.success_threshold, 1),
-            failure_threshold: count(probe.failure_threshold, 3),
-        }
     }
 }

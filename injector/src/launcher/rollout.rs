@@ -1,6 +1,6 @@
 //! How many pods of a Deployment to make and which to delete next: pure arithmetic over what there is.
 
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
+use k8s_openapi::api::apps::v1::{DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
@@ -39,17 +39,6 @@ pub(super) fn template_hash(template: &PodTemplateSpec) -> String {
         .take(5)
         .map(|byte| format!("{byte:02x}"))
         .collect()
-}
-
-/// Whether a pod was made by that Deployment.
-pub(super) fn is_owned(pod: &Pod, deployment: &Deployment) -> bool {
-    let uid = deployment.metadata.uid.as_deref();
-    let owners = pod.metadata.owner_references.iter().flatten();
-    uid.is_some()
-        && pod.metadata.namespace == deployment.metadata.namespace
-        && owners
-            .into_iter()
-            .any(|owner| Some(owner.uid.as_str()) == uid)
 }
 
 /// The steps that lead from the pods there are to those that are wanted. `pods` are the Deployment's own.

@@ -1,10 +1,11 @@
-//! Keeps the world up to date: three watches of the API, one of the node.
+//! Keeps the world up to date: four watches of the API, one of the node.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use tracing::{debug, warn};
 use weft_proto::weft::node::v1::{Container, ContainerState};
@@ -33,6 +34,23 @@ pub(super) async fn deployments(context: Arc<Context>) {
                     .remove(&ObjectName::of(&deployment.metadata));
             }
             Event::Synced => state.deployments_synced = true,
+        });
+    }
+}
+
+pub(super) async fn jobs(context: Arc<Context>) {
+    let mut watch = context.client.watch::<Job>(&Collection::all::<Job>());
+    while let Some(event) = watch.next().await {
+        context.world.update(|state| match event {
+            Event::Applied(job) => {
+                state
+                    .jobs
+                    .insert(ObjectName::of(&job.metadata), Arc::new(job));
+            }
+            Event::Deleted(job) => {
+                state.jobs.remove(&ObjectName::of(&job.metadata));
+            }
+            Event::Synced => state.jobs_synced = true,
         });
     }
 }

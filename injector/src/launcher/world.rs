@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::RwLock;
@@ -58,12 +59,14 @@ impl fmt::Display for ObjectName {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) deployments: BTreeMap<ObjectName, Arc<Deployment>>,
+    pub(super) jobs: BTreeMap<ObjectName, Arc<Job>>,
     pub(super) pods: BTreeMap<ObjectName, Arc<Pod>>,
     pub(super) services: BTreeMap<ObjectName, Arc<Service>>,
     pub(super) containers: BTreeMap<String, Arc<Container>>,
     pub(super) sandboxes: BTreeMap<String, Sandbox>,
     /// Whether all objects of that kind have been seen: before that, absence means nothing.
     pub(super) deployments_synced: bool,
+    pub(super) jobs_synced: bool,
     pub(super) pods_synced: bool,
     pub(super) services_synced: bool,
     /// How often the node's containers have been listed: it may be another node each time.

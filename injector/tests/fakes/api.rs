@@ -186,7 +186,7 @@ impl FakeApi {
             return json_response(&object);
         }
         let plural = path.rsplit('/').next().unwrap_or_default();
-        if !["pods", "deployments", "services"].contains(&plural) {
+        if !["pods", "deployments", "jobs", "services"].contains(&plural) {
             return refusal(StatusCode::NOT_FOUND, "NotFound");
         }
         let items = self.objects(plural);
