@@ -2,8 +2,9 @@
 //!
 //! Listens on the gateway, so every sandbox reaches it and nobody else does.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,15 +15,16 @@ use hickory_server::Server;
 use hickory_server::net::runtime::Time;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
-use tokio::net::{TcpListener, UdpSocket};
 
 mod forward;
+mod sockets;
 mod table;
 
 use forward::{Forwarder, Resolved};
 use table::Found;
 
-use crate::network::has_ipv6;
+use crate::files;
+pub(crate) use sockets::DnsSockets;
 pub(crate) use table::{Entry, NameTable};
 
 /// Addresses of the mesh hardly ever change, but names come and go.
@@ -30,14 +32,14 @@ const TTL_SECONDS: u32 = 5;
 /// A connection over TCP that asks nothing is closed.
 const TCP_IDLE: Duration = Duration::from_secs(10);
 const TCP_RESPONSES: usize = 32;
-const PORT: u16 = 53;
 
 /// Why nobody answers on the gateway.
 #[derive(Debug, thiserror::Error)]
-#[error("listening for DNS on {address}")]
-pub(crate) struct DnsError {
-    address: SocketAddr,
-    source: std::io::Error,
+pub(crate) enum DnsError {
+    #[error("taking the DNS sockets, which `weft node` passes")]
+    Sockets(#[source] io::Error),
+    #[error("reading {}", path.display())]
+    Names { path: PathBuf, source: io::Error },
 }
 
 /// The names, and where all others come from.
@@ -45,28 +47,46 @@ pub(crate) struct DnsError {
 pub(crate) struct Dns {
     pub(crate) names: NameTable,
     forwarder: Forwarder,
+    /// The names as they were last set: a restarted server has them from its first answer on.
+    file: PathBuf,
 }
 
 impl Dns {
-    pub(crate) fn new(broker: &Path) -> Arc<Dns> {
-        Arc::new(Dns {
+    /// The file of names in the runtime directory.
+    pub(crate) const FILE: &str = "names.json";
+
+    pub(crate) fn open(broker: &Path, runtime_dir: &Path) -> Result<Arc<Dns>, DnsError> {
+        let dns = Dns {
             names: NameTable::default(),
             forwarder: Forwarder::new(broker),
-        })
+            file: runtime_dir.join(Self::FILE),
+        };
+        let entries = files::read_json(&dns.file).map_err(|source| DnsError::Names {
+            path: dns.file.clone(),
+            source,
+        })?;
+        dns.names.replace(entries.unwrap_or_default());
+        Ok(Arc::new(dns))
     }
 
-    /// Listens on these addresses, over UDP and TCP. The server's tasks end when it is dropped.
-    pub(crate) async fn serve(
+    /// Replaces all names at once, here and for the next server.
+    pub(crate) fn set_names(&self, entries: Vec<Entry>) -> io::Result<()> {
+        files::replace_json(&self.file, &entries)?;
+        self.names.replace(entries);
+        Ok(())
+    }
+
+    /// Answers on the holder's sockets. The server's tasks end when it is dropped.
+    pub(crate) fn serve(
         self: &Arc<Self>,
-        gateways: [IpAddr; 2],
+        sockets: DnsSockets,
     ) -> Result<Server<Handler>, DnsError> {
         let mut server = Server::new(Handler(Arc::clone(self)));
-        let is_spoken = |gateway: &IpAddr| gateway.is_ipv4() || has_ipv6();
-        for gateway in gateways.into_iter().filter(is_spoken) {
-            let address = SocketAddr::new(gateway, PORT);
-            let failed = |source| DnsError { address, source };
-            server.register_socket(UdpSocket::bind(address).await.map_err(failed)?);
-            let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let (udp, tcp) = sockets.into_tokio().map_err(DnsError::Sockets)?;
+        for socket in udp {
+            server.register_socket(socket);
+        }
+        for listener in tcp {
             server.register_listener(listener, TCP_IDLE, TCP_RESPONSES);
         }
         Ok(server)

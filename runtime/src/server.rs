@@ -6,7 +6,6 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,7 +21,7 @@ use tonic::transport::Server;
 use weft_proto::weft::node::v1::node_server::NodeServer;
 
 use crate::bootstrap::NodeOptions;
-use crate::dns::{Dns, DnsError};
+use crate::dns::{Dns, DnsError, DnsSockets};
 use crate::image::{ImageError, ImageStore};
 use crate::network::{Network, NetworkError};
 use crate::node::{Boot, chain};
@@ -135,13 +134,11 @@ fn log_to_stderr() {
 }
 
 async fn serve(options: NodeOptions) -> Result<(), ServerError> {
+    let sockets = DnsSockets::take().map_err(DnsError::Sockets)?;
     let shared = open(options).await?;
-    let (ipv4, ipv6) = shared.network.gateway();
-    let mut dns = shared
-        .dns
-        .serve([IpAddr::V4(ipv4), IpAddr::V6(ipv6)])
-        .await?;
     sandboxes::adopt(&shared).await;
+    // What a name means depends on who asks, so clients are known before the first answer.
+    let mut dns = shared.dns.serve(sockets)?;
     containers::adopt(&shared).await;
 
     let node = listen(&shared.options.socket())?;
@@ -213,7 +210,7 @@ async fn open(options: NodeOptions) -> Result<Arc<Shared>, ServerError> {
             &options.program(),
             options.state_dir.join("containers"),
         ),
-        dns: Dns::new(&options.broker_socket),
+        dns: Dns::open(&options.broker_socket, &options.runtime_dir)?,
         images: Arc::new(images),
         sandboxes: Sandboxes::default(),
         containers: Containers::default(),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
 use weft_proto::names::{SERVICE_SUFFIX, is_service_address};
 
 use crate::network::addresses;
@@ -15,7 +16,7 @@ const IPV4_REVERSE: &str = ".in-addr.arpa";
 const IPV6_REVERSE: &str = ".ip6.arpa";
 
 /// One name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) namespace: String,

@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 
 use super::{Boot, NodeError};
 use crate::bootstrap::NodeOptions;
+use crate::dns::{Dns, DnsSockets};
 use crate::files;
 
 /// Longest pause between two starts of a server that keeps ending.
@@ -32,7 +33,8 @@ pub(super) fn hold(
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|errno| NodeError::io("becoming the parent of orphans")(errno.into()))?;
     let signals = block_signals()?;
-    let mut server = start_server(options)?;
+    let dns = DnsSockets::open().map_err(NodeError::io("listening for DNS on the gateway"))?;
+    let mut server = start_server(options, &dns)?;
     ready()?;
     let mut pause = Duration::ZERO;
     loop {
@@ -44,15 +46,15 @@ pub(super) fn hold(
             long if long > STABLE => Duration::ZERO,
             _ => next_pause(pause),
         };
-        server = restart_server(options, &mut pause);
+        server = restart_server(options, &dns, &mut pause);
     }
 }
 
 /// A server that cannot be started now may be later: containers run, and must not lose their keeper.
-fn restart_server(options: &NodeOptions, pause: &mut Duration) -> Child {
+fn restart_server(options: &NodeOptions, dns: &DnsSockets, pause: &mut Duration) -> Child {
     loop {
         sleep(*pause);
-        match start_server(options) {
+        match start_server(options, dns) {
             Ok(server) => return server,
             Err(error) => eprintln!("weft node: {}", super::chain(&error)),
         }
@@ -81,13 +83,16 @@ fn block_signals() -> Result<SigSet, NodeError> {
 }
 
 /// Starts a server and waits until it serves.
-fn start_server(options: &NodeOptions) -> Result<Child, NodeError> {
+fn start_server(options: &NodeOptions, dns: &DnsSockets) -> Result<Child, NodeError> {
+    let stdin = dns
+        .for_stdin()
+        .map_err(NodeError::io("passing the DNS sockets on"))?;
     let mut server = Command::new(options.program())
         .arg("node-server")
         .args(options.to_arguments())
         // The lock of iptables' older backend must not be the host's: it is not ours to open.
         .env("XTABLES_LOCKFILE", options.runtime_dir.join("xtables.lock"))
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         // What a terminal sends is for this process, which tells the server.
         .process_group(0)
@@ -141,12 +146,19 @@ pub(super) fn forget_earlier_mesh(options: &NodeOptions) -> Result<(), NodeError
             .and_then(|()| fs::create_dir_all(&place))
             .map_err(NodeError::io(format!("clearing {}", place.display())))?;
     }
-    Ok(())
+    let names = options.runtime_dir.join(Dns::FILE);
+    files::remove(&names).map_err(NodeError::io(format!("removing {}", names.display())))
 }
 
 /// Removes what the mesh has made outside its namespaces, save its images, its volumes and its log.
 pub(super) fn clean(options: &NodeOptions) {
-    for name in ["node.sock", "handoff.sock", "xtables.lock", Boot::FILE] {
+    for name in [
+        "node.sock",
+        "handoff.sock",
+        "xtables.lock",
+        Dns::FILE,
+        Boot::FILE,
+    ] {
         let _ = files::remove(&options.runtime_dir.join(name));
     }
     for name in ["containers", "sandboxes", "namespaces"] {

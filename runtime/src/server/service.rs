@@ -242,7 +242,8 @@ impl Node for Service {
             .into_iter()
             .map(entry)
             .collect::<Result<Vec<_>, Failure>>()?;
-        self.0.dns.names.replace(entries);
+        let written = self.0.dns.set_names(entries);
+        written.map_err(Failure::system("writing the names of the mesh"))?;
         Ok(Response::new(SetNamesResponse {}))
     }
 
