@@ -10,11 +10,12 @@ use crate::harness::undo::Undo;
 use crate::harness::wait::{eventually, holds};
 
 crate::harness::tests![
-    fifty_policy_changes_lose_no_request,
-    a_killed_daemon_loses_no_request_and_the_next_one_adopts_what_runs,
-    a_killed_node_server_loses_no_request,
-    a_killed_sidecar_costs_at_most_what_was_in_flight_and_comes_back,
+    // Before a daemon is killed: its successor has no copy of the listening sockets that sidecars hold.
     a_killed_sidecar_at_the_door_comes_back_with_the_published_port,
+    fifty_policy_changes_lose_no_request,
+    a_killed_sidecar_costs_at_most_what_was_in_flight_and_comes_back,
+    a_killed_node_server_loses_no_request,
+    a_killed_daemon_loses_no_request_and_the_next_one_adopts_what_runs,
     a_killed_application_is_started_again,
 ];
 
