@@ -23,7 +23,7 @@ impl Patch {
     }
 }
 
-/// How [`Client::apply`] treats fields.
+/// How [`super::Client::apply`] treats fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Apply<'a> {
     /// Who owns the fields from now on.
