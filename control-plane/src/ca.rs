@@ -146,7 +146,7 @@ impl Authority {
             directory: directory.to_owned(),
             trust_domain: trust_domain.to_owned(),
             renewal: Mutex::new(()),
-            records: Mutex::new(Records::default()),
+            records: Mutex::new(files::read_issued(directory, seconds(now))?),
         };
         authority.current_issuing(now)?;
         Ok(Arc::new(authority))
@@ -223,7 +223,10 @@ impl Authority {
             renew_at: renewal_time(now, validity.not_after, rand::rng().random_range(0.0..1.0)),
         };
         if let Some(record) = record::of(&identity.to_string(), &signed.chain[0]) {
-            self.records.lock().add(record, seconds(now));
+            // A certificate is good even where nobody will be told of it.
+            if let Err(error) = self.records.lock().add(record, seconds(now)) {
+                tracing::warn!(%error, "the list of certificates could not be kept");
+            }
         }
         Ok(signed)
     }

@@ -1,4 +1,5 @@
-//! The authority on disk: `root.pem` and `issuing.pem`, a certificate and its key each, readable by their owner only.
+//! The authority on disk: `root.pem` and `issuing.pem`, a certificate and its key each, and `issued.jsonl`, what was signed;
+//! readable by their owner only.
 //!
 //! Certificate and key share a file so that replacing both is one rename.
 
@@ -13,10 +14,12 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificates::{self, Validity};
+use super::record::Records;
 use super::{BACKDATED, CaError, Signer};
 
 const ROOT: &str = "root.pem";
 const ISSUING: &str = "issuing.pem";
+const ISSUED: &str = "issued.jsonl";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ROOT_LIFETIME: Duration = DAY.saturating_mul(3652);
@@ -71,6 +74,12 @@ pub(super) fn renew_issuing(
         &certificate.pem(),
         &key.serialize_pem(),
     )
+}
+
+/// Reads what was signed before.
+pub(super) fn read_issued(directory: &Path, now: i64) -> Result<Records, CaError> {
+    let path = directory.join(ISSUED);
+    Records::open(path.clone(), now).map_err(|source| failed("reading", &path, source))
 }
 
 /// Reads the root.
