@@ -17,6 +17,7 @@ use super::ids::{IdPlan, SubordinateRange};
 use super::{Boot, NodeError};
 use crate::cgroup::Delegation;
 use crate::files;
+use crate::network::rules;
 
 /// What the helper is to do, as its one argument.
 #[derive(Debug, Serialize, Deserialize)]
@@ -154,7 +155,9 @@ fn write_map(pid: u32, file: &str, range: SubordinateRange) -> Result<(), String
 
 fn run_mapper(program: &str, pid: u32, own: u32, others: SubordinateRange) -> Result<(), String> {
     let numbers = [pid, 0, own, 1, 1, others.first, others.count];
-    let output = Command::new(program)
+    // Where they are installed, whatever PATH says: as `weft check` looks for them.
+    let found = rules::find(program).unwrap_or_else(|| program.into());
+    let output = Command::new(found)
         .args(numbers.map(|number| number.to_string()))
         .stdin(Stdio::null())
         .output()
