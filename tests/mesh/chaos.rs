@@ -81,6 +81,8 @@ fn a_killed_daemon_loses_no_request_and_the_next_one_adopts_what_runs(bookstore:
         before,
         "the same pods, with the same times of start and no restart"
     );
+    let certificates = bookstore.weft(&["certs"]).ok();
+    assert!(certificates.contains("/sa/books"), "{certificates}");
     let survivors = processes
         .iter()
         .filter(|process| process.is_alive())
