@@ -45,6 +45,8 @@ const QUEUE: usize = 16;
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// How often an idle connection is asked whether it is still there.
 const PING: Duration = Duration::from_secs(20);
+/// How long a client may take to answer the close.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 type Sender = SplitSink<WebSocket, Message>;
 
@@ -133,10 +135,11 @@ async fn run(
     shutdown: CancellationToken,
 ) {
     let (mut sender, receiver) = socket.split();
+    let mut gone = std::pin::pin!(relay_input(receiver, input));
     let status = tokio::select! {
         status = relay_output(&mut sender, output) => status,
         // The client has gone: dropping the call ends the command's streams.
-        () = relay_input(receiver, input) => return,
+        () = &mut gone => return,
         () = shutdown.cancelled() => failure("the daemon is shutting down"),
     };
     if let Some(status) = status.as_object() {
@@ -148,6 +151,8 @@ async fn run(
         reason: "".into(),
     };
     let _ = sender.send(Message::Close(Some(farewell))).await;
+    // A socket that is closed under a client's last word breaks the connection before it has read ours.
+    let _ = tokio::time::timeout(FAREWELL, gone).await;
 }
 
 /// Passes on what the command writes, until it ends; returns how it ended.
@@ -156,7 +161,7 @@ async fn relay_output(sender: &mut Sender, mut output: Streaming<ExecOutput>) ->
     if sender.send(message(STDOUT, &[])).await.is_err() {
         return Value::Null;
     }
-    let mut pings = tokio::time::interval(PING);
+    let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
     loop {
         let next = tokio::select! {
             next = output.message() => next,
