@@ -31,6 +31,10 @@ if [ -z "$as_user" ]; then
     WEFT_TEST_ARCHIVES=$archives exec "$tests" "$@"
 fi
 
+# Two runs would end each other's processes.
+exec 9>/tmp/weft-test.lock
+flock 9
+
 # What the tests need, where that user can read it.
 user=weft-test
 place=$(mktemp -d /tmp/weft-test.XXXXXX)
@@ -65,5 +69,5 @@ cp "$archives"/*.tar "$place/images/"
 chown -R "$user:" "$place"
 
 command=$(printf '%q ' "$place/mesh" "$@")
-su "$user" -c "cd $place && env -u XDG_RUNTIME_DIR HOME=\$(getent passwd $user | cut -d: -f6) \
+su "$user" 9>&- -c "cd $place && env -u XDG_RUNTIME_DIR HOME=\$(getent passwd $user | cut -d: -f6) \
     WEFT_TEST_BINARY=$place/weft WEFT_TEST_SOURCE=$place/source WEFT_TEST_ARCHIVES=$place/images $command"
