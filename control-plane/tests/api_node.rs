@@ -54,7 +54,11 @@ fn skipped_for_want_of_kubectl(test: &str) -> bool {
     );
     // Not by a macro, whose output is only shown of tests that fail.
     let mut stderr = std::io::stderr();
-    writeln!(stderr, "skipped: {test}: kubectl is {version}, 1.31 is needed").unwrap();
+    writeln!(
+        stderr,
+        "skipped: {test}: kubectl is {version}, 1.31 is needed"
+    )
+    .unwrap();
     true
 }
 
