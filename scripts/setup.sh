@@ -10,7 +10,7 @@ PATH=$PATH:/usr/sbin:/sbin
 # command:package
 needs="iptables-restore:iptables ip6tables-restore:iptables newuidmap:uidmap newgidmap:uidmap cc:gcc make:make dpkg-deb:dpkg"
 if [ "${1:-}" = --test ]; then
-    needs="$needs ip:iproute2 curl:curl promtool:prometheus tcpdump:tcpdump python3:python3 \
+    needs="$needs ip:iproute2 nft:nftables curl:curl promtool:prometheus tcpdump:tcpdump python3:python3 \
         busybox:busybox-static nsenter:util-linux"
     python3 -c 'import ensurepip, venv' 2>/dev/null || needs="$needs no-venv:python3-venv"
 fi
