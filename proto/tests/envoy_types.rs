@@ -14,23 +14,23 @@ use prost_reflect::{
     Cardinality, DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey,
     MessageDescriptor, Value,
 };
-use weft_proto::{DESCRIPTOR_POOL, envoy as ours};
+use weft_proto::{descriptor_pool, envoy as ours};
 
 /// Packages that Envoy has not.
 const OWN: &str = "weft.";
 
 #[test]
 fn every_message_field_and_enum_value_is_envoys() {
-    let envoy = envoy_descriptors();
+    let (envoy, pool) = (envoy_descriptors(), descriptor_pool());
     let mut differences = Vec::new();
 
-    for message in shared(DESCRIPTOR_POOL.all_messages(), MessageDescriptor::full_name) {
+    for message in shared(pool.all_messages(), MessageDescriptor::full_name) {
         match envoy.get_message_by_name(message.full_name()) {
             Some(theirs) => differences.extend(message_differences(&message, &theirs)),
             None => differences.push(format!("{} does not exist", message.full_name())),
         }
     }
-    for values in shared(DESCRIPTOR_POOL.all_enums(), EnumDescriptor::full_name) {
+    for values in shared(pool.all_enums(), EnumDescriptor::full_name) {
         match envoy.get_enum_by_name(values.full_name()) {
             Some(theirs) if enum_values(&values) == enum_values(&theirs) => {}
             Some(_) => differences.push(format!("{} has other values", values.full_name())),
@@ -43,18 +43,14 @@ fn every_message_field_and_enum_value_is_envoys() {
 
 #[test]
 fn a_field_is_left_out_only_with_its_type() {
-    let envoy = envoy_descriptors();
+    let (envoy, pool) = (envoy_descriptors(), descriptor_pool());
     let is_ours = |kind: Kind| match kind {
-        Kind::Message(message) => DESCRIPTOR_POOL
-            .get_message_by_name(message.full_name())
-            .is_some(),
-        Kind::Enum(values) => DESCRIPTOR_POOL
-            .get_enum_by_name(values.full_name())
-            .is_some(),
+        Kind::Message(message) => pool.get_message_by_name(message.full_name()).is_some(),
+        Kind::Enum(values) => pool.get_enum_by_name(values.full_name()).is_some(),
         _ => true,
     };
 
-    for message in shared(DESCRIPTOR_POOL.all_messages(), MessageDescriptor::full_name) {
+    for message in shared(pool.all_messages(), MessageDescriptor::full_name) {
         let theirs = envoy.get_message_by_name(message.full_name()).unwrap();
         for field in theirs.fields() {
             let is_included = message.get_field_by_name(field.name()).is_some();
@@ -69,9 +65,9 @@ fn a_field_is_left_out_only_with_its_type() {
 
 #[test]
 fn every_message_lives_in_the_file_it_lives_in_at_envoy() {
-    let envoy = envoy_descriptors();
+    let (envoy, pool) = (envoy_descriptors(), descriptor_pool());
 
-    for message in shared(DESCRIPTOR_POOL.all_messages(), MessageDescriptor::full_name) {
+    for message in shared(pool.all_messages(), MessageDescriptor::full_name) {
         let theirs = envoy.get_message_by_name(message.full_name()).unwrap();
 
         assert_eq!(
@@ -104,7 +100,7 @@ fn the_services_have_envoys_methods() {
             .collect::<BTreeSet<_>>()
     };
 
-    assert_eq!(methods(&DESCRIPTOR_POOL), methods(&envoy));
+    assert_eq!(methods(&descriptor_pool()), methods(&envoy));
 }
 
 /// One test per message: filled completely, it survives the way through envoy-types and back.
@@ -142,6 +138,23 @@ survives_envoy_types! {
     an_rbac_filter_per_route: extensions::filters::http::rbac::v3::RbacPerRoute;
     a_cors_policy: extensions::filters::http::cors::v3::CorsPolicy;
     a_local_rate_limit: extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+    an_external_authorization: extensions::filters::http::ext_authz::v3::ExtAuthz;
+    a_check_request: service::auth::v3::CheckRequest;
+    a_check_response: service::auth::v3::CheckResponse;
+    jwt_authentication: extensions::filters::http::jwt_authn::v3::JwtAuthentication;
+    a_rate_limit_filter: extensions::filters::http::ratelimit::v3::RateLimit;
+    a_rate_limit_request: service::ratelimit::v3::RateLimitRequest;
+    a_rate_limit_response: service::ratelimit::v3::RateLimitResponse;
+    headers_to_metadata: extensions::filters::http::header_to_metadata::v3::Config;
+    a_compressor: extensions::filters::http::compressor::v3::Compressor;
+    a_decompressor: extensions::filters::http::decompressor::v3::Decompressor;
+    a_bandwidth_limit: extensions::filters::http::bandwidth_limit::v3::BandwidthLimit;
+    adaptive_concurrency:
+        extensions::filters::http::adaptive_concurrency::v3::AdaptiveConcurrency;
+    a_header_mutation: extensions::filters::http::header_mutation::v3::HeaderMutation;
+    a_health_check_filter: extensions::filters::http::health_check::v3::HealthCheck;
+    a_network_local_rate_limit: extensions::filters::network::local_ratelimit::v3::LocalRateLimit;
+    a_connection_limit: extensions::filters::network::connection_limit::v3::ConnectionLimit;
     a_tls_inspector: extensions::filters::listener::tls_inspector::v3::TlsInspector;
     a_proxy_protocol_filter: extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
     an_upstream_tls_context: extensions::transport_sockets::tls::v3::UpstreamTlsContext;
@@ -169,9 +182,8 @@ where
     Ours: Name + Default + PartialEq + Debug,
     Theirs: Message + Default,
 {
-    let descriptor = DESCRIPTOR_POOL
-        .get_message_by_name(&Ours::full_name())
-        .unwrap();
+    let pool = descriptor_pool();
+    let descriptor = pool.get_message_by_name(&Ours::full_name()).unwrap();
     for choice in 0..most_choices(&descriptor) {
         let filled = filled(&descriptor, choice, 4);
         let sent = Ours::decode(filled.encode_to_vec().as_slice()).unwrap();
@@ -315,7 +327,7 @@ fn envoy_descriptors() -> DescriptorPool {
 
 fn envoy_types_folder() -> PathBuf {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--offline", "--locked"])
+        .args(["metadata", "--format-version=1", "--locked"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
