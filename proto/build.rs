@@ -1,4 +1,4 @@
-//! Compiles every `.proto` file below `proto/` into Rust and into one descriptor set.
+//! Compiles every `.proto` file below `proto/` into Rust, into one descriptor set, and into a table of fields.
 //!
 //! protox does it in Rust, so no protoc is needed. Names across packages are written in full in our
 //! files: protox resolves a relative name against packages of files which are not imported.
@@ -9,8 +9,12 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 
+#[path = "build/table.rs"]
+mod table;
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=build");
     println!("cargo:rerun-if-changed=proto");
     let root = Path::new("proto");
     let mut files = proto_files(root)?;
@@ -29,10 +33,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         file.source_code_info = None;
     }
     let out_dir = std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
-    fs::write(
-        Path::new(&out_dir).join("descriptors.bin"),
-        descriptors.encode_to_vec(),
-    )?;
+    let out_dir = Path::new(&out_dir);
+    fs::write(out_dir.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    fs::write(out_dir.join("table.rs"), table::source(&descriptors)?)?;
     Ok(())
 }
 

@@ -2,17 +2,19 @@
 //!
 //! The mapping is protobuf's own, with every [`Any`] opened and named by `@type`. Fields are
 //! spelled as in the `.proto` files, like Envoy does it; both spellings are read. Keys are sorted, so equal
-//! messages give equal text.
+//! messages give equal text. Each conversion builds the descriptors it needs and drops them again; who
+//! converts a lot holds on to [`descriptor_pool`] meanwhile.
 
 use prost::{DecodeError, Message, Name};
 use prost_reflect::{
-    DeserializeOptions, DynamicMessage, MessageDescriptor, ReflectMessage as _, SerializeOptions,
+    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, ReflectMessage as _,
+    SerializeOptions,
 };
 use prost_types::Struct;
 use serde_json::Value;
 
 use crate::any::{Any, type_name};
-use crate::{DESCRIPTOR_POOL, wkt};
+use crate::{descriptor_pool, wkt};
 
 /// Nesting, counted through every `Any`, below which an `Any` is not opened.
 ///
@@ -52,7 +54,8 @@ pub enum JsonError {
 ///
 /// When a duration or timestamp outside of any `Any` is out of protobuf's range.
 pub fn to_json<T: Name>(message: &T) -> Result<Value, JsonError> {
-    let descriptor = descriptor(&T::full_name())?;
+    let pool = descriptor_pool();
+    let descriptor = descriptor(&pool, &T::full_name())?;
     let mut dynamic = decode(descriptor, &message.encode_to_vec())?;
     open_anys(&mut dynamic, 0);
     let mut json = serialize(&dynamic)?;
@@ -66,20 +69,23 @@ pub fn to_json<T: Name>(message: &T) -> Result<Value, JsonError> {
 ///
 /// When a field is unknown, a value does not fit its field, or the type of an `Any` is unknown.
 pub fn from_json<T: Name + Default>(json: Value) -> Result<T, JsonError> {
+    let pool = descriptor_pool();
     let name = T::full_name();
+    let descriptor = descriptor(&pool, &name)?;
     let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let dynamic = DynamicMessage::deserialize_with_options(descriptor(&name)?, json, &options)
-        .map_err(|source| JsonError::Json {
-            name: name.clone(),
-            source,
+    let dynamic =
+        DynamicMessage::deserialize_with_options(descriptor, json, &options).map_err(|source| {
+            JsonError::Json {
+                name: name.clone(),
+                source,
+            }
         })?;
     T::decode(dynamic.encode_to_vec().as_slice())
         .map_err(|source| JsonError::Decode { name, source })
 }
 
-fn descriptor(name: &str) -> Result<MessageDescriptor, JsonError> {
-    DESCRIPTOR_POOL
-        .get_message_by_name(name)
+fn descriptor(pool: &DescriptorPool, name: &str) -> Result<MessageDescriptor, JsonError> {
+    pool.get_message_by_name(name)
         .ok_or_else(|| JsonError::UnknownMessage(name.to_owned()))
 }
 
@@ -130,7 +136,8 @@ fn open_any(message: &mut DynamicMessage, depth: usize) {
     let Ok(any) = message.transcode_to::<Any>() else {
         return;
     };
-    let opened = match opened(&any, depth) {
+    let descriptor = message.descriptor();
+    let opened = match opened(descriptor.parent_pool(), &any, depth) {
         Ok(opened) => opened,
         Err(reason) => closed(&any, &reason),
     };
@@ -140,11 +147,12 @@ fn open_any(message: &mut DynamicMessage, depth: usize) {
 }
 
 /// The same `Any`, after everything in it was found to have JSON.
-fn opened(any: &Any, depth: usize) -> Result<Any, String> {
+fn opened(pool: &DescriptorPool, any: &Any, depth: usize) -> Result<Any, String> {
     if depth >= MAX_DEPTH {
         return Err("nested too deeply".into());
     }
-    let descriptor = descriptor(type_name(&any.type_url)).map_err(|error| error.to_string())?;
+    let name = type_name(&any.type_url);
+    let descriptor = descriptor(pool, name).map_err(|error| error.to_string())?;
     let mut inner = decode(descriptor, &any.value).map_err(|error| error.to_string())?;
     open_anys(&mut inner, depth + 1);
     serialize(&inner).map_err(|error| error.to_string())?;
@@ -304,6 +312,7 @@ mod tests {
 
     #[test]
     fn no_damage_to_an_any_makes_it_panic() {
+        let _held = descriptor_pool();
         let any = pack(&from_json::<Bootstrap>(bootstrap()).unwrap());
         for position in 0..any.value.len() {
             for flipped in [0x01, 0x08, 0x80, 0xff] {

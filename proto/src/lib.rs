@@ -11,7 +11,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
-use std::sync::LazyLock;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use prost_reflect::DescriptorPool;
 
@@ -20,6 +20,7 @@ pub mod handoff;
 pub mod json;
 pub mod names;
 pub mod spiffe;
+mod table;
 pub mod type_urls;
 pub mod unknown;
 pub mod wkt;
@@ -39,10 +40,37 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/weft_proto.rs"));
 }
 
-/// The descriptors of every message in this crate and of the well-known types, without comments.
-pub static DESCRIPTOR_POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    DescriptorPool::decode(DESCRIPTOR_SET).expect("the build script wrote a valid descriptor set")
-});
-
-/// The encoded `google.protobuf.FileDescriptorSet` behind [`DESCRIPTOR_POOL`].
+/// The encoded `google.protobuf.FileDescriptorSet` of every message in this crate and of the well-known
+/// types, without comments.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The descriptors in [`DESCRIPTOR_SET`], built when somebody asks and dropped with their last user.
+///
+/// They take more memory than everything else in an idle proxy, so nobody keeps them. Building takes
+/// milliseconds: who needs them many times in a row holds on to them meanwhile.
+pub fn descriptor_pool() -> Arc<DescriptorPool> {
+    static IN_USE: Mutex<Weak<DescriptorPool>> = Mutex::new(Weak::new());
+
+    let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    in_use.upgrade().unwrap_or_else(|| {
+        let pool = DescriptorPool::decode(DESCRIPTOR_SET)
+            .expect("the build script wrote a valid descriptor set");
+        let pool = Arc::new(pool);
+        *in_use = Arc::downgrade(&pool);
+        pool
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_descriptors_are_shared_by_those_who_use_them_at_once() {
+        let first = descriptor_pool();
+
+        let second = descriptor_pool();
+
+        assert!(Arc::ptr_eq(&first, &second));
+    }
+}

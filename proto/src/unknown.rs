@@ -1,17 +1,14 @@
 //! Fields that the sender set and this crate does not know, found in the encoded bytes.
 //!
 //! Decoding drops them in silence, and a policy that is silently half applied is worse than one refused. So
-//! the proxy asks here before it accepts a resource. The bytes are walked beside the descriptors, through
+//! the proxy asks here before it accepts a resource. The bytes are walked beside the table of fields, through
 //! nested messages and every `Any` of known type; nothing is decoded into messages, and depth and the number
 //! of answers are bounded.
 
 use std::fmt;
 
-use prost::Name as _;
-use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
-
-use crate::DESCRIPTOR_POOL;
-use crate::any::{Any, type_name};
+use crate::any::type_name;
+use crate::table::{self, Contents, Field, Holds, Message};
 
 /// How deep messages may nest, counted through every `Any`; prost's own limit for one message.
 const MAX_DEPTH: usize = 100;
@@ -39,11 +36,9 @@ pub enum UnknownError {
 /// reported.
 pub fn fields(type_url: &str, bytes: &[u8]) -> Result<Vec<String>, UnknownError> {
     let name = type_name(type_url);
-    let descriptor = DESCRIPTOR_POOL
-        .get_message_by_name(name)
-        .ok_or_else(|| UnknownError::Message(name.to_owned()))?;
+    let message = table::message(name).ok_or_else(|| UnknownError::Message(name.to_owned()))?;
     let mut search = Search { found: Vec::new() };
-    search.message(&descriptor, bytes, &Path::ROOT)?;
+    search.message(message, bytes, &Path::ROOT)?;
     Ok(search.found)
 }
 
@@ -54,25 +49,24 @@ struct Search {
 impl Search {
     fn message(
         &mut self,
-        descriptor: &MessageDescriptor,
+        message: &'static Message,
         bytes: &[u8],
         path: &Path<'_>,
     ) -> Result<(), UnknownError> {
         if path.depth > MAX_DEPTH {
             return Err(UnknownError::TooDeep(path.to_string()));
         }
-        if descriptor.full_name() == Any::full_name() {
-            return self.any(bytes, path);
-        }
-        if descriptor.package_name() == Any::PACKAGE {
-            return Ok(());
+        match message.contents() {
+            Contents::Any => return self.any(bytes, path),
+            Contents::WellKnown => return Ok(()),
+            Contents::Fields { .. } => {}
         }
         let mut seen = Occurrences::default();
         for entry in Wire(bytes) {
             let (number, value) = entry.map_err(|Malformed| path.malformed())?;
-            match descriptor.get_field(number) {
+            match message.field(number) {
                 None => self.report(path, number),
-                Some(field) => self.field(&field, value, &mut seen, path)?,
+                Some(field) => self.field(field, value, &mut seen, path)?,
             }
         }
         Ok(())
@@ -80,38 +74,38 @@ impl Search {
 
     fn field(
         &mut self,
-        field: &FieldDescriptor,
+        field: &'static Field,
         value: WireValue<'_>,
         seen: &mut Occurrences,
         path: &Path<'_>,
     ) -> Result<(), UnknownError> {
-        let Kind::Message(inner) = field.kind() else {
+        let holds = field.holds();
+        if let Holds::Scalars = holds {
             return Ok(());
-        };
+        }
         let WireValue::Bytes(bytes) = value else {
             return Err(path.malformed());
         };
-        if field.is_map() {
-            return self.map_entry(field, &inner, bytes, path);
+        match holds {
+            Holds::Scalars | Holds::ScalarMap => Ok(()),
+            Holds::Map(inner) => self.map_entry(field, inner, bytes, path),
+            Holds::Message(inner) => {
+                self.message(inner, bytes, &path.child(Step::Field(field.name())))
+            }
+            Holds::List(inner) => {
+                let step = Step::Element(field.name(), seen.next(field.number()));
+                self.message(inner, bytes, &path.child(step))
+            }
         }
-        let step = if field.is_list() {
-            Step::Element(field.name(), seen.next(field.number()))
-        } else {
-            Step::Field(field.name())
-        };
-        self.message(&inner, bytes, &path.child(step))
     }
 
     fn map_entry(
         &mut self,
-        field: &FieldDescriptor,
-        entry: &MessageDescriptor,
+        field: &'static Field,
+        inner: &'static Message,
         bytes: &[u8],
         path: &Path<'_>,
     ) -> Result<(), UnknownError> {
-        let Kind::Message(inner) = entry.map_entry_value_field().kind() else {
-            return Ok(());
-        };
         let (mut key, mut value) = (String::new(), &[][..]);
         for entry in Wire(bytes) {
             match entry.map_err(|Malformed| path.malformed())? {
@@ -121,7 +115,7 @@ impl Search {
                 _ => return Err(path.malformed()),
             }
         }
-        self.message(&inner, value, &path.child(Step::Entry(field.name(), &key)))
+        self.message(inner, value, &path.child(Step::Entry(field.name(), &key)))
     }
 
     fn any(&mut self, bytes: &[u8], path: &Path<'_>) -> Result<(), UnknownError> {
@@ -136,9 +130,9 @@ impl Search {
                 (number, _) => self.report(path, number),
             }
         }
-        match DESCRIPTOR_POOL.get_message_by_name(type_name(type_url)) {
+        match table::message(type_name(type_url)) {
             // One level more, so that an Any in an Any in an Any … ends too.
-            Some(descriptor) => self.message(&descriptor, value, &path.child(Step::Inside)),
+            Some(message) => self.message(message, value, &path.child(Step::Inside)),
             None => Ok(()),
         }
     }
@@ -313,7 +307,7 @@ mod tests {
     use crate::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
     use crate::type_urls;
     use bytes::Bytes;
-    use prost::Message;
+    use prost::Message as _;
 
     /// `<field 99>` with the number 1.
     const FIELD_99: &[u8] = &[0x98, 0x06, 0x01];

@@ -251,9 +251,10 @@ fn mirror(at: &At<'_>, wire: &RequestMirrorPolicy) -> Result<Mirror, Invalid> {
         runtime_fraction: fraction,
         trace_sampled,
         disable_shadow_host_suffix_append,
+        request_headers_mutations,
         host_rewrite_literal,
     } = wire;
-    unsupported!(at; cluster_header, host_rewrite_literal);
+    unsupported!(at; cluster_header, request_headers_mutations, host_rewrite_literal);
     harmless!(at; trace_sampled, disable_shadow_host_suffix_append);
     Ok(Mirror {
         cluster: nonempty(&at.field("cluster"), cluster)?.into(),
