@@ -299,7 +299,7 @@ impl<'a> Wire<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::any::pack;
+    use crate::any::{Any, pack};
     use crate::envoy::config::core::v3::{Metadata, TypedExtensionConfig};
     use crate::envoy::config::listener::v3::filter::ConfigType;
     use crate::envoy::config::listener::v3::{Filter, FilterChain, Listener};

@@ -34,10 +34,7 @@ fn it_finds_what_reflection_finds_in_any_message() {
         assert_found(&descriptor, &bytes, expected.paths.clone());
         found += expected.paths.len();
     }
-    assert!(
-        found > 10_000,
-        "only {found} unknown fields in all messages"
-    );
+    assert!(found > 5000, "only {found} unknown fields in all messages");
 }
 
 #[test]
