@@ -8,7 +8,7 @@ mod body;
 mod completion;
 mod exchange;
 mod failure;
-mod fault;
+mod filter;
 mod headers;
 mod limits;
 mod mirror;

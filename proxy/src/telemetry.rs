@@ -3,6 +3,7 @@
 //! The data path calls it once for each finished exchange; scrapes and exports run on the control thread.
 
 pub mod access_log;
+pub mod counters;
 pub mod export;
 pub mod exposition;
 mod labels;

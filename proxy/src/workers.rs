@@ -19,6 +19,7 @@ use crate::config::Configuration;
 use crate::drain::{Drain, StillOpen};
 use crate::listener::{BindFailure, Listeners, Placement};
 use crate::snapshot::{Resolved, Snapshot};
+use crate::telemetry::counters::Counters;
 use crate::telemetry::report::ReportSink;
 use crate::upstream::environment::Environment;
 use crate::upstream::{Upstreams, explain, pool, shard};
@@ -120,6 +121,7 @@ impl DataPlane {
             upstreams: options.upstreams,
             reports: options.reports,
             drain: Drain::new(),
+            counters: Counters::default(),
         });
         let placement: Arc<dyn Placement> = Arc::clone(&workers) as _;
         let served = Served {

@@ -27,6 +27,8 @@ pub fn stats(state: &AdminState, query: &Query) -> Reply {
     };
     let mut all = of_snapshot(&state.data_plane.snapshot());
     of_server(state, &mut all);
+    let filters = state.data_plane.environment().counters.read();
+    all.extend(filters.into_iter().map(|(name, value)| (name.to_string(), value)));
     let is_shown = |name: &str| filter.as_ref().is_none_or(|filter| filter.is_match(name));
     let lines = all.iter().filter(|(name, _)| is_shown(name));
     Reply::ok(

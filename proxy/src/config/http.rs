@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access_log::AccessLogConfig;
-use super::fault::FaultConfig;
+use super::filter::HttpFilter;
 use super::route::RouteConfig;
 use super::tracing::TracingConfig;
 
@@ -91,13 +91,6 @@ pub enum Codec {
     Http1,
     /// HTTP/2, with prior knowledge.
     Http2,
-}
-
-/// A filter that every request passes.
-#[derive(Debug, Clone, PartialEq)]
-pub enum HttpFilter {
-    /// Faults; an empty one has effect only where a route says so.
-    Fault(Arc<FaultConfig>),
 }
 
 /// Bounds of HTTP/2; `None` leaves the library's.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::fault::FaultConfig;
+use super::filter::FilterOverrides;
 use super::headers::HeaderMutations;
 use super::matching::{HeaderMatch, Pattern, Substitution, TextMatch};
 use super::percent::Percent;
@@ -224,6 +224,11 @@ impl WeightedClusters {
         &self.clusters
     }
 
+    /// All of them, to be completed.
+    pub fn clusters_mut(&mut self) -> &mut [WeightedCluster] {
+        &mut self.clusters
+    }
+
     /// The one that a number, drawn evenly from all of `u32`, falls to.
     pub fn choose(&self, drawn: u32) -> &WeightedCluster {
         let mut point = drawn % self.total;
@@ -293,13 +298,6 @@ pub struct DirectResponse {
     pub status: StatusCode,
     /// Its body.
     pub body: Bytes,
-}
-
-/// Filters configured for a part of the routes. The closest to the route wins.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct FilterOverrides {
-    /// Faults. An empty one switches an inherited one off.
-    pub fault: Option<Arc<FaultConfig>>,
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::cluster::{Cluster, Pick, random};
 use crate::config::retry::RetryPolicy;
 use crate::telemetry::report::ResponseFlags;
 use crate::upstream::body::RequestBody;
+use crate::upstream::body::client::ClientBody;
 use crate::upstream::body::meter::BodyMeter;
 use crate::upstream::lease::{Freshness, Lease};
 use crate::upstream::{ConnectFailure, HttpVersion};
@@ -76,7 +77,7 @@ impl Attempts<'_> {
     pub(super) async fn run(
         &self,
         head: Head,
-        body: Incoming,
+        body: ClientBody,
         meter: Option<Arc<BodyMeter>>,
         completion: &mut Completion,
     ) -> Result<Answered, Failure> {

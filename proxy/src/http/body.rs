@@ -1,6 +1,7 @@
 //! The body of a response on its way to the client; what is held for the request goes with it.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -15,14 +16,28 @@ use crate::telemetry::report::ResponseFlags;
 use crate::upstream::explain;
 
 /// Where the bytes come from.
-#[derive(Debug)]
+#[derive(Default)]
 pub(super) enum Source {
     /// Nowhere.
+    #[default]
     Empty,
     /// From here.
     Full(Option<Bytes>),
     /// From upstream.
     Upstream(Incoming),
+    /// From a filter that changes what comes from elsewhere.
+    Filtered(Pin<Box<dyn Body<Data = Bytes, Error = SourceError> + Send>>),
+}
+
+/// Why a source has ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SourceError {
+    /// The upstream did not go on.
+    #[error("reading the response from upstream")]
+    Upstream(#[source] hyper::Error),
+    /// A filter cannot go on with it.
+    #[error("{0}")]
+    Filter(Arc<str>),
 }
 
 /// The body of a response.
@@ -47,9 +62,9 @@ pub(super) struct Watch {
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ResponseError {
-    /// The upstream did not go on.
-    #[error("reading the response from upstream")]
-    Upstream(#[source] hyper::Error),
+    /// Its source did not go on.
+    #[error(transparent)]
+    Source(SourceError),
     /// The route's time-out was over.
     #[error("the response took longer than the route's time-out")]
     Timeout,
@@ -111,7 +126,12 @@ impl ResponseBody {
         }
     }
 
-    fn fail(&mut self, error: hyper::Error) -> ResponseError {
+    fn fail(&mut self, error: SourceError) -> ResponseError {
+        let SourceError::Upstream(error) = error else {
+            let reason = error.to_string().into();
+            self.completion.fail(ResponseFlags::LOCAL_RESET, reason);
+            return ResponseError::Source(error);
+        };
         let flag = match Reset::of(&error, false) {
             Reset::Protocol => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
             Reset::Stream | Reset::Refused => ResponseFlags::UPSTREAM_REMOTE_RESET,
@@ -121,16 +141,56 @@ impl ResponseBody {
             flag,
             format!("the response ended early: {}", explain(&error)).into(),
         );
-        ResponseError::Upstream(error)
+        ResponseError::Source(SourceError::Upstream(error))
     }
 }
 
 impl Source {
+    /// Puts something between what is there and the client.
+    pub(super) fn filtered<B>(&mut self, wrap: impl FnOnce(Source) -> B)
+    where
+        B: Body<Data = Bytes, Error = SourceError> + Send + 'static,
+    {
+        let inner = std::mem::take(self);
+        *self = Source::Filtered(Box::pin(wrap(inner)));
+    }
+}
+
+impl Body for Source {
+    type Data = Bytes;
+    type Error = SourceError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, SourceError>>> {
+        match self.get_mut() {
+            Source::Empty => Poll::Ready(None),
+            Source::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Upstream(incoming) => Pin::new(incoming)
+                .poll_frame(context)
+                .map_err(SourceError::Upstream),
+            Source::Filtered(body) => body.as_mut().poll_frame(context),
+        }
+    }
+
     fn is_end_stream(&self) -> bool {
         match self {
             Source::Empty => true,
             Source::Full(bytes) => bytes.is_none(),
             Source::Upstream(incoming) => incoming.is_end_stream(),
+            Source::Filtered(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Source::Upstream(incoming) => incoming.size_hint(),
+            Source::Filtered(body) => body.size_hint(),
         }
     }
 }
@@ -144,18 +204,14 @@ impl Body for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let this = self.get_mut();
-        let frame = match &mut this.source {
-            Source::Empty => None,
-            Source::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Source::Upstream(incoming) => match Pin::new(incoming).poll_frame(context) {
-                Poll::Ready(frame) => frame,
-                Poll::Pending => {
-                    return match this.poll_watch(context) {
-                        Some(error) => Poll::Ready(Some(Err(error))),
-                        None => Poll::Pending,
-                    };
-                }
-            },
+        let frame = match Pin::new(&mut this.source).poll_frame(context) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                return match this.poll_watch(context) {
+                    Some(error) => Poll::Ready(Some(Err(error))),
+                    None => Poll::Pending,
+                };
+            }
         };
         match &frame {
             Some(Ok(frame)) => {
@@ -183,13 +239,7 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Empty => SizeHint::with_exact(0),
-            Source::Full(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
-            Source::Upstream(incoming) => incoming.size_hint(),
-        }
+        self.source.size_hint()
     }
 }
 

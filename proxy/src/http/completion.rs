@@ -36,7 +36,15 @@ struct Inner {
     endpoint: Option<Arc<Endpoint>>,
     borrowed: Option<Borrowed>,
     watch: Watch,
+    /// What filters hold until the end.
+    held: Vec<Box<dyn Held>>,
     has_ended: bool,
+}
+
+/// What a filter holds until the request is over; dropped then, however it ends.
+pub(super) trait Held: Send {
+    /// The response has ended as it should.
+    fn ended(&mut self) {}
 }
 
 impl Completion {
@@ -93,6 +101,7 @@ impl Completion {
             endpoint: None,
             borrowed: None,
             watch: Watch::default(),
+            held: vec![],
             has_ended: false,
         })))
     }
@@ -166,6 +175,11 @@ impl Completion {
 
     pub(super) fn hold(&mut self, borrowed: Borrowed) {
         self.tell(|inner| inner.borrowed = Some(borrowed));
+    }
+
+    /// Keeps something until the request is over.
+    pub(super) fn keep(&mut self, held: Box<dyn Held>) {
+        self.tell(|inner| inner.held.push(held));
     }
 
     /// What the response's body may take.
@@ -246,6 +260,7 @@ impl Completion {
     pub(super) fn end(&mut self) {
         if let Some(mut inner) = self.0.take() {
             inner.has_ended = true;
+            inner.held.iter_mut().for_each(|held| held.ended());
             let has_sent_request = inner
                 .meter
                 .as_ref()

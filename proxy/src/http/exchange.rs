@@ -1,14 +1,14 @@
 //! What happens to a request: the file to read first.
 //!
 //! From top to bottom: one snapshot for all of it; the route; the filters, in order; the cluster; attempts, until
-//! one is good enough; filters again on the way back. The response's body carries what is held for the
+//! one is good enough; the filters again on the way back, in the other direction. The response's body carries what is held for the
 //! request (the connection, the permits, the report) to its own end. Whatever fails becomes a response in one
 //! place, and telemetry is told once, however it ends.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -16,15 +16,16 @@ use super::attempt::{Answered, Attempts};
 use super::body::{ResponseBody, Source};
 use super::completion::Completion;
 use super::failure::Failure;
+use super::filter::{self, Passage, Passing};
 use super::headers::{self, Head};
 use super::limits::Limits;
 use super::target::{self, Destination, Kind};
 use super::upgrade::Upgrade;
-use super::{HttpConnection, Scene, fault, mirror, reply};
+use super::{HttpConnection, Scene, mirror, reply};
 use crate::cluster::random;
-use crate::config::http::HttpFilter;
-use crate::config::route::{HostRewrite, RouteAction};
+use crate::config::route::{Forward, HostRewrite, RouteAction};
 use crate::snapshot::routes::{RequestFacts, RouteTable, Selected};
+use crate::upstream::body::client::ClientBody;
 use crate::upstream::body::meter::BodyMeter;
 
 /// Answers a request: with the upstream's response, or one of our own.
@@ -34,11 +35,10 @@ pub(super) async fn exchange(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let scene = connection.scene();
     let mut completion = Completion::begin(&connection, &scene.service.config, &request);
-    let answer = answer(&connection, &scene, request, &mut completion).await;
-    Ok(match answer {
-        Ok(response) => completion.carried_by(response),
-        Err(failure) => reply::to_failure(&failure, &connection, completion),
-    })
+    let mut passage = Passage::default();
+    let mut response = answer(&connection, &scene, request, &mut completion, &mut passage).await;
+    passage.back(&mut response, &mut completion);
+    Ok(completion.carried_by(response))
 }
 
 async fn answer(
@@ -46,66 +46,172 @@ async fn answer(
     scene: &Scene,
     mut request: Request<Incoming>,
     completion: &mut Completion,
-) -> Result<Response<Source>, Failure> {
+    passage: &mut Passage,
+) -> Response<Source> {
     let config = &scene.service.config;
     let upgrade = Upgrade::asked_for(&mut request, &config.upgrades);
     let (mut head, body) = Head::of(request);
     headers::receive(&mut head, connection, config, upgrade.as_ref());
     completion.identify(&mut head, &scene.service);
 
-    let routes = routes(scene)?;
-    let selected = select(routes, &head, connection)?;
-    completion.routed(selected.route);
-    let forward = match &selected.route.action {
-        RouteAction::Forward(forward) => forward,
-        RouteAction::Redirect(redirect) => {
-            return Ok(reply::redirect(redirect, &head, selected, connection));
-        }
-        RouteAction::Respond(response) => return Ok(reply::direct(response, completion)),
+    let routed = routes(scene).and_then(|routes| route(routes, &head, connection, completion));
+    let mut routed = match routed {
+        Ok(routed) => routed,
+        Err(failure) => return reply::to_failure(&failure, connection, completion),
     };
-    let destination = target::choose(forward, &head)?;
-    completion.bound_for(&destination.cluster);
-    filter_request(scene, &head, selected, &destination, connection, completion).await?;
-
-    let cluster = target::cluster(&scene.snapshot, &destination, forward)?;
-    target::rewrite(&mut head, routes, selected, &destination, forward)?;
-    let kind = upgrade.as_ref().map_or(Kind::Ordinary, |_| Kind::Upgrade);
-    let version = target::version(&cluster, completion.protocol(), kind);
-    let meter = meter(&body, completion);
-    if !forward.mirrors.is_empty() {
-        let (protocol, snapshot) = (completion.protocol(), &scene.snapshot);
-        mirror::send_copies(
-            &forward.mirrors,
-            snapshot,
-            &head,
-            protocol,
-            meter.as_ref(),
-            connection,
-        );
-    }
-    headers::address(&mut head, version, connection.is_tls)?;
-
-    let attempts = Attempts {
+    let mut turn = Turn {
         connection,
-        cluster: &cluster,
-        policy: forward.retry.as_ref().or(selected.host.retry.as_ref()),
-        version,
-        is_rewritten_to_endpoint: forward.host == Some(HostRewrite::Endpoint),
+        scene,
+        completion,
+        passage,
     };
-    let limits = Limits::of(config, forward);
-    let attempts = attempts.run(head, body, meter.clone(), completion);
-    let answered = limits.enforce(attempts, meter.as_ref()).await;
-    let mut answered = answered.inspect_err(|failure| {
-        // The attempt that was cut short has failed, too.
-        if matches!(failure, Failure::Timeout { .. } | Failure::Idle { .. }) {
-            completion.blame_endpoint(&cluster);
-        }
-    })?;
+    let answer = turn.answer(head, body, upgrade, &mut routed).await;
+    answer.unwrap_or_else(|failure| {
+        let mut response = reply::to_failure(&failure, connection, turn.completion);
+        // As in Envoy, what a route says of responses holds for those that are made here, too.
+        routed.finish(response.headers_mut());
+        response
+    })
+}
 
-    headers::send_back(&mut answered.response, completion);
-    filter_response(&mut answered.response, routes, selected, &destination);
-    completion.limited_by(limits, meter.as_ref());
-    Ok(finish(answered, upgrade, completion, connection))
+/// Where a request goes, as far as that is known.
+struct Routed<'a> {
+    routes: &'a RouteTable,
+    selected: Option<Selected<'a>>,
+    /// Where the route leads to a cluster.
+    destination: Option<Destination<'a>>,
+}
+
+impl Routed<'_> {
+    /// Changes the headers of a response; the innermost part of the configuration goes first, as in Envoy.
+    fn finish(&self, headers: &mut HeaderMap) {
+        let (Some(selected), Some(destination)) = (self.selected, &self.destination) else {
+            return;
+        };
+        if let Some(weighted) = destination.weighted {
+            weighted.response_headers.apply(headers);
+        }
+        selected.route.response_headers.apply(headers);
+        selected.host.response_headers.apply(headers);
+        self.routes.config().response_headers.apply(headers);
+    }
+}
+
+/// One request, from its filters on.
+struct Turn<'a> {
+    connection: &'a HttpConnection,
+    scene: &'a Scene,
+    completion: &'a mut Completion,
+    passage: &'a mut Passage,
+}
+
+impl Turn<'_> {
+    async fn answer<'a>(
+        &mut self,
+        mut head: Head,
+        body: Incoming,
+        upgrade: Option<Upgrade>,
+        routed: &mut Routed<'a>,
+    ) -> Result<Response<Source>, Failure> {
+        let mut body = ClientBody::Incoming(body);
+        self.filter(&mut head, &mut body, routed).await?;
+        if self.passage.is_rerouted {
+            *routed = route(routed.routes, &head, self.connection, self.completion)?;
+        }
+        let Some(selected) = routed.selected else {
+            return Err(no_route(&head));
+        };
+        match (&selected.route.action, &routed.destination) {
+            (RouteAction::Redirect(redirect), _) => {
+                Ok(reply::redirect(redirect, &head, selected, self.connection))
+            }
+            (RouteAction::Respond(response), _) => Ok(reply::direct(response, self.completion)),
+            (RouteAction::Forward(forward), Some(destination)) => {
+                self.forward(
+                    head,
+                    body,
+                    upgrade,
+                    routed,
+                    (selected, forward, destination),
+                )
+                .await
+            }
+            (RouteAction::Forward(_), None) => Err(no_route(&head)),
+        }
+    }
+
+    async fn filter(
+        &mut self,
+        head: &mut Head,
+        body: &mut ClientBody,
+        routed: &Routed<'_>,
+    ) -> Result<(), Failure> {
+        if self.scene.service.filters.is_empty() {
+            return Ok(());
+        }
+        let mut passing = Passing {
+            connection: self.connection,
+            scene: self.scene,
+            selected: routed.selected,
+            destination: routed.destination.as_ref(),
+            head,
+            body,
+            completion: self.completion,
+            passage: self.passage,
+        };
+        filter::pass(&mut passing).await
+    }
+
+    async fn forward(
+        &mut self,
+        mut head: Head,
+        body: ClientBody,
+        upgrade: Option<Upgrade>,
+        routed: &Routed<'_>,
+        (selected, forward, destination): (Selected<'_>, &Forward, &Destination<'_>),
+    ) -> Result<Response<Source>, Failure> {
+        let (connection, completion) = (self.connection, &mut *self.completion);
+        let snapshot = &self.scene.snapshot;
+        let cluster = target::cluster(snapshot, destination, forward)?;
+        target::rewrite(&mut head, routed.routes, selected, destination, forward)?;
+        let kind = upgrade.as_ref().map_or(Kind::Ordinary, |_| Kind::Upgrade);
+        let version = target::version(&cluster, completion.protocol(), kind);
+        let meter = meter(&body, completion);
+        if !forward.mirrors.is_empty() {
+            let protocol = completion.protocol();
+            mirror::send_copies(
+                &forward.mirrors,
+                snapshot,
+                &head,
+                protocol,
+                meter.as_ref(),
+                connection,
+            );
+        }
+        headers::address(&mut head, version, connection.is_tls)?;
+
+        let attempts = Attempts {
+            connection,
+            cluster: &cluster,
+            policy: forward.retry.as_ref().or(selected.host.retry.as_ref()),
+            version,
+            is_rewritten_to_endpoint: forward.host == Some(HostRewrite::Endpoint),
+        };
+        let limits = Limits::of(&self.scene.service.config, forward);
+        let attempts = attempts.run(head, body, meter.clone(), completion);
+        let answered = limits.enforce(attempts, meter.as_ref()).await;
+        let mut answered = answered.inspect_err(|failure| {
+            // The attempt that was cut short has failed, too.
+            if matches!(failure, Failure::Timeout { .. } | Failure::Idle { .. }) {
+                completion.blame_endpoint(&cluster);
+            }
+        })?;
+
+        headers::send_back(&mut answered.response, completion);
+        routed.finish(answered.response.headers_mut());
+        completion.limited_by(limits, meter.as_ref());
+        Ok(finish(answered, upgrade, completion, connection))
+    }
 }
 
 fn routes(scene: &Scene) -> Result<&RouteTable, Failure> {
@@ -118,61 +224,44 @@ fn routes(scene: &Scene) -> Result<&RouteTable, Failure> {
         })
 }
 
-fn select<'a>(
+/// Chooses the route, and the cluster it leads to.
+fn route<'a>(
     routes: &'a RouteTable,
     head: &Head,
     connection: &HttpConnection,
-) -> Result<Selected<'a>, Failure> {
+    completion: &mut Completion,
+) -> Result<Routed<'a>, Failure> {
     let facts = RequestFacts {
         line: head.line(connection.is_tls),
         headers: &head.headers,
         drawn: random::draw(),
     };
-    routes.select(&facts).ok_or_else(|| Failure::NoRoute {
-        authority: facts.line.authority.into(),
-        path: facts.line.path.into(),
+    let selected = routes.select(&facts);
+    let mut destination = None;
+    if let Some(selected) = selected {
+        completion.routed(selected.route);
+        if let RouteAction::Forward(forward) = &selected.route.action {
+            let chosen = target::choose(forward, head)?;
+            completion.bound_for(&chosen.cluster);
+            destination = Some(chosen);
+        }
+    }
+    Ok(Routed {
+        routes,
+        selected,
+        destination,
     })
 }
 
-/// The filters on the way in, in their configured order.
-async fn filter_request(
-    scene: &Scene,
-    head: &Head,
-    selected: Selected<'_>,
-    destination: &Destination<'_>,
-    connection: &HttpConnection,
-    completion: &mut Completion,
-) -> Result<(), Failure> {
-    for filter in &scene.service.config.filters {
-        match filter {
-            HttpFilter::Fault(inherited) => {
-                let config = fault::closest(inherited, selected, destination);
-                let line = head.line(connection.is_tls);
-                fault::inject(config, line, &head.headers, completion).await?;
-            }
-        }
+fn no_route(head: &Head) -> Failure {
+    Failure::NoRoute {
+        authority: head.authority().into(),
+        path: head.path().into(),
     }
-    Ok(())
-}
-
-/// The filters on the way back; the innermost part of the configuration goes first, as in Envoy.
-fn filter_response(
-    response: &mut Response<Incoming>,
-    routes: &RouteTable,
-    selected: Selected<'_>,
-    destination: &Destination<'_>,
-) {
-    let headers = response.headers_mut();
-    if let Some(weighted) = destination.weighted {
-        weighted.response_headers.apply(headers);
-    }
-    selected.route.response_headers.apply(headers);
-    selected.host.response_headers.apply(headers);
-    routes.config().response_headers.apply(headers);
 }
 
 /// Counts the request's body, where it has one.
-fn meter(body: &Incoming, completion: &mut Completion) -> Option<Arc<BodyMeter>> {
+fn meter(body: &ClientBody, completion: &mut Completion) -> Option<Arc<BodyMeter>> {
     if body.is_end_stream() {
         return None;
     }

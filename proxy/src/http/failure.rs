@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::cluster::NoEndpoint;
 use crate::cluster::breaker::Overflow;
-use crate::config::fault::AbortAnswer;
 use crate::telemetry::report::ResponseFlags;
 use crate::upstream::ConnectFailure;
 
@@ -51,12 +51,40 @@ pub(super) enum Failure {
     Idle { limit: Duration },
     #[error("the request had not ended after {limit:?}, the request time-out")]
     RequestTimeout { limit: Duration },
-    #[error("fault injection")]
-    Injected { answer: AbortAnswer },
+    #[error("{}", .0.details)]
+    Answered(Box<LocalReply>),
     #[error("{authority:?} is no host that a request could be sent to")]
     Authority { authority: Box<str> },
     #[error("the rewritten path {path:?} is not valid")]
     Rewrite { path: Box<str> },
+}
+
+/// What a filter answers in the upstream's place.
+#[derive(Debug)]
+pub(super) struct LocalReply {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+    /// In place of others of their names.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// What a gRPC caller is told; else what corresponds to the status. Where it is set, every caller is one.
+    pub(super) grpc_status: Option<u32>,
+    pub(super) flag: ResponseFlags,
+    /// Envoy's response code details.
+    pub(super) details: Arc<str>,
+}
+
+impl LocalReply {
+    /// Without a body, headers or a flag.
+    pub(super) fn new(status: StatusCode, details: &str) -> Self {
+        LocalReply {
+            status,
+            body: Bytes::new(),
+            headers: vec![],
+            grpc_status: None,
+            flag: ResponseFlags::default(),
+            details: details.into(),
+        }
+    }
 }
 
 /// How a request was ended without a response.
@@ -108,10 +136,7 @@ impl Failure {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Failure::RequestTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
-            Failure::Injected { answer } => match answer {
-                AbortAnswer::Http(status) => *status,
-                AbortAnswer::Grpc(_) => StatusCode::OK,
-            },
+            Failure::Answered(reply) => reply.status,
             Failure::Authority { .. } => StatusCode::BAD_REQUEST,
             Failure::Rewrite { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -140,7 +165,7 @@ impl Failure {
             Failure::Idle { .. } => ResponseFlags::STREAM_IDLE_TIMEOUT,
             // Envoy has no flag for it.
             Failure::RequestTimeout { .. } => ResponseFlags::default(),
-            Failure::Injected { .. } => ResponseFlags::FAULT_INJECTED,
+            Failure::Answered(reply) => reply.flag,
             Failure::Authority { .. } => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             Failure::Rewrite { .. } => ResponseFlags::LOCAL_RESET,
         }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use http::Request;
-use hyper::body::Incoming;
 
 use super::headers::Head;
 use crate::upstream::body::RequestBody;
+use crate::upstream::body::client::ClientBody;
 use crate::upstream::body::meter::BodyMeter;
 use crate::upstream::body::replay::ReplayBuffer;
 
@@ -39,7 +39,7 @@ impl Outgoing {
     /// The first request, and what the next would be made of.
     pub(super) fn split(
         head: Head,
-        body: Incoming,
+        body: ClientBody,
         meter: Option<Arc<BodyMeter>>,
         keep: Keep,
     ) -> (Request<RequestBody>, Self) {

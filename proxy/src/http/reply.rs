@@ -10,12 +10,11 @@ use http::header::{self, HeaderName};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::HttpConnection;
-use super::body::{ResponseBody, Source};
+use super::body::Source;
 use super::completion::Completion;
 use super::failure::Failure;
 use super::headers::Head;
 use super::target;
-use crate::config::fault::AbortAnswer;
 use crate::config::route::{DirectResponse, Redirect};
 use crate::snapshot::routes::{Selected, without_port};
 use crate::upstream::explain;
@@ -28,20 +27,26 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub(super) fn to_failure(
     failure: &Failure,
     connection: &HttpConnection,
-    mut completion: Completion,
-) -> Response<ResponseBody> {
+    completion: &mut Completion,
+) -> Response<Source> {
     let reason: Arc<str> = explain(failure).into();
     completion.flag(failure.flag());
-    let grpc_status = match failure {
-        Failure::Injected {
-            answer: AbortAnswer::Grpc(status),
-        } => Some(*status),
-        _ => completion.is_grpc().then(|| grpc_status(failure.status())),
+    let (asked_status, message) = match failure {
+        Failure::Answered(reply) => (reply.grpc_status, &*reply.body),
+        _ => (None, reason.as_bytes()),
     };
+    let is_grpc = completion.is_grpc() || asked_status.is_some();
+    let grpc_status =
+        is_grpc.then(|| asked_status.unwrap_or_else(|| grpc_status(failure.status())));
     let mut response = match grpc_status {
-        Some(status) => grpc(status, &reason),
-        None => text(failure.status(), reason.as_bytes()),
+        Some(status) => grpc(status, &String::from_utf8_lossy(message)),
+        None => text(failure.status(), message),
     };
+    if let Failure::Answered(reply) = failure {
+        for (name, value) in &reply.headers {
+            response.headers_mut().insert(name.clone(), value.clone());
+        }
+    }
     // Outside the mesh nobody needs to know what is inside.
     if !connection.is_published
         && let Ok(reason) = HeaderValue::from_str(&reason)
@@ -50,7 +55,7 @@ pub(super) fn to_failure(
     }
     tracing::debug!(%reason, flag = %failure.flag(), "request answered locally");
     completion.replied(reason, grpc_status);
-    completion.carried_by(response)
+    response
 }
 
 /// The answer that a route gives itself.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::routes::RouteTable;
 use crate::cluster::slot::Slot;
+use crate::config::filter::{HttpFilter, carried_over};
 use crate::config::http::{HttpConfig, RouteSource};
 use crate::config::listener::{
     ChainMatch, DownstreamTls, FilterChain, NetworkFilter, ServerNameMatch, TcpConfig,
@@ -41,6 +42,8 @@ pub struct HttpService {
     pub config: Arc<HttpConfig>,
     /// Where they go; `None` until the routes have been discovered.
     pub routes: Option<Arc<RouteTable>>,
+    /// What every request passes, in order; what has not changed goes on from its predecessor.
+    pub filters: Arc<[HttpFilter]>,
     /// Whether somebody asks for request headers when the request is over.
     pub keeps_request_headers: bool,
 }
@@ -121,6 +124,7 @@ impl Chain {
             NetworkFilter::Tcp(tcp) => Service::Tcp(Arc::clone(tcp)),
             NetworkFilter::Http(http) => Service::Http(Arc::new(HttpService {
                 keeps_request_headers: http.needs_request_headers(),
+                filters: filters(http, before),
                 config: Arc::clone(http),
                 routes: match &http.routes {
                     RouteSource::Inline(routes) => {
@@ -137,6 +141,14 @@ impl Chain {
             service,
         }
     }
+}
+
+fn filters(http: &HttpConfig, before: Option<&Chain>) -> Arc<[HttpFilter]> {
+    let before = before.and_then(|before| match &before.service {
+        Service::Http(service) => Some(&*service.filters),
+        Service::Tcp(_) => None,
+    });
+    carried_over(&http.filters, before.unwrap_or_default())
 }
 
 /// Envoy's order: port, then address, then server name, then transport, then application protocol.

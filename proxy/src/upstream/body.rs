@@ -1,6 +1,7 @@
 //! Request bodies on their way upstream: counted, copied where they are mirrored, and kept for another try
 //! while they are small.
 
+pub mod client;
 pub mod meter;
 pub mod replay;
 
@@ -10,9 +11,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
+use self::client::ClientBody;
 use self::meter::{BodyMeter, Copied};
 use self::replay::Replay;
 
@@ -21,10 +22,12 @@ use self::replay::Replay;
 pub enum RequestBody {
     /// None.
     Empty,
+    /// From here.
+    Full(Option<Bytes>),
     /// Read once.
     Once {
         /// From the client.
-        incoming: Incoming,
+        incoming: ClientBody,
         /// What it comes to.
         meter: Arc<BodyMeter>,
     },
@@ -40,6 +43,9 @@ pub enum BodyError {
     /// The client's connection.
     #[error("reading the request body")]
     Downstream(#[source] hyper::Error),
+    /// A filter cannot go on with it.
+    #[error("{0}")]
+    Filter(Arc<str>),
     /// Another try reads it now.
     #[error("the request is being tried elsewhere")]
     TakenOver,
@@ -59,6 +65,9 @@ impl Body for RequestBody {
         let this = self.get_mut();
         match this {
             RequestBody::Empty => Poll::Ready(None),
+            RequestBody::Full(bytes) => {
+                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+            }
             RequestBody::Once { incoming, meter } => {
                 let frame = ready!(Pin::new(&mut *incoming).poll_frame(context));
                 if let Some(Ok(frame)) = &frame {
@@ -68,7 +77,7 @@ impl Body for RequestBody {
                 if frame.is_none() || (!has_failed && incoming.is_end_stream()) {
                     meter.end();
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Downstream)))
+                Poll::Ready(frame)
             }
             RequestBody::Replayed(replay) => replay.poll_frame(context),
             RequestBody::Copy(pieces) => Poll::Ready(match ready!(pieces.poll_recv(context)) {
@@ -85,6 +94,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
+            RequestBody::Full(bytes) => bytes.is_none(),
             RequestBody::Once { incoming, .. } => incoming.is_end_stream(),
             RequestBody::Replayed(replay) => replay.is_end_stream(),
             RequestBody::Copy(_) => false,
@@ -94,6 +104,9 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             RequestBody::Once { incoming, .. } => incoming.size_hint(),
             RequestBody::Replayed(replay) => replay.size_hint(),
             RequestBody::Copy(_) => SizeHint::default(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Upstreams;
 use crate::drain::Drain;
 use crate::snapshot::CurrentSnapshot;
+use crate::telemetry::counters::Counters;
 use crate::telemetry::report::ReportSink;
 
 /// One for the whole data plane, shared by all workers.
@@ -17,4 +18,6 @@ pub struct Environment {
     pub reports: Arc<dyn ReportSink>,
     /// The drain of the whole process.
     pub drain: Drain,
+    /// What filters count.
+    pub counters: Counters,
 }

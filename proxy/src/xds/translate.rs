@@ -13,7 +13,7 @@ mod cluster_http;
 mod cluster_limits;
 mod config_source;
 mod endpoints;
-mod fault;
+mod filter;
 mod filter_chain;
 mod headers;
 mod http;

@@ -8,9 +8,9 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weft_proxy::config::cluster::UpstreamProtocol;
-use weft_proxy::config::fault::{AbortAnswer, FaultAbort, FaultConfig, FaultDelay};
+use weft_proxy::config::fault::{AbortAnswer, DelayDuration, FaultAbort, FaultConfig, FaultDelay};
+use weft_proxy::config::filter::{FilterKind, FilterOverride, HttpFilter, RouteFilter};
 use weft_proxy::config::headers::{HeaderAction, HeaderChange, HeaderMutations};
-use weft_proxy::config::http::HttpFilter;
 use weft_proxy::config::matching::{HeaderMatch, HeaderTest, Subject, TextMatch};
 use weft_proxy::config::percent::Percent;
 use weft_proxy::config::route::{
@@ -349,12 +349,13 @@ async fn a_fault_is_injected_where_its_headers_match() {
     let upstream = Upstream::named("fine").await;
     let fault = FaultConfig {
         delay: Some(FaultDelay {
-            duration: std::time::Duration::from_millis(30),
+            duration: DelayDuration::Fixed(std::time::Duration::from_millis(30)),
             percent: Percent::ALL,
         }),
         abort: Some(FaultAbort {
             answer: AbortAnswer::Http(StatusCode::IM_A_TEAPOT),
             percent: Percent::ALL,
+            body: None,
         }),
         headers: vec![HeaderMatch {
             subject: Subject::Header(HeaderName::from_static("end-user")),
@@ -362,11 +363,17 @@ async fn a_fault_is_injected_where_its_headers_match() {
             invert: false,
             missing_is_empty: false,
         }],
+        ..FaultConfig::default()
     };
     let mut routes = all_to(Forward::to("fine"));
-    routes[0].filters.fault = Some(Arc::new(fault));
+    let said = FilterOverride::Configured(RouteFilter::Fault(Arc::new(fault)));
+    routes[0].filters.set("fault".into(), said);
     let mut config = http(routes);
-    config.filters = vec![HttpFilter::Fault(Arc::default())];
+    config.filters = vec![HttpFilter {
+        name: "fault".into(),
+        is_disabled: false,
+        kind: FilterKind::Fault(Arc::default()),
+    }];
     let proxy = Proxy::serving(config, [cluster("fine", &[upstream.address])]).await;
     let mut asked = request("GET", "/", "");
     asked

@@ -7,9 +7,9 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 
+use super::client::ClientBody;
 use super::meter::BodyMeter;
 use super::{BodyError, RequestBody};
 
@@ -25,7 +25,7 @@ pub struct ReplayBuffer {
 
 #[derive(Debug)]
 struct State {
-    incoming: Incoming,
+    incoming: ClientBody,
     kept: BytesMut,
     trailers: Option<HeaderMap>,
     has_ended: bool,
@@ -46,7 +46,7 @@ pub struct Replay {
 
 impl ReplayBuffer {
     /// Over a body from the client.
-    pub fn new(incoming: Incoming, meter: Arc<BodyMeter>) -> Arc<Self> {
+    pub fn new(incoming: ClientBody, meter: Arc<BodyMeter>) -> Arc<Self> {
         Arc::new(ReplayBuffer {
             meter,
             state: Mutex::new(State {
@@ -124,7 +124,7 @@ impl Replay {
             state.has_ended = true;
             self.buffer.meter.end();
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Downstream)))
+        Poll::Ready(frame)
     }
 
     pub(super) fn is_end_stream(&self) -> bool {

@@ -1,15 +1,12 @@
 //! The filters that every request passes, the router last.
 
-use std::sync::Arc;
-
-use weft_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use weft_proto::envoy::extensions::filters::http::router::v3::Router;
 use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter as WireFilter;
 use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 
 use super::at::{At, Invalid, harmless, holds, opened, unsupported};
-use super::fault::fault;
-use crate::config::http::HttpFilter;
+use super::filter;
+use crate::config::filter::HttpFilter;
 
 /// All filters but the router, which must be there.
 pub(super) fn http_filters(at: &At<'_>, wire: &[WireFilter]) -> Result<Vec<HttpFilter>, Invalid> {
@@ -24,7 +21,7 @@ pub(super) fn http_filters(at: &At<'_>, wire: &[WireFilter]) -> Result<Vec<HttpF
     Ok(filters)
 }
 
-/// A filter; none where it is switched off, or optional and not known.
+/// A filter; none where it is optional and not known.
 fn http_filter(at: &At<'_>, wire: &WireFilter) -> Result<Option<HttpFilter>, Invalid> {
     let WireFilter {
         name,
@@ -40,19 +37,18 @@ fn http_filter(at: &At<'_>, wire: &WireFilter) -> Result<Option<HttpFilter>, Inv
         None => return Err(at.field("typed_config").refuse_value(name)),
     };
     let at_config = at.field("typed_config");
-    if holds::<HttpFault>(any) {
-        // One that is switched off has effect only where a route says so, as an empty one.
-        let config = match disabled {
-            true => Arc::default(),
-            false => Arc::new(fault(&at_config, &opened(&at_config, any)?)?),
-        };
-        return Ok(Some(HttpFilter::Fault(config)));
+    match filter::kind(&at_config, any)? {
+        Some(kind) => Ok(Some(HttpFilter {
+            name: name.as_str().into(),
+            is_disabled: *disabled,
+            kind,
+        })),
+        None if *is_optional => {
+            at.note();
+            Ok(None)
+        }
+        None => Err(at_config.refuse_value(&any.type_url)),
     }
-    if *is_optional || *disabled {
-        at.note();
-        return Ok(None);
-    }
-    Err(at_config.refuse_value(&any.type_url))
 }
 
 fn check_router(at: &At<'_>, wire: &WireFilter) -> Result<(), Invalid> {
@@ -93,11 +89,15 @@ fn router(at: &At<'_>, wire: &Router) -> Result<(), Invalid> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use weft_proto::Any;
     use weft_proto::any::pack;
+    use weft_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 
     use super::super::at::Notes;
     use super::*;
+    use crate::config::filter::FilterKind;
 
     fn filter(any: Any) -> WireFilter {
         WireFilter {
@@ -119,7 +119,12 @@ mod tests {
             filter(pack(&Router::default())),
         ]);
 
-        assert_eq!(filters, Ok(vec![HttpFilter::Fault(Arc::default())]));
+        let kinds: Vec<_> = filters
+            .expect("valid")
+            .into_iter()
+            .map(|one| one.kind)
+            .collect();
+        assert_eq!(kinds, [FilterKind::Fault(Arc::default())]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use weft_proto::envoy::config::route::v3::{
 };
 
 use super::at::{At, Invalid, enumeration, harmless, nonempty, required, unsupported};
-use super::fault::overrides;
+use super::filter::overrides::{inherit, overrides};
 use super::headers::mutations;
 use super::retry::retry_policy;
 use super::route_action::forward;
@@ -42,10 +42,11 @@ pub(super) fn route_config(at: &At<'_>, wire: &RouteConfiguration) -> Result<Rou
     } = wire;
     unsupported!(at; internal_only_headers, vhds, most_specific_header_mutations_wins,
         cluster_specifier_plugins, request_mirror_policies, ignore_path_parameters_in_path_matching,
-        typed_per_filter_config, vhost_header, route_specifiers);
+        vhost_header, route_specifiers);
     // A route whose cluster is missing waits for it in any case.
     harmless!(at; validate_clusters, max_direct_response_body_size_bytes);
-    Ok(RouteConfig {
+    let around = overrides(&at.field("typed_per_filter_config"), typed_per_filter_config)?;
+    let mut routes = RouteConfig {
         name: name.as_str().into(),
         virtual_hosts: hosts(&at.field("virtual_hosts"), virtual_hosts)?,
         request_headers: mutations(
@@ -59,7 +60,9 @@ pub(super) fn route_config(at: &At<'_>, wire: &RouteConfiguration) -> Result<Rou
             ("response_headers_to_remove", response_headers_to_remove),
         )?,
         ignore_port: *ignore_port_in_host_matching,
-    })
+    };
+    inherit(&mut routes, &around);
+    Ok(routes)
 }
 
 fn hosts(at: &At<'_>, wire: &[WireVirtualHost]) -> Result<Vec<VirtualHost>, Invalid> {

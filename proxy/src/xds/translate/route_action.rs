@@ -15,7 +15,7 @@ use weft_proto::envoy::config::route::v3::{RouteAction, WeightedCluster as WireW
 use super::at::{
     At, Invalid, duration, enumeration, harmless, limit, nonempty, required, unsupported,
 };
-use super::fault::overrides;
+use super::filter::overrides::overrides;
 use super::headers::{literal, mutations};
 use super::retry::retry_policy;
 use super::share::runtime_fraction;

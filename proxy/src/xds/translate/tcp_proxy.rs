@@ -9,9 +9,10 @@ use weft_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
 
 use super::access_log::access_logs;
 use super::at::{At, Invalid, harmless, limit, nonempty, required, unsupported};
+use crate::config::filter::FilterOverrides;
 use crate::config::headers::HeaderMutations;
 use crate::config::listener::{TcpConfig, TcpTarget};
-use crate::config::route::{FilterOverrides, WeightedCluster, WeightedClusters};
+use crate::config::route::{WeightedCluster, WeightedClusters};
 
 /// Envoy's: a connection may be silent for an hour.
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);

@@ -1,0 +1,140 @@
+//! The filters of a request, in their configured order; on the way back, the other way round.
+//!
+//! `exchange` lets a request pass them once its route is known. A filter can answer, wait, change the request's head
+//! and wrap its body, put values into its metadata, and leave behind what is to be done with the response. One file
+//! for each filter; how one is added is told in `docs/how-to/add-a-filter.md`.
+
+mod fault;
+mod rate;
+
+use std::sync::Arc;
+
+use http::Response;
+
+use super::body::Source;
+use super::completion::Completion;
+use super::failure::Failure;
+use super::headers::Head;
+use super::target::Destination;
+use super::{HttpConnection, Scene};
+use crate::config::filter::{FilterKind, FilterOverride, FilterOverrides, RouteFilter};
+use crate::config::matching::RequestLine;
+use crate::config::metadata::Metadata;
+use crate::snapshot::routes::Selected;
+use crate::upstream::body::client::ClientBody;
+
+/// A request among its filters: what they may look at, and what they may change.
+pub(super) struct Passing<'a> {
+    pub(super) connection: &'a HttpConnection,
+    pub(super) scene: &'a Scene,
+    /// Where it belongs; `None`: nowhere, which the caller will be told after the filters.
+    pub(super) selected: Option<Selected<'a>>,
+    /// Where it goes, where its route leads to a cluster.
+    pub(super) destination: Option<&'a Destination<'a>>,
+    pub(super) head: &'a mut Head,
+    pub(super) body: &'a mut ClientBody,
+    pub(super) completion: &'a mut Completion,
+    /// What is kept until the response.
+    pub(super) passage: &'a mut Passage,
+}
+
+/// What filters have left behind for the rest of the exchange.
+#[derive(Default)]
+pub(super) struct Passage {
+    on_response: Vec<OnResponse>,
+    /// What filters have found out.
+    pub(super) metadata: Metadata,
+    /// Whether the route is to be chosen anew, because what it depends on has changed.
+    pub(super) is_rerouted: bool,
+}
+
+/// What a filter does with the response.
+type OnResponse = Box<dyn FnOnce(&mut Returning<'_>) + Send>;
+
+/// A response among the filters on its way back.
+pub(super) struct Returning<'a> {
+    pub(super) response: &'a mut Response<Source>,
+    pub(super) completion: &'a mut Completion,
+}
+
+impl Passage {
+    /// Keeps something to be done with the response, whoever makes it.
+    pub(super) fn on_response(&mut self, act: impl FnOnce(&mut Returning<'_>) + Send + 'static) {
+        self.on_response.push(Box::new(act));
+    }
+
+    /// Lets a response pass; the filter nearest to the upstream goes first.
+    pub(super) fn back(self, response: &mut Response<Source>, completion: &mut Completion) {
+        for act in self.on_response.into_iter().rev() {
+            act(&mut Returning {
+                response,
+                completion,
+            });
+        }
+    }
+}
+
+/// What is said where there is no route to say anything.
+static NOTHING_SAID: FilterOverrides = FilterOverrides::new();
+
+/// What the route says to filters.
+pub(super) fn overrides<'a>(
+    selected: Option<Selected<'a>>,
+    destination: Option<&Destination<'a>>,
+) -> &'a FilterOverrides {
+    let weighted = destination.and_then(|destination| destination.weighted);
+    match (weighted, selected) {
+        (Some(weighted), _) => &weighted.filters,
+        (None, Some(selected)) => &selected.route.filters,
+        (None, None) => &NOTHING_SAID,
+    }
+}
+
+impl Passing<'_> {
+    /// What the route says to filters.
+    pub(super) fn overrides(&self) -> &FilterOverrides {
+        overrides(self.selected, self.destination)
+    }
+
+    /// Method, path, authority and scheme.
+    pub(super) fn line(&self) -> RequestLine<'_> {
+        self.head.line(self.connection.is_tls)
+    }
+
+    /// The counters' name of the chain.
+    pub(super) fn stat_prefix(&self) -> &str {
+        &self.scene.service.config.stat_prefix
+    }
+}
+
+/// Lets a request pass all filters, until one answers it.
+pub(super) async fn pass(passing: &mut Passing<'_>) -> Result<(), Failure> {
+    let filters = Arc::clone(&passing.scene.service.filters);
+    let overrides = overrides(passing.selected, passing.destination);
+    for filter in &*filters {
+        let said = overrides.of(&filter.name);
+        let own = match said {
+            Some(FilterOverride::Disabled) => continue,
+            Some(FilterOverride::Configured(own)) => Some(own),
+            Some(FilterOverride::Enabled) => None,
+            None if filter.is_disabled => continue,
+            None => None,
+        };
+        pass_one(&filter.kind, own, passing).await?;
+    }
+    Ok(())
+}
+
+/// Lets a request pass a filter. What waits seldom is boxed there, so that the wait costs nobody else.
+async fn pass_one(
+    filter: &FilterKind,
+    own: Option<&RouteFilter>,
+    passing: &mut Passing<'_>,
+) -> Result<(), Failure> {
+    match (filter, own) {
+        (FilterKind::Fault(chain), Some(RouteFilter::Fault(own))) => {
+            fault::request(chain, own, passing).await
+        }
+        (FilterKind::Fault(chain), _) => fault::request(chain, chain, passing).await,
+    }
+}

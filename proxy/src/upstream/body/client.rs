@@ -1,0 +1,81 @@
+//! A request's body as the client sends it, or as filters have made it.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::BodyError;
+
+/// A body that a filter has changed, or has read ahead.
+pub type FilteredBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
+
+/// Where the bytes of a request come from.
+#[derive(Default)]
+pub enum ClientBody {
+    /// Nowhere: there are none.
+    #[default]
+    Empty,
+    /// The client, unchanged.
+    Incoming(Incoming),
+    /// A filter.
+    Filtered(FilteredBody),
+}
+
+impl ClientBody {
+    /// Puts something between the client and the upstream.
+    pub fn filtered<B>(self, wrap: impl FnOnce(ClientBody) -> B) -> Self
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
+    {
+        ClientBody::Filtered(Box::pin(wrap(self)))
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            ClientBody::Empty => Poll::Ready(None),
+            ClientBody::Incoming(incoming) => Pin::new(incoming)
+                .poll_frame(context)
+                .map_err(BodyError::Downstream),
+            ClientBody::Filtered(body) => body.as_mut().poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            ClientBody::Empty => true,
+            ClientBody::Incoming(incoming) => incoming.is_end_stream(),
+            ClientBody::Filtered(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            ClientBody::Empty => SizeHint::with_exact(0),
+            ClientBody::Incoming(incoming) => incoming.size_hint(),
+            ClientBody::Filtered(body) => body.size_hint(),
+        }
+    }
+}
+
+impl fmt::Debug for ClientBody {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            ClientBody::Empty => "Empty",
+            ClientBody::Incoming(_) => "Incoming",
+            ClientBody::Filtered(_) => "Filtered",
+        };
+        formatter.debug_tuple(name).finish_non_exhaustive()
+    }
+}
