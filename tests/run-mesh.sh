@@ -26,6 +26,7 @@ tests=$(cargo test --test mesh $flag --no-run --message-format=json 2>/dev/null 
     sed -n 's/.*"name":"mesh".*"executable":"\([^"]*\)".*/\1/p' | tail -1)
 [ -x "$tests" ] || { cargo test --test mesh $flag --no-run; exit 1; }
 archives=$(realpath "$(examples/bookstore/images.sh)")
+tests/mesh/databases.sh "$archives"
 
 if [ -z "$as_user" ]; then
     WEFT_TEST_ARCHIVES=$archives exec "$tests" "$@"

@@ -8,6 +8,7 @@
 mod api;
 mod chaos;
 mod cli;
+mod databases;
 mod harness;
 mod host;
 mod input;
@@ -29,9 +30,10 @@ use harness::Test;
 use harness::bookstore::Bookstore;
 
 /// By what they look at. The last look at the host is after the mesh has been taken down.
-const GROUPS: [(&str, &[Test]); 13] = [
+const GROUPS: [(&str, &[Test]); 14] = [
     ("traffic", traffic::TESTS),
     ("protocols", protocols::TESTS),
+    ("databases", databases::TESTS),
     ("resilience", resilience::TESTS),
     ("security", security::TESTS),
     ("telemetry", telemetry::TESTS),

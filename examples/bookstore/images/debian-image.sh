@@ -14,7 +14,7 @@ files=
 if [ "${1:-}" = --files ]; then files=$(realpath "$2"); shift 2; fi
 
 # What only matters to a machine that is administered, not to a container that runs one program.
-left_out='^(adduser|passwd|login|debconf|dpkg|perl-base|perl|init-system-helpers|sysvinit-utils|lsb-base|tar|iproute2|libpam.*|mount|util-linux.*|libdebconf.*|logrotate|cron.*|mawk|base-passwd|media-types|libtext-.*|ucf|procps|sensible-utils|e2fsprogs|libbpf.*|libelf1|libmnl0|libxtables12|libsemanage.*|libsepol.*)$'
+left_out='^(adduser|passwd|login|debconf|dpkg|perl-base|perl|perl-modules-.*|libperl.*|libllvm.*|libz3-.*|locales|usrmerge|ssl-cert|init-system-helpers|sysvinit-utils|lsb-base|tar|iproute2|libpam-.*|mount|util-linux.*|libdebconf.*|logrotate|cron.*|mawk|base-passwd|media-types|libtext-.*|lib.*-perl|ucf|procps|sensible-utils|e2fsprogs|libbpf.*|libelf1|libmnl0|libxtables12|libsemanage.*|libsepol.*)$'
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -49,10 +49,11 @@ cat >"$work/root/etc/passwd" <<'PASSWD'
 root:x:0:0:root:/root:/bin/sh
 www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin
 postgres:x:70:70:postgres:/var/lib/postgresql:/bin/sh
+mysql:x:71:71:mysql:/var/lib/mysql:/bin/sh
 redis:x:999:999:redis:/var/lib/redis:/usr/sbin/nologin
 nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
 PASSWD
-printf 'root:x:0:\nadm:x:4:\nwww-data:x:33:\npostgres:x:70:\nredis:x:999:\nnogroup:x:65534:\n' >"$work/root/etc/group"
+printf 'root:x:0:\nadm:x:4:\nwww-data:x:33:\npostgres:x:70:\nmysql:x:71:\nredis:x:999:\nnogroup:x:65534:\n' >"$work/root/etc/group"
 if [ -n "$files" ]; then cp -r "$files/." "$work/root/"; fi
 
 # The layer, the configuration, the manifest and the index, each under the digest of its bytes.

@@ -179,7 +179,9 @@ impl Bookstore {
     #[track_caller]
     pub(crate) fn metrics(&self, pod: &str) -> Metrics {
         const URL: &str = "http://127.0.0.1:15020/metrics";
-        let has_shell = ["static", "redis"].iter().any(|name| pod.starts_with(name));
+        let has_shell = ["static", "redis", "postgres", "mariadb"]
+            .iter()
+            .any(|name| pod.starts_with(name));
         if has_shell {
             return Metrics::parse(&self.shell(pod, &format!("wget -q -O - {URL}")).ok());
         }

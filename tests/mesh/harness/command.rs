@@ -74,16 +74,14 @@ pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Outcome {
 /// A program that a test compares weft with; missing, it fails the test and says what installs it.
 #[track_caller]
 pub(crate) fn peer(program: &str) -> Command {
-    let is_there = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"]
-        .iter()
-        .any(|folder| std::path::Path::new(folder).join(program).exists());
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{path}:/usr/sbin:/sbin");
     assert!(
-        is_there,
+        std::env::split_paths(&path).any(|folder| folder.join(program).exists()),
         "{program} is missing; install it with: scripts/setup.sh --test"
     );
     let mut command = Command::new(program);
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+    command.env("PATH", path);
     command
 }
 
