@@ -28,15 +28,23 @@ pub(crate) struct Files {
 impl Files {
     /// Reads the files; warnings are printed.
     pub(crate) fn load(&self) -> Result<Application, Failure> {
+        self.load_services(&[])
+    }
+
+    /// As [`Files::load`], with only some services, and what they depend on, chosen.
+    pub(crate) fn load_services(&self, services: &[String]) -> Result<Application, Failure> {
         let options = LoadOptions {
             files: self.file.clone(),
             project: self.project.clone(),
             profiles: self.profile.clone(),
             working_directory: std::env::current_dir()?,
-            environment: std::env::vars().collect::<BTreeMap<_, _>>(),
+            environment: variables(),
+            services: services.to_vec(),
         };
-        let application =
-            compose::load(&options).map_err(|error| Failure::refused(error.to_string()))?;
+        let application = compose::load(&options).map_err(|error| match error.is_not_found() {
+            true => Failure::not_found(error.to_string()),
+            false => Failure::refused(error.to_string()),
+        })?;
         for warning in &application.warnings {
             output::warn(&warning.to_string());
         }
@@ -50,6 +58,13 @@ impl Files {
             None => Ok(self.load()?.name),
         }
     }
+}
+
+/// The environment. Variables that are not UTF-8 cannot stand in a file that is.
+fn variables() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 #[derive(Debug, Args)]

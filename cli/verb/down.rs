@@ -13,6 +13,7 @@ use crate::mesh::{Mesh, encode};
 use crate::output;
 use crate::resource::name;
 use crate::verb::config::Files;
+use crate::verb::ps::service;
 
 #[derive(Debug, Args)]
 #[command(
@@ -59,20 +60,7 @@ pub(crate) async fn take_down(
         true => claims(&owned(global, mesh, "/apis/apps/v1", "deployments", project).await?),
         false => BTreeSet::new(),
     };
-    for (root, plural, _) in OWNED {
-        for object in owned(global, mesh, root, plural, project).await? {
-            let path = format!(
-                "{root}/namespaces/{}/{plural}/{}",
-                global.namespace,
-                name(&object)
-            );
-            match mesh.delete(&path).await {
-                Err(failure) if !failure.is_not_found() => return Err(failure),
-                _ => {}
-            }
-        }
-    }
-    wait_until_gone(global, mesh, project).await?;
+    remove(global, mesh, project, |_| true).await?;
     for claim in claims {
         let removed = mesh
             .delete(&format!("/weft/v1/volumes/{}", encode(&claim)))
@@ -85,6 +73,26 @@ pub(crate) async fn take_down(
     }
     output::remark(global, &format!("{project} is down"));
     Ok(())
+}
+
+/// Deletes the objects of some of the application's services, and waits until their pods are gone.
+pub(crate) async fn remove(
+    global: &Global,
+    mesh: &Mesh,
+    project: &str,
+    is_meant: impl Fn(&str) -> bool,
+) -> Result<(), Failure> {
+    for (root, plural, _) in OWNED {
+        for object in owned(global, mesh, root, plural, project).await? {
+            let name = name(&object);
+            if is_meant(&name) {
+                let path = format!("{root}/namespaces/{}/{plural}/{name}", global.namespace);
+                let deleted = mesh.delete(&path).await;
+                deleted.or_else(Failure::ignore_not_found)?;
+            }
+        }
+    }
+    wait_until_gone(global, mesh, project, is_meant).await
 }
 
 /// The named volumes of deployments.
@@ -118,11 +126,18 @@ pub(crate) async fn owned(
         .unwrap_or_default())
 }
 
-async fn wait_until_gone(global: &Global, mesh: &Mesh, project: &str) -> Result<(), Failure> {
+/// Waits until no pod of the services meant is left.
+async fn wait_until_gone(
+    global: &Global,
+    mesh: &Mesh,
+    project: &str,
+    is_meant: impl Fn(&str) -> bool,
+) -> Result<(), Failure> {
     let deadline = Instant::now() + global.timeout;
     let bar = output::progress(global, "stopping");
     loop {
-        let pods = owned(global, mesh, "/api/v1", "pods", project).await?;
+        let mut pods = owned(global, mesh, "/api/v1", "pods", project).await?;
+        pods.retain(|pod| is_meant(&service(pod)));
         if pods.is_empty() {
             bar.finish_and_clear();
             return Ok(());

@@ -8,12 +8,14 @@ use clap::Args;
 use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::task::JoinSet;
+use weft_injector::compose::Application;
 
 use crate::arguments::{Global, duration};
 use crate::failure::Failure;
 use crate::mesh::Mesh;
 use crate::output;
 use crate::resource::name;
+use crate::verb::down;
 use crate::verb::ps::service;
 
 #[derive(Debug, Args)]
@@ -48,17 +50,14 @@ pub(crate) async fn run(global: &Global, logs: Logs) -> Result<ExitCode, Failure
     Ok(ExitCode::SUCCESS)
 }
 
-/// Follows the logs of all pods with a label, until stopped.
-pub(crate) async fn follow(global: &Global, mesh: &Mesh, project: &str) -> Result<(), Failure> {
-    let selector = crate::mesh::encode(&format!("weft.dev/project={project}"));
-    let path = format!(
-        "/api/v1/namespaces/{}/pods?labelSelector={selector}",
-        global.namespace
-    );
-    let pods = mesh.get(&path).await?["items"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+/// Follows the logs of an application's chosen services, until stopped.
+pub(crate) async fn follow(
+    global: &Global,
+    mesh: &Mesh,
+    application: &Application,
+) -> Result<(), Failure> {
+    let mut pods = down::owned(global, mesh, "/api/v1", "pods", &application.name).await?;
+    pods.retain(|pod| application.is_chosen(&service(pod)));
     let logs = Logs {
         services: Vec::new(),
         follow: true,

@@ -1,12 +1,13 @@
 //! `weft up`: start an application, or change it to what its file says now.
 //!
 //! Everything that can be wrong is found before anything is changed: the file, the images, the published ports, and,
-//! by the API's dry run, every object. Then objects are applied, and what the file no longer names is deleted.
+//! by the API's dry run, every object. Then objects are applied, and what the file no longer names is deleted. With
+//! services named, only they and what they depend on are started or changed, and nothing is deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use serde_json::Value;
@@ -18,11 +19,13 @@ use crate::mesh::{Applied, Mesh, encode};
 use crate::output;
 use crate::resource::{Kinds, name, text};
 use crate::verb::config::Files;
-use crate::verb::{down, image, logs, ps};
+use crate::verb::{down, image, logs};
+
+mod ready;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  weft up                      # compose.yaml here; logs follow, Ctrl-C takes it down\n  weft up -d -f shop.yaml\n  weft up -d --build"
+    after_help = "Examples:\n  weft up                      # compose.yaml here; logs follow, Ctrl-C takes it down\n  weft up -d -f shop.yaml\n  weft up -d books             # books, and what it depends on\n  weft up -d --build"
 )]
 pub(crate) struct Up {
     #[command(flatten)]
@@ -36,16 +39,16 @@ pub(crate) struct Up {
     /// Build images even where they exist
     #[arg(long)]
     build: bool,
+    /// Only these, and what they depend on [default: all]
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
 }
-
-/// Between two looks at the pods.
-const POLL: Duration = Duration::from_millis(25);
 
 /// Starts what the file says, waits until it is ready, and follows the logs or returns.
 pub(crate) async fn run(global: &Global, up: Up) -> Result<ExitCode, Failure> {
-    let application = up.files.load()?;
+    let application = up.files.load_services(&up.services)?;
     let mesh = Mesh::of_started(global).await?;
-    let existed = exists(global, &mesh, &application).await?;
+    let before = deployments(global, &mesh, &application).await?;
 
     let began = Instant::now();
     let started = tokio::select! {
@@ -53,12 +56,12 @@ pub(crate) async fn run(global: &Global, up: Up) -> Result<ExitCode, Failure> {
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     };
     if let Err(failure) = started {
-        if !existed && !failure.is_inspectable() {
+        if !failure.is_inspectable() {
             let silent = Global {
                 quiet: true,
                 ..global.clone()
             };
-            down::take_down(&silent, &mesh, &application.name, false).await?;
+            take_back(&silent, &mesh, &application, &before).await?;
         }
         return Err(failure);
     }
@@ -66,7 +69,7 @@ pub(crate) async fn run(global: &Global, up: Up) -> Result<ExitCode, Failure> {
         global,
         &format!(
             "{} is ready ({} ms)",
-            application.name,
+            title(&application, &up.services),
             began.elapsed().as_millis()
         ),
     );
@@ -74,15 +77,32 @@ pub(crate) async fn run(global: &Global, up: Up) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     tokio::select! {
-        outcome = logs::follow(global, &mesh, &application.name) => outcome?,
+        outcome = logs::follow(global, &mesh, &application) => outcome?,
         _ = tokio::signal::ctrl_c() => {}
     }
-    down::take_down(global, &mesh, &application.name, false).await?;
+    if application.is_partial() {
+        take_back(global, &mesh, &application, &before).await?;
+    } else {
+        down::take_down(global, &mesh, &application.name, false).await?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn exists(global: &Global, mesh: &Mesh, application: &Application) -> Result<bool, Failure> {
-    let deployments = down::owned(
+/// The application, or those of its services that were asked for.
+fn title(application: &Application, services: &[String]) -> String {
+    match services {
+        [] => application.name.clone(),
+        services => format!("{} ({})", application.name, services.join(", ")),
+    }
+}
+
+/// The application's deployments, by name.
+async fn deployments(
+    global: &Global,
+    mesh: &Mesh,
+    application: &Application,
+) -> Result<BTreeSet<String>, Failure> {
+    let found = down::owned(
         global,
         mesh,
         "/apis/apps/v1",
@@ -90,7 +110,21 @@ async fn exists(global: &Global, mesh: &Mesh, application: &Application) -> Resu
         &application.name,
     )
     .await?;
-    Ok(!deployments.is_empty())
+    Ok(found.iter().map(name).collect())
+}
+
+/// Removes the services that this command has started; those that ran before stay.
+async fn take_back(
+    global: &Global,
+    mesh: &Mesh,
+    application: &Application,
+    before: &BTreeSet<String>,
+) -> Result<(), Failure> {
+    if before.is_empty() {
+        return down::take_down(global, mesh, &application.name, false).await;
+    }
+    let is_new = |name: &str| application.is_chosen(name) && !before.contains(name);
+    down::remove(global, mesh, &application.name, is_new).await
 }
 
 async fn start(
@@ -107,11 +141,13 @@ async fn start(
 
     let kinds = Kinds::discover(mesh).await?;
     let changed = apply_all(global, mesh, &kinds, &objects).await?;
-    prune(global, mesh, application, &objects).await?;
+    if !application.is_partial() {
+        prune(global, mesh, application, &objects).await?;
+    }
     if changed == 0 {
         output::remark(global, &format!("{}: nothing to change", application.name));
     }
-    wait_until_ready(global, mesh, application, &objects).await
+    ready::wait(global, mesh, application, &objects).await
 }
 
 /// Builds what has to be built, and learns of every image what the manifests need to know.
@@ -127,6 +163,13 @@ async fn images(
         let reference = service.image();
         let path = format!("/weft/v1/images/{}", encode(&reference));
         let mut found = mesh.find(&path).await?;
+        if !application.is_chosen(service.name()) {
+            // It may share an alias, and so ports, with one that is.
+            facts.extend(
+                found.map(|image| (service.name().to_owned(), ImageFacts::of_json(&image))),
+            );
+            continue;
+        }
         if let Some(steps) = service.build()
             && (found.is_none() || (build && !built.contains(&reference)))
         {
@@ -252,101 +295,4 @@ async fn prune(
         }
     }
     Ok(())
-}
-
-async fn wait_until_ready(
-    global: &Global,
-    mesh: &Mesh,
-    application: &Application,
-    objects: &[Value],
-) -> Result<(), Failure> {
-    let wanted: usize = objects
-        .iter()
-        .filter(|object| object["kind"] == "Deployment")
-        .map(|object| {
-            usize::try_from(object["spec"]["replicas"].as_u64().unwrap_or(1)).unwrap_or(0)
-        })
-        .sum();
-    let deadline = Instant::now() + global.timeout;
-    let bar = output::progress(global, "starting");
-    loop {
-        let deployments = down::owned(
-            global,
-            mesh,
-            "/apis/apps/v1",
-            "deployments",
-            &application.name,
-        )
-        .await?;
-        let pods = down::owned(global, mesh, "/api/v1", "pods", &application.name).await?;
-        let waiting: Vec<&Value> = pods.iter().filter(|pod| !ps::is_settled(pod)).collect();
-        if pods.len() == wanted && waiting.is_empty() && deployments.iter().all(is_observed) {
-            bar.finish_and_clear();
-            return Ok(());
-        }
-        if let Some(failure) = pods.iter().find_map(hopeless) {
-            bar.finish_and_clear();
-            return Err(failure);
-        }
-        if Instant::now() > deadline {
-            bar.finish_and_clear();
-            return Err(late(global, &waiting));
-        }
-        let ready = pods.len() - waiting.len();
-        bar.set_message(format!(
-            "{ready} of {wanted} pods ready{}",
-            of_whom(&waiting)
-        ));
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-/// Whether the launcher has seen the latest change of a deployment.
-fn is_observed(deployment: &Value) -> bool {
-    deployment["status"]["observedGeneration"].as_i64()
-        >= deployment["metadata"]["generation"].as_i64()
-}
-
-fn of_whom(waiting: &[&Value]) -> String {
-    match waiting {
-        [] => String::new(),
-        [pod, ..] => format!(", waiting for {} ({})", name(pod), ps::state(pod)),
-    }
-}
-
-/// A pod that will not become ready by waiting, and why.
-fn hopeless(pod: &Value) -> Option<Failure> {
-    let state = ps::state(pod);
-    let is_hopeless = matches!(
-        state.as_str(),
-        "CrashLoopBackOff"
-            | "ImageNotFound"
-            | "ErrImagePull"
-            | "Failed"
-            | "PortInUse"
-            | "InvalidSpec"
-    );
-    is_hopeless.then(|| {
-        let message = match text(&pod["status"]["message"]) {
-            message if message.is_empty() => ps::waiting_message(pod),
-            message => message,
-        };
-        Failure::inspectable(format!(
-            "pod {} does not start: {state}: {message}\nsee `weft logs {}`, mend it and `weft up` again, or `weft down`",
-            name(pod),
-            ps::service(pod),
-        ))
-    })
-}
-
-fn late(global: &Global, waiting: &[&Value]) -> Failure {
-    let pods: Vec<String> = waiting
-        .iter()
-        .map(|pod| format!("{} ({})", name(pod), ps::state(pod)))
-        .collect();
-    Failure::timed_out(format!(
-        "not ready after {}: {}; see `weft logs` and `weft ps`, or wait longer with --timeout",
-        humantime::format_duration(global.timeout),
-        pods.join(", ")
-    ))
 }

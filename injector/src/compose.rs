@@ -15,6 +15,7 @@ use self::document::{Node, Value};
 use self::file::FileSource;
 use self::service::{Context, read_service};
 
+mod choice;
 mod document;
 mod error;
 mod file;
@@ -50,6 +51,8 @@ pub struct LoadOptions {
     pub working_directory: PathBuf,
     /// Variables; they win over `.env`.
     pub environment: BTreeMap<String, String>,
+    /// Only these services, and what they depend on, are chosen. None: all.
+    pub services: Vec<String>,
 }
 
 /// An application: what a Compose file describes.
@@ -60,6 +63,7 @@ pub struct Application {
     /// What is ignored, and why.
     pub warnings: Vec<Warning>,
     services: Vec<Service>,
+    chosen: BTreeSet<String>,
     volumes: Vec<String>,
     configs: BTreeMap<String, FileSource>,
     secrets: BTreeMap<String, FileSource>,
@@ -69,7 +73,7 @@ pub struct Application {
 /// Reads an application.
 ///
 /// # Errors
-/// The first mistake, with its place.
+/// The first mistake, with its place; or a name in `services` that the application does not have.
 pub fn load(options: &LoadOptions) -> Result<Application, ComposeError> {
     let loaded = load::load(options)?;
     let mut warnings = loaded.warnings;
@@ -101,12 +105,14 @@ pub fn load(options: &LoadOptions) -> Result<Application, ComposeError> {
         .iter()
         .map(|service| service.name.clone())
         .collect();
+    let mut profiles = choice::profiles(&services, &options.services)?;
+    profiles.extend(options.profiles.iter().cloned());
     services.retain(|service| {
         service.profiles.is_empty()
             || service
                 .profiles
                 .iter()
-                .any(|profile| options.profiles.contains(profile))
+                .any(|profile| profiles.contains(profile))
     });
 
     let application = Application {
@@ -117,6 +123,7 @@ pub fn load(options: &LoadOptions) -> Result<Application, ComposeError> {
         configs: file::read_all(root, "configs", &context, &mut warnings)?,
         secrets: file::read_all(root, "secrets", &context, &mut warnings)?,
         resolved: resolved(root, &name),
+        chosen: choice::closure(&services, &options.services),
         name,
         warnings,
         services,
@@ -131,6 +138,16 @@ impl Application {
         self.services.iter()
     }
 
+    /// Whether a service is one of those that were asked for, or that they depend on.
+    pub fn is_chosen(&self, service: &str) -> bool {
+        self.chosen.contains(service)
+    }
+
+    /// Whether only some of its services were asked for.
+    pub fn is_partial(&self) -> bool {
+        self.chosen.len() < self.services.len()
+    }
+
     /// The names of its volumes.
     pub fn volumes(&self) -> impl Iterator<Item = &str> {
         self.volumes.iter().map(String::as_str)
@@ -141,7 +158,7 @@ impl Application {
         self.resolved.clone()
     }
 
-    /// The Kubernetes objects it becomes; `images` holds what is known of each service's image.
+    /// The Kubernetes objects that its chosen services become; `images` holds what is known of each service's image.
     ///
     /// # Errors
     /// Where a published port is there twice because of replicas, or a file cannot be read.

@@ -6,9 +6,11 @@ use crate::harness::bookstore::{Bookstore, COMPOSE};
 use crate::harness::command::run;
 use crate::harness::mesh::{binary, source};
 use crate::harness::wait::{eventually, holds};
+use crate::input::compose;
 
 crate::harness::tests![
     up_a_second_time_changes_nothing,
+    up_of_a_service_starts_what_it_depends_on_and_leaves_the_rest,
     a_service_is_scaled_by_editing_its_replicas,
     exec_ends_with_the_status_of_its_command,
     exec_passes_on_standard_input,
@@ -34,6 +36,42 @@ fn up_a_second_time_changes_nothing(bookstore: &Bookstore) {
     bookstore.weft(&["up", "-d", "-f", COMPOSE]).ok();
 
     assert_eq!((bookstore.pods(), versions()), before);
+}
+
+fn up_of_a_service_starts_what_it_depends_on_and_leaves_the_rest(bookstore: &Bookstore) {
+    let image = "image: bookstore/static:dev";
+    let (_folder, path) = compose(&format!(
+        "name: partly\nservices:\n  page: {{{image}, depends_on: [store]}}\n  store: {{{image}}}\n  other: {{{image}}}\n"
+    ));
+    let running = || {
+        let pods = bookstore.pods().into_iter();
+        pods.filter(|pod| ["page", "store", "other"].contains(&pod.service.as_str()))
+            .collect::<Vec<_>>()
+    };
+
+    let _undo = bookstore.with(
+        &["up", "-d", "-f", &path, "page"],
+        &["down", "-p", "partly"],
+    );
+
+    let first = running();
+    let services: Vec<&str> = first.iter().map(|pod| pod.service.as_str()).collect();
+    assert_eq!(services, ["page", "store"]);
+
+    bookstore.weft(&["up", "-d", "-f", &path, "other"]).ok();
+
+    let second = running();
+    assert_eq!(second.len(), 3, "{second:?}");
+    assert!(
+        first.iter().all(|pod| second.contains(pod)),
+        "what ran goes on running: {first:?}, {second:?}"
+    );
+
+    let complaint = bookstore
+        .weft(&["up", "-d", "-f", &path, "stoer"])
+        .fails_with(3);
+    assert!(complaint.contains("\"store\""), "{complaint}");
+    assert_eq!(running(), second);
 }
 
 fn a_service_is_scaled_by_editing_its_replicas(bookstore: &Bookstore) {

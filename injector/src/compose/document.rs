@@ -136,8 +136,19 @@ pub(super) fn read(path: &Path) -> Result<Node, ComposeError> {
             path.display()
         )));
     }
-    let text = std::fs::read_to_string(path).map_err(explain)?;
-    parse(path, text)
+    parse(path, utf8(path, std::fs::read(path).map_err(explain)?)?)
+}
+
+/// The text of a file.
+pub(super) fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, ComposeError> {
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
+        ComposeError::new(format!(
+            "{}:{line}: a byte that is not UTF-8: save the file as UTF-8",
+            path.display()
+        ))
+    })
 }
 
 /// Parses one document.

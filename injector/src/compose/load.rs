@@ -76,17 +76,23 @@ fn files(options: &LoadOptions) -> Result<Vec<PathBuf>, ComposeError> {
             .collect());
     }
     let here =
-        |name: &&str| Some(options.working_directory.join(name)).filter(|path| path.is_file());
+        |name: &&str| Some(options.working_directory.join(name)).filter(|path| is_there(path));
     let first = DEFAULT_FILES.iter().find_map(here).ok_or_else(|| {
         ComposeError::new(format!(
-            "there is no {} in {}: go where it is, or name one with -f",
-            DEFAULT_FILES[..3].join(", "),
+            "there is no {} or {} in {}: go where it is, or name a file with -f",
+            DEFAULT_FILES[..2].join(", "),
+            DEFAULT_FILES[2],
             options.working_directory.display()
         ))
     })?;
     Ok(std::iter::once(first)
         .chain(OVERRIDES.iter().find_map(here))
         .collect())
+}
+
+/// A link that leads nowhere is there, too: reading it says what is wrong.
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 struct Reader<'a> {
@@ -260,8 +266,8 @@ fn extend(
 
 /// `NAME=value` lines; comments, blank lines, `export` and quotes are understood. A file that does not exist is empty.
 pub(super) fn read_environment(path: &Path) -> Result<Vec<(String, String)>, ComposeError> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    let text = match std::fs::read(path) {
+        Ok(bytes) => document::utf8(path, bytes)?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => {
             return Err(ComposeError::new(format!(
@@ -286,30 +292,32 @@ pub(super) fn read_environment(path: &Path) -> Result<Vec<(String, String)>, Com
                 index + 1
             )));
         }
-        variables.push((name.to_owned(), unquote(value.trim())));
+        let value = unquote(value.trim()).ok_or_else(|| {
+            ComposeError::new(format!(
+                "{}:{}: the quote of {name} is not closed",
+                path.display(),
+                index + 1
+            ))
+        })?;
+        variables.push((name.to_owned(), value));
     }
     Ok(variables)
 }
 
-/// The value between quotes, or up to a comment.
-fn unquote(value: &str) -> String {
+/// The value between quotes, or up to a comment; nothing where a quote is not closed.
+fn unquote(value: &str) -> Option<String> {
     for quote in ['"', '\''] {
-        if let Some(inside) = value.strip_prefix(quote)
-            && let Some(end) = inside.rfind(quote)
-        {
-            return match quote {
+        if let Some(inside) = value.strip_prefix(quote) {
+            let end = inside.rfind(quote)?;
+            return Some(match quote {
                 '"' => inside[..end]
                     .replace("\\n", "\n")
                     .replace("\\\"", "\"")
                     .replace("\\\\", "\\"),
                 _ => inside[..end].to_owned(),
-            };
+            });
         }
     }
-    value
-        .split(" #")
-        .next()
-        .unwrap_or_default()
-        .trim_end()
-        .to_owned()
+    let end = value.find(" #").unwrap_or(value.len());
+    Some(value[..end].trim_end().to_owned())
 }

@@ -72,6 +72,9 @@ pub(super) fn manifests(
         {
             aliases.entry(alias).or_default().extend(ports.clone());
         }
+        if !application.is_chosen(service.name()) {
+            continue;
+        }
         if accounts.insert(account(service).to_owned()) {
             objects.push(scope.object("v1", "ServiceAccount", account(service)));
         }
@@ -84,10 +87,13 @@ pub(super) fn manifests(
         objects.push(scope.deployment(service, image, &ports));
     }
     for (alias, ports) in aliases {
-        let member = application
+        // Its ports and protocol are those of all its members, chosen or not: another choice must not change them.
+        let members: Vec<&Service> = application
             .services()
-            .find(|service| service.aliases.iter().any(|known| known == alias));
-        if let Some(member) = member {
+            .filter(|service| service.aliases.iter().any(|known| known == alias))
+            .collect();
+        let is_wanted = |member: &&Service| application.is_chosen(member.name());
+        if let Some(member) = members.first().filter(|_| members.iter().any(is_wanted)) {
             objects.push(scope.service(
                 alias,
                 &ports,

@@ -298,7 +298,7 @@ fn environment(
             _ => (read::text(item, "env_file")?, true),
         };
         let path = context.directory.join(path);
-        if is_required && !path.is_file() {
+        if is_required && !path.exists() {
             return Err(ComposeError::at(
                 &item.at,
                 format!("there is no file {}", path.display()),

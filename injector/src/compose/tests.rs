@@ -441,3 +441,134 @@ fn the_reference_lists_every_key_of_a_service() {
         );
     }
 }
+
+const SHOP: &str = "services:
+  front: {image: i, depends_on: [books]}
+  books: {image: i, depends_on: [stock]}
+  stock: {image: i}
+  v1: {image: i, expose: ['80'], networks: {default: {aliases: [reviews]}}}
+  v2: {image: i, expose: ['81'], networks: {default: {aliases: [reviews]}}}
+  tool: {image: i, profiles: [tools], depends_on: [helper]}
+  helper: {image: i, profiles: [tools]}
+";
+
+fn load_services(named: &[&str]) -> Result<Application, ComposeError> {
+    let folder = folder(&[("compose.yaml", SHOP)]);
+    load(&LoadOptions {
+        services: named.iter().map(|name| (*name).to_owned()).collect(),
+        ..options(folder.path())
+    })
+}
+
+fn names_of(application: &Application, kind: &str) -> Vec<String> {
+    let objects = application.manifests("default", &BTreeMap::new()).unwrap();
+    let mut names: Vec<String> = objects
+        .iter()
+        .filter(|object| object["kind"] == kind)
+        .map(|object| object["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_service_that_is_named_brings_what_it_depends_on_and_nothing_else() {
+    let application = load_services(&["front"]).unwrap();
+
+    assert!(application.is_partial());
+    assert_eq!(
+        names_of(&application, "Deployment"),
+        ["books", "front", "stock"]
+    );
+    assert_eq!(
+        names_of(&application, "Service"),
+        ["books", "front", "stock"]
+    );
+}
+
+#[test]
+fn without_a_name_all_services_without_a_profile_are_chosen() {
+    let application = load_services(&[]).unwrap();
+
+    assert!(!application.is_partial());
+    assert_eq!(
+        names_of(&application, "Deployment"),
+        ["books", "front", "stock", "v1", "v2"]
+    );
+}
+
+#[test]
+fn naming_a_service_enables_its_profiles() {
+    let application = load_services(&["tool"]).unwrap();
+
+    assert_eq!(names_of(&application, "Deployment"), ["helper", "tool"]);
+}
+
+#[test]
+fn an_alias_has_the_ports_of_all_its_members_even_where_one_is_not_chosen() {
+    let application = load_services(&["v1"]).unwrap();
+
+    assert_eq!(names_of(&application, "Deployment"), ["v1"]);
+    let ports = manifest(&application, "Service", "reviews")["spec"]["ports"].clone();
+    let ports: Vec<&Json> = ports
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|port| &port["port"])
+        .collect();
+    assert_eq!(ports, [80, 81]);
+}
+
+#[test]
+fn a_service_that_is_not_there_is_told_with_the_nearest_one() {
+    let error = load_services(&["stok"]).unwrap_err();
+    assert!(error.message().contains("\"stok\""), "{error}");
+    assert!(error.message().contains("\"stock\""), "{error}");
+
+    assert!(error.is_not_found(), "the files are right");
+
+    let error = load_services(&["warehouse"]).unwrap_err();
+    assert!(error.message().contains("front, books"), "{error}");
+}
+
+#[test]
+fn files_that_cannot_be_read_as_text_are_told_with_the_line() {
+    let folder = folder(&[]);
+    std::fs::write(
+        folder.path().join("compose.yaml"),
+        b"services:\n  a:\n    image: \xff\n",
+    )
+    .unwrap();
+
+    let error = load(&options(folder.path())).unwrap_err();
+
+    assert!(error.message().contains("compose.yaml:3:"), "{error}");
+    assert!(error.message().contains("UTF-8"), "{error}");
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_no_missing_file() {
+    let folder = folder(&[]);
+    std::os::unix::fs::symlink("nowhere", folder.path().join("compose.yaml")).unwrap();
+
+    let error = load(&options(folder.path())).unwrap_err();
+
+    assert!(error.message().starts_with("reading "), "{error}");
+    assert!(error.message().contains("compose.yaml"), "{error}");
+}
+
+#[test]
+fn mistakes_in_environment_files_are_told_with_the_line() {
+    for (text, message) in [
+        (
+            "A=1\nB C=2\n",
+            "variables.env:2: \"B C=2\" is not NAME=value",
+        ),
+        ("A=\"1\n", "variables.env:1: the quote of A is not closed"),
+    ] {
+        let compose = "services: {a: {image: i, env_file: variables.env}}";
+        let folder = folder(&[("compose.yaml", compose), ("variables.env", text)]);
+        let error = load(&options(folder.path())).unwrap_err();
+        assert!(error.message().ends_with(message), "{error}");
+    }
+}
