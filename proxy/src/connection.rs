@@ -24,7 +24,8 @@ use crate::config::listener::{TcpConfig, TransportProtocol};
 use crate::drain::Drain;
 use crate::http::{Entry, HttpConnection, serve};
 use crate::snapshot::Snapshot;
-use crate::snapshot::chain::{Arrival, Chain, HttpService, Service};
+use crate::snapshot::chain::{Chain, HttpService, Service};
+use crate::snapshot::choice::Arrival;
 use crate::snapshot::listener::{Listener, ListenerState, Verdict};
 use crate::tcp::{self, Dialled, TcpFailure};
 use crate::telemetry::report::Downstream;
@@ -191,6 +192,8 @@ impl Connection {
     ) -> Arrival<'a> {
         Arrival {
             destination: self.destination(),
+            source: self.peer,
+            direct_source: self.peer.ip(),
             transport,
             application_protocols,
             server_name,

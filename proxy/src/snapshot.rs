@@ -5,6 +5,7 @@
 //! verdicts) is handed on, so that a change of one thing disturbs nothing else.
 
 pub mod chain;
+pub mod choice;
 pub mod listener;
 pub mod routes;
 

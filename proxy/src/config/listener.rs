@@ -99,6 +99,26 @@ pub struct ChainMatch {
     pub application_protocols: Vec<Arc<str>>,
     /// One of these is the name asked for.
     pub server_names: Vec<ServerNameMatch>,
+    /// Who made the connection.
+    pub direct_source_prefixes: Vec<IpNet>,
+    /// Whether the client is on this machine.
+    pub source_type: SourceType,
+    /// The client, which a proxy before us may have named.
+    pub source_prefixes: Vec<IpNet>,
+    /// The client's port is one of these.
+    pub source_ports: Vec<u16>,
+}
+
+/// Whether a client is on this machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SourceType {
+    /// It does not matter.
+    #[default]
+    Any,
+    /// It calls from loopback, or from the address that it calls.
+    SameAddressOrLoopback,
+    /// It is not.
+    External,
 }
 
 /// Whether a connection begins with a TLS handshake.

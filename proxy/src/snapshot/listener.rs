@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use super::chain::{Arrival, Chain, specificity};
+use super::chain::Chain;
+use super::choice::{Arrival, choose};
 use super::routes::RouteTable;
 use crate::config::listener::ListenerConfig;
 
@@ -15,7 +16,7 @@ pub struct Listener {
     pub config: Arc<ListenerConfig>,
     /// What survives configuration changes.
     pub live: Arc<ListenerState>,
-    /// The chains in order of specificity; the default one, if any, is last.
+    /// The chains; the default one, if any, is last.
     pub chains: Vec<Arc<Chain>>,
 }
 
@@ -26,10 +27,9 @@ impl Listener {
         routes: &HashMap<Arc<str>, Arc<RouteTable>>,
         previous: Option<&Listener>,
     ) -> Self {
-        let mut chains: Vec<_> = config.filter_chains.iter().collect();
-        chains.sort_by_key(|chain| std::cmp::Reverse(specificity(&chain.matches)));
-        let matched = chains
-            .into_iter()
+        let matched = config
+            .filter_chains
+            .iter()
             .map(|chain| (chain, Some(chain.matches.clone())));
         let default = config.default_chain.iter().map(|chain| (chain, None));
         let chains = matched
@@ -62,7 +62,7 @@ impl Listener {
 
     /// The chain for a connection: the most specific that matches, else the default one.
     pub fn chain(&self, arrival: &Arrival<'_>) -> Option<&Arc<Chain>> {
-        self.chains.iter().find(|chain| chain.is_for(arrival))
+        choose(&self.chains, arrival)
     }
 
     /// The chain that stands where another stood before a configuration change.

@@ -14,7 +14,7 @@ use super::http::http;
 use super::tcp_proxy::tcp_proxy;
 use super::tls::downstream_transport;
 use crate::config::listener::{
-    ChainMatch, FilterChain, NetworkFilter, ServerNameMatch, TransportProtocol,
+    ChainMatch, FilterChain, NetworkFilter, ServerNameMatch, SourceType, TransportProtocol,
 };
 
 /// A chain.
@@ -56,20 +56,13 @@ fn chain_match(at: &At<'_>, wire: &FilterChainMatch) -> Result<ChainMatch, Inval
         transport_protocol,
         application_protocols,
     } = wire;
-    unsupported!(at; address_suffix, suffix_len, direct_source_prefix_ranges, source_prefix_ranges,
-        source_ports);
-    match enumeration(&at.field("source_type"), *source_type)? {
-        ConnectionSourceType::Any => {}
-        other => return Err(at.field("source_type").refuse_value(other)),
-    }
-    let at_port = at.field("destination_port");
-    let port = destination_port
-        .map(|port| {
-            u16::try_from(port).map_err(|_| at_port.refuse(format_args!("{port} is no port")))
-        })
-        .transpose()?;
+    unsupported!(at; address_suffix, suffix_len);
+    let at_sources = at.field("source_ports");
+    let source_port = |(index, number): (usize, &u32)| port(&at_sources.index(index), *number);
     Ok(ChainMatch {
-        destination_port: port,
+        destination_port: destination_port
+            .map(|number| port(&at.field("destination_port"), number))
+            .transpose()?,
         destination_prefixes: networks(&at.field("prefix_ranges"), prefix_ranges)?,
         transport: match transport_protocol.as_str() {
             "" => None,
@@ -86,7 +79,26 @@ fn chain_match(at: &At<'_>, wire: &FilterChainMatch) -> Result<ChainMatch, Inval
             .enumerate()
             .map(|(index, name)| server_name(&at.field("server_names").index(index), name))
             .collect::<Result<_, _>>()?,
+        direct_source_prefixes: networks(
+            &at.field("direct_source_prefix_ranges"),
+            direct_source_prefix_ranges,
+        )?,
+        source_type: match enumeration(&at.field("source_type"), *source_type)? {
+            ConnectionSourceType::Any => SourceType::Any,
+            ConnectionSourceType::SameIpOrLoopback => SourceType::SameAddressOrLoopback,
+            ConnectionSourceType::External => SourceType::External,
+        },
+        source_prefixes: networks(&at.field("source_prefix_ranges"), source_prefix_ranges)?,
+        source_ports: source_ports
+            .iter()
+            .enumerate()
+            .map(source_port)
+            .collect::<Result<_, _>>()?,
     })
+}
+
+fn port(at: &At<'_>, number: u32) -> Result<u16, Invalid> {
+    u16::try_from(number).map_err(|_| at.refuse(format_args!("{number} is no port")))
 }
 
 /// Exact, or with a star for the leftmost label.
