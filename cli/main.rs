@@ -16,6 +16,7 @@ mod mesh;
 mod output;
 mod paths;
 mod resource;
+mod suggest;
 mod verb;
 
 use crate::arguments::{Arguments, Verb};
@@ -37,7 +38,13 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     match run(arguments) {
-        Ok(code) => code,
+        Ok(code) => match output::loss() {
+            Some(failure) => {
+                output::complain(&failure);
+                failure.exit_code()
+            }
+            None => code,
+        },
         Err(failure) => {
             output::complain(&failure);
             failure.exit_code()
@@ -52,7 +59,14 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         // The proxy owns its threads.
         Verb::Proxy(proxy) => verb::proxy::run(proxy),
         Verb::Completion(completion) => verb::completion::run(&completion),
-        verb => runtime()?.block_on(dispatch(global, verb)),
+        Verb::Daemon(daemon) => runtime()?.block_on(verb::daemon::run(&global, daemon)),
+        verb => {
+            let runtime = runtime()?;
+            let outcome = runtime.block_on(dispatch(global, verb));
+            // A thread that reads standard input cannot be stopped: it would wait for one more key.
+            runtime.shutdown_background();
+            outcome
+        }
     }
 }
 
@@ -83,8 +97,9 @@ async fn dispatch(global: arguments::Global, verb: Verb) -> Result<ExitCode, Fai
         Verb::ProxyStatus(_) => verb::proxy_status::run(&global).await,
         Verb::Certs(_) => verb::certs::run(&global).await,
         Verb::Image(image) => verb::image::run(&global, image).await,
-        Verb::Daemon(daemon) => verb::daemon::run(&global, daemon).await,
         Verb::Version => verb::version::run(&global),
-        Verb::Proxy(_) | Verb::Completion(_) => unreachable!("dispatched without a runtime"),
+        Verb::Proxy(_) | Verb::Completion(_) | Verb::Daemon(_) => {
+            unreachable!("dispatched by run")
+        }
     }
 }

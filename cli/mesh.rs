@@ -22,6 +22,7 @@ use crate::arguments::Global;
 use crate::failure::{Failure, chain};
 use crate::paths::Paths;
 use crate::resource::name;
+use crate::suggest;
 use crate::verb::ps::{is_ready, service};
 
 /// How long a daemon may take until it answers.
@@ -53,9 +54,16 @@ pub(crate) type WebSocket = tokio_tungstenite::WebSocketStream<Connection>;
 impl Mesh {
     /// The mesh that runs. Where its daemon has ended but its pods have not, a new daemon adopts them.
     pub(crate) async fn of_running(global: &Global) -> Result<Self, Failure> {
-        Self::find_running(global).await?.ok_or_else(|| {
-            Failure::new("no mesh is running here: start one with `weft up`, in a folder with a Compose file")
-        })
+        Self::find_running(global)
+            .await?
+            .ok_or_else(|| match &global.socket {
+                Some(socket) => {
+                    Failure::new(format!("no daemon answers at {}", socket.display()))
+                }
+                None => Failure::new(
+                    "no mesh is running here: start one with `weft up`, in a folder with a Compose file",
+                ),
+            })
     }
 
     /// As [`Mesh::of_running`], but that there is none is no failure.
@@ -249,11 +257,13 @@ impl Mesh {
             .get(&format!("/api/v1/namespaces/{namespace}/pods"))
             .await?;
         let mut pods = list["items"].as_array().cloned().unwrap_or_default();
+        let services: Vec<String> = pods.iter().map(service).collect();
         pods.retain(|pod| name(pod) == word || service(pod) == word);
         pods.sort_by_key(|pod| (!is_ready(pod), name(pod)));
         pods.into_iter().next().ok_or_else(|| {
+            let hint = suggest::hint(word, services.iter().map(String::as_str));
             Failure::not_found(format!(
-                "no pod and no service is called {word:?} in namespace {namespace}: see `weft ps`"
+                "no pod and no service is called {word:?} in namespace {namespace}{hint}: see `weft ps`"
             ))
         })
     }

@@ -1,6 +1,7 @@
 //! How results reach people and scripts: tables and documents on standard output, everything else on standard error.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use comfy_table::presets;
@@ -37,10 +38,32 @@ pub(crate) fn remark(global: &Global, text: &str) {
     }
 }
 
-/// A line on standard output. A closed pipe (`weft ps | head -1`) is no failure.
+/// Why results did not reach standard output.
+static LOSS: OnceLock<String> = OnceLock::new();
+
+/// A line on standard output. A closed pipe (`weft ps | head -1`) is no failure; any other loss is told by [`loss`].
 pub(crate) fn line(text: &str) {
+    match try_line(text) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            LOSS.get_or_init(|| error.to_string());
+        }
+        _ => {}
+    }
+}
+
+/// A line on standard output, for who has to stop when nobody reads it any more.
+///
+/// # Errors
+/// Where it cannot be written, as to a closed pipe.
+pub(crate) fn try_line(text: &str) -> std::io::Result<()> {
     let mut stdout = anstream::stdout().lock();
-    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush())
+}
+
+/// What was lost of the results: a full disk, say.
+pub(crate) fn loss() -> Option<Failure> {
+    let reason = LOSS.get()?;
+    Some(Failure::new(format!("writing the results: {reason}")))
 }
 
 /// Rows under headings, without borders: to be read, and to be cut by column.

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::mesh::Mesh;
+use crate::suggest;
 
 /// One kind of resource.
 #[derive(Debug, Clone)]
@@ -47,8 +48,9 @@ impl Kinds {
         });
         found.ok_or_else(|| {
             let known: Vec<&str> = self.0.iter().map(|kind| kind.plural.as_str()).collect();
+            let hint = suggest::hint(&word, known.iter().copied());
             Failure::not_found(format!(
-                "there is no kind {word:?}; kinds are: {}",
+                "there is no kind {word:?}{hint}; kinds are: {}",
                 known.join(", ")
             ))
         })

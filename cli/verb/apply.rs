@@ -78,7 +78,14 @@ pub(crate) fn read_all(files: &[PathBuf]) -> Result<Vec<(String, Value)>, Failur
         }
     }
     if objects.is_empty() {
-        return Err(Failure::usage("the files hold no resources"));
+        let files: Vec<String> = files
+            .iter()
+            .map(|file| file.display().to_string())
+            .collect();
+        return Err(Failure::usage(format!(
+            "no resource in {}: of a folder the files .yaml, .yml and .json are read, not folders inside it",
+            files.join(", ")
+        )));
     }
     Ok(objects)
 }
@@ -120,8 +127,11 @@ fn read(path: &Path) -> Result<String, Failure> {
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 fn parse(origin: &str, text: &str) -> Result<Vec<(String, Value)>, Failure> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text)
-        .map_err(|error| Failure::refused(format!("{origin}: {error}")))?;
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| {
+        let told = error.to_string().replace("<input>", origin);
+        let told = told.trim_start_matches("error: ");
+        Failure::refused(format!("{origin} is not YAML: {told}"))
+    })?;
     let mut objects = Vec::new();
     for document in documents {
         match document {
@@ -145,6 +155,11 @@ fn parse(origin: &str, text: &str) -> Result<Vec<(String, Value)>, Failure> {
             ("metadata.name", &object["metadata"]["name"]),
         ] {
             if value.as_str().is_none_or(str::is_empty) {
+                if object["services"].is_object() {
+                    return Err(Failure::refused(format!(
+                        "{origin} is a Compose file: start it with `weft up -f {origin}`"
+                    )));
+                }
                 return Err(Failure::refused(format!(
                     "{origin}: a resource has no {field}"
                 )));

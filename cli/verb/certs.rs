@@ -1,5 +1,6 @@
 //! `weft certs`: every identity and when its certificate ends.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -18,6 +19,19 @@ pub(crate) async fn run(global: &Global) -> Result<ExitCode, Failure> {
     let mesh = Mesh::of_running(global).await?;
     let certificates = mesh.get("/weft/v1/certificates").await?;
     if output::document(global.output, &certificates)?.is_some() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if global.output == Output::Name {
+        let identities = certificates["certificates"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        let identities: BTreeSet<String> = identities
+            .map(|certificate| text(&certificate["spiffeId"]))
+            .collect();
+        identities
+            .iter()
+            .for_each(|identity| output::line(identity));
         return Ok(ExitCode::SUCCESS);
     }
     let mut headings = vec!["IDENTITY", "ENDS IN"];

@@ -1,6 +1,6 @@
 //! `weft exec`: a command in a running container, over the API's `exec` (WebSocket, `v5.channel.k8s.io`).
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -33,7 +33,7 @@ pub(crate) struct Exec {
     /// A pod, or a service (then its first pod)
     pod: String,
     /// The command
-    #[arg(last = true, required = true)]
+    #[arg(required = true, trailing_var_arg = true)]
     command: Vec<String>,
 }
 
@@ -115,8 +115,12 @@ async fn write<W: tokio::io::AsyncWrite + Unpin>(
     writer: &mut W,
     bytes: &[u8],
 ) -> Result<(), Failure> {
-    writer.write_all(bytes).await?;
-    Ok(writer.flush().await?)
+    let written = writer.write_all(bytes).await;
+    match written.and(writer.flush().await) {
+        // Nobody reads any more (`weft exec … | head`): the command still ends by itself, and its status counts.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => Ok(outcome?),
+    }
 }
 
 async fn send_stdin(sender: tokio::sync::mpsc::Sender<Message>) {

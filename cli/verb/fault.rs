@@ -162,6 +162,13 @@ async fn clear(global: &Global, mesh: &Mesh, service: &str) -> Result<ExitCode, 
         .await?
         .filter(|policy| !policy["spec"]["faultInjection"].is_null());
     let Some(mut policy) = policy else {
+        let path = format!("/api/v1/namespaces/{}/services/{service}", global.namespace);
+        if mesh.find(&path).await?.is_none() {
+            return Err(Failure::not_found(format!(
+                "there is no service {service:?} in namespace {}: see `weft get services`",
+                global.namespace
+            )));
+        }
         output::remark(
             global,
             &format!("no fault is injected into calls to {service}"),

@@ -16,7 +16,7 @@ use crate::resource::{Kind, Kinds, name, text};
     after_help = "Examples:\n  weft get services\n  weft get httproute reviews -o yaml\n  weft get pod -l app=books"
 )]
 pub(crate) struct Get {
-    /// KIND, or KIND/NAME
+    /// KIND, or KIND/NAME, or KIND,KIND
     kind: String,
     /// Only this one
     name: Option<String>,
@@ -30,10 +30,26 @@ pub(crate) async fn run(global: &Global, get: Get) -> Result<ExitCode, Failure> 
     let (word, wanted) = split_name(&get.kind, get.name);
     let mesh = Mesh::of_running(global).await?;
     let kinds = Kinds::discover(&mesh).await?;
-    let kind = kinds.find(&word)?;
-    match wanted {
-        Some(wanted) => one(global, &mesh, kind, &wanted).await?,
-        None => list(global, &mesh, kind, get.selector.as_deref()).await?,
+    let chosen = word
+        .split(',')
+        .map(|word| kinds.find(word))
+        .collect::<Result<Vec<&Kind>, Failure>>()?;
+    match (wanted, &chosen[..]) {
+        (Some(wanted), [kind]) => one(global, &mesh, kind, &wanted).await?,
+        (Some(_), _) => {
+            return Err(Failure::usage(
+                "a name goes with one kind, not with several",
+            ));
+        }
+        (None, [kind]) => list(global, &mesh, kind, get.selector.as_deref()).await?,
+        (None, kinds) if matches!(global.output, Output::Json | Output::Yaml | Output::K8s) => {
+            list_together(global, &mesh, kinds, get.selector.as_deref()).await?;
+        }
+        (None, kinds) => {
+            for kind in kinds {
+                list(global, &mesh, kind, get.selector.as_deref()).await?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -61,16 +77,37 @@ async fn one(global: &Global, mesh: &Mesh, kind: &Kind, wanted: &str) -> Result<
     Ok(())
 }
 
+fn collection(global: &Global, kind: &Kind, selector: Option<&str>) -> String {
+    let path = kind.collection(&global.namespace);
+    match selector {
+        Some(selector) => format!("{path}?labelSelector={}", crate::mesh::encode(selector)),
+        None => path,
+    }
+}
+
+/// Several kinds as one document.
+async fn list_together(
+    global: &Global,
+    mesh: &Mesh,
+    kinds: &[&Kind],
+    selector: Option<&str>,
+) -> Result<(), Failure> {
+    let mut items = Vec::new();
+    for kind in kinds {
+        let list = mesh.get(&collection(global, kind, selector)).await?;
+        items.extend(list["items"].as_array().cloned().unwrap_or_default());
+    }
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+    output::document(global.output, &list).map(drop)
+}
+
 async fn list(
     global: &Global,
     mesh: &Mesh,
     kind: &Kind,
     selector: Option<&str>,
 ) -> Result<(), Failure> {
-    let mut path = kind.collection(&global.namespace);
-    if let Some(selector) = selector {
-        path.push_str(&format!("?labelSelector={}", crate::mesh::encode(selector)));
-    }
+    let path = collection(global, kind, selector);
     match global.output {
         Output::Name => {
             for item in mesh.get(&path).await?["items"]

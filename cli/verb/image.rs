@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use crate::arguments::Global;
+use crate::arguments::{Global, Output};
 use crate::failure::Failure;
 use crate::mesh::{Mesh, encode};
 use crate::output;
@@ -94,7 +94,10 @@ pub(crate) async fn run(global: &Global, image: Image) -> Result<ExitCode, Failu
             let image = mesh
                 .get(&format!("/weft/v1/images/{}", encode(&reference)))
                 .await?;
-            output::line(&serde_json::to_string_pretty(&image)?);
+            match global.output {
+                Output::Yaml => output::line(output::yaml(&image)?.trim_end()),
+                _ => output::line(&serde_json::to_string_pretty(&image)?),
+            }
         }
         Action::Rm { references } => {
             for reference in references {
@@ -132,7 +135,7 @@ pub(crate) async fn build_image(
 ) -> Result<(), Failure> {
     if !build.context.is_dir() {
         return Err(Failure::new(format!(
-            "build context {} is no folder",
+            "the build context {} is not a folder: name the folder that the Dockerfile copies from",
             build.context.display()
         )));
     }
@@ -205,7 +208,7 @@ async fn list(global: &Global, mesh: &Mesh) -> Result<(), Failure> {
     if output::document(global.output, &images)?.is_some() {
         return Ok(());
     }
-    let rows = images["images"]
+    let rows: Vec<Vec<String>> = images["images"]
         .as_array()
         .into_iter()
         .flatten()
@@ -223,8 +226,12 @@ async fn list(global: &Global, mesh: &Mesh) -> Result<(), Failure> {
                 true => vec![row("<none>".to_owned())],
                 false => references.iter().map(|name| row(text(name))).collect(),
             }
-        });
-    output::table(&["IMAGE", "ID", "SIZE", "AGE"], rows);
+        })
+        .collect();
+    match global.output {
+        Output::Name => rows.iter().for_each(|row| output::line(&row[0])),
+        _ => output::table(&["IMAGE", "ID", "SIZE", "AGE"], rows),
+    }
     Ok(())
 }
 

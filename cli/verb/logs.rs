@@ -1,5 +1,6 @@
 //! `weft logs`: what services have written.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::failure::Failure;
 use crate::mesh::Mesh;
 use crate::output;
 use crate::resource::name;
+use crate::suggest;
 use crate::verb::down;
 use crate::verb::ps::service;
 
@@ -78,8 +80,10 @@ async fn chosen(global: &Global, mesh: &Mesh, wanted: &[String]) -> Result<Vec<V
             .iter()
             .any(|pod| name(pod) == *word || service(pod) == *word)
         {
+            let services: Vec<String> = pods.iter().map(service).collect();
+            let hint = suggest::hint(word, services.iter().map(String::as_str));
             return Err(Failure::not_found(format!(
-                "no pod and no service is called {word:?}: see `weft ps`"
+                "no pod and no service is called {word:?}{hint}: see `weft ps -a`"
             )));
         }
     }
@@ -112,26 +116,50 @@ async fn print_all(
         tasks.spawn(print_one(mesh.clone(), path(global, pod, logs), prefix));
     }
     while let Some(outcome) = tasks.join_next().await {
-        outcome.map_err(|error| Failure::new(error.to_string()))??;
+        match outcome.map_err(|error| Failure::new(error.to_string()))? {
+            // Nobody reads any more (`weft logs -f | head`): the other tasks end with the set.
+            Err(Stopped::Unread(error)) if error.kind() == ErrorKind::BrokenPipe => break,
+            Err(Stopped::Unread(error)) => {
+                return Err(Failure::new(format!("writing the logs: {error}")));
+            }
+            Err(Stopped::Failed(failure)) => return Err(failure),
+            Ok(()) => {}
+        }
     }
     Ok(())
 }
 
-async fn print_one(mesh: Mesh, path: String, prefix: String) -> Result<(), Failure> {
+/// Why a log was not printed to its end.
+enum Stopped {
+    Unread(std::io::Error),
+    Failed(Failure),
+}
+
+impl From<std::io::Error> for Stopped {
+    fn from(error: std::io::Error) -> Self {
+        Self::Unread(error)
+    }
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+async fn print_one(mesh: Mesh, path: String, prefix: String) -> Result<(), Stopped> {
     let mut chunks = mesh.stream(&path).await?;
     let mut rest = Vec::new();
     while let Some(chunk) = chunks.next().await {
         rest.extend_from_slice(&chunk?);
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = rest.drain(..=end).collect();
-            output::line(&format!(
-                "{prefix}{}",
-                String::from_utf8_lossy(&line[..end])
-            ));
+            let line = String::from_utf8_lossy(&line[..end]);
+            output::try_line(&format!("{prefix}{line}"))?;
         }
     }
     if !rest.is_empty() {
-        output::line(&format!("{prefix}{}", String::from_utf8_lossy(&rest)));
+        output::try_line(&format!("{prefix}{}", String::from_utf8_lossy(&rest)))?;
     }
     Ok(())
 }

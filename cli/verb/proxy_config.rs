@@ -1,5 +1,6 @@
 //! `weft proxy-config`: what a sidecar really has, asked of the sidecar itself.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -69,7 +70,7 @@ pub(crate) async fn run(global: &Global, config: ProxyConfig) -> Result<ExitCode
     let parts = parts(&dump, config.part);
     match (global.output, config.part) {
         (Output::Table | Output::Wide | Output::Name, part) if part != Part::All => {
-            print(part, &parts)
+            print(global.output, part, &parts);
         }
         (Output::Yaml, _) => output::line(output::yaml(&parts)?.trim_end()),
         _ => output::line(&serde_json::to_string_pretty(&parts)?),
@@ -90,16 +91,24 @@ fn parts(dump: &Value, part: Part) -> Value {
     }
 }
 
-fn print(part: Part, dump: &Value) {
-    match part {
-        Part::Listeners => output::table(&["LISTENER", "ADDRESS", "CHAINS"], listeners(dump)),
-        Part::Routes => output::table(&["ROUTE", "MATCH", "TO"], routes(dump)),
-        Part::Clusters => output::table(&["CLUSTER", "TYPE", "POLICY"], clusters(dump)),
-        Part::Endpoints => {
-            output::table(&["CLUSTER", "ENDPOINT", "HEALTH", "POD"], endpoints(dump))
+fn print(format: Output, part: Part, dump: &Value) {
+    let (headings, rows): (&[&str], _) = match part {
+        Part::Listeners => (&["LISTENER", "ADDRESS", "CHAINS"], listeners(dump)),
+        Part::Routes => (&["ROUTE", "MATCH", "TO"], routes(dump)),
+        Part::Clusters => (&["CLUSTER", "TYPE", "POLICY"], clusters(dump)),
+        Part::Endpoints => (&["CLUSTER", "ENDPOINT", "HEALTH", "POD"], endpoints(dump)),
+        Part::Secrets => (&["SECRET", "VERSION", "UPDATED"], secrets(dump)),
+        Part::All => return,
+    };
+    match format {
+        Output::Name => {
+            let names: BTreeSet<&str> = rows
+                .iter()
+                .filter_map(|row| row.first().map(String::as_str))
+                .collect();
+            names.into_iter().for_each(output::line);
         }
-        Part::Secrets => output::table(&["SECRET", "VERSION", "UPDATED"], secrets(dump)),
-        Part::All => {}
+        _ => output::table(headings, rows),
     }
 }
 

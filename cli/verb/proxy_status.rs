@@ -43,6 +43,7 @@ pub(crate) async fn run(global: &Global) -> Result<ExitCode, Failure> {
             row
         });
     match global.output {
+        Output::Name => rows.for_each(|row| output::line(&row[0])),
         Output::Wide => output::table(&["PROXY", "STATE", "REVISION", "IDENTITY"], rows),
         _ => output::table(&["PROXY", "STATE", "REVISION"], rows),
     }

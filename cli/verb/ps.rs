@@ -43,6 +43,7 @@ pub(crate) async fn run(global: &Global, ps: Ps) -> Result<ExitCode, Failure> {
         Output::Name => pods
             .iter()
             .for_each(|pod| output::line(&format!("pod/{}", name(pod)))),
+        Output::Table | Output::Wide if pods.is_empty() => {}
         Output::Table => print(&pods),
         Output::Wide => print_wide(&pods, &memory),
         format => {

@@ -29,11 +29,15 @@ pub(crate) struct Split {
     dry_run: bool,
 }
 
+/// The largest weight of a backendRef, as in the Gateway API.
+const MAX_WEIGHT: u32 = 1_000_000;
+
 /// Which route a split wrote, so that the next one may replace it.
 const WRITTEN_BY: &str = "weft.dev/written-by";
 
 /// Writes an HTTPRoute named as the service, and prints it.
 pub(crate) async fn run(global: &Global, split: Split) -> Result<ExitCode, Failure> {
+    check_shares(&split.shares)?;
     let mesh = Mesh::of_running(global).await?;
     let path = format!(
         "/apis/gateway.networking.k8s.io/v1/namespaces/{}/httproutes/{}",
@@ -63,7 +67,42 @@ pub(crate) async fn run(global: &Global, split: Split) -> Result<ExitCode, Failu
             split.dry_run,
         );
     }
+    if split
+        .shares
+        .iter()
+        .map(|(_, weight)| weight)
+        .map(|weight| u64::from(*weight))
+        .sum::<u64>()
+        != 100
+    {
+        output::remark(global, &in_percent(&split.shares));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A service comes once, and the weights can be added up.
+fn check_shares(shares: &[(String, u32)]) -> Result<(), Failure> {
+    for (index, (service, _)) in shares.iter().enumerate() {
+        if shares[..index].iter().any(|(other, _)| other == service) {
+            return Err(Failure::usage(format!(
+                "{service} is there twice: give each service one weight"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What weights come to that do not add up to 100.
+fn in_percent(shares: &[(String, u32)]) -> String {
+    let total: f64 = shares.iter().map(|(_, weight)| f64::from(*weight)).sum();
+    let words: Vec<String> = shares
+        .iter()
+        .map(|(service, weight)| {
+            let percent = format!("{:.1}", 100.0 * f64::from(*weight) / total);
+            format!("{service} {} %", percent.trim_end_matches(".0"))
+        })
+        .collect();
+    format!("weights are shares of their sum: {}", words.join(", "))
 }
 
 async fn route(mesh: &Mesh, global: &Global, split: &Split) -> Result<Value, Failure> {
@@ -124,7 +163,11 @@ fn share(text: &str) -> Result<(String, u32), String> {
         .ok_or("write SERVICE=WEIGHT, like reviews-v1=80")?;
     let weight = weight
         .parse()
-        .map_err(|_| format!("{weight:?} is no weight: a whole number like 80"))?;
+        .ok()
+        .filter(|weight| *weight <= MAX_WEIGHT)
+        .ok_or_else(|| {
+            format!("{weight:?} is no weight: a whole number like 80, at most {MAX_WEIGHT}")
+        })?;
     Ok((service.to_owned(), weight))
 }
 
@@ -138,5 +181,21 @@ mod tests {
         assert!(share("reviews-v1").is_err());
         assert!(share("reviews-v1=most").is_err());
         assert!(share("reviews-v1=-1").is_err());
+        assert!(share("reviews-v1=4000000000").is_err());
+    }
+
+    #[test]
+    fn weights_are_told_in_percent() {
+        let shares = [("a".to_owned(), 1), ("b".to_owned(), 2)];
+
+        assert!(in_percent(&shares).ends_with("a 33.3 %, b 66.7 %"));
+    }
+
+    #[test]
+    fn a_service_has_one_weight() {
+        let twice = [("a".to_owned(), 50), ("a".to_owned(), 50)];
+
+        assert!(check_shares(&twice).is_err());
+        assert!(check_shares(&twice[..1]).is_ok());
     }
 }

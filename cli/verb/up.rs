@@ -217,11 +217,8 @@ async fn check_ports(
         .iter()
         .flat_map(|object| host_ports(&object["spec"]["template"]["spec"]));
     let needed: Vec<SocketAddr> = wanted.filter(|address| !held.contains(address)).collect();
-    weft_injector::broker::check_ports_free(&needed).map_err(|error| {
-        Failure::new(format!(
-            "{error}: end what uses it, or publish another port"
-        ))
-    })
+    weft_injector::broker::check_ports_free(&needed)
+        .map_err(|error| Failure::new(error.to_string()))
 }
 
 fn host_ports(spec: &Value) -> Vec<SocketAddr> {

@@ -35,6 +35,7 @@ mod tests;
 
 pub use self::error::{ComposeError, Location, Warning};
 pub use self::manifests::ImageFacts;
+pub use self::schema::nearest;
 pub use self::service::{Build, Service};
 
 /// Which application to load.

@@ -14,6 +14,10 @@ crate::harness::tests![
     a_service_is_scaled_by_editing_its_replicas,
     exec_ends_with_the_status_of_its_command,
     exec_passes_on_standard_input,
+    exec_with_a_terminal_ends_when_its_command_does,
+    a_reader_that_goes_away_is_no_failure_and_a_full_disk_is,
+    names_are_printed_one_to_a_line,
+    what_was_probably_meant_is_suggested,
     logs_are_those_of_the_services_named,
     config_prints_the_resolved_application,
     a_split_prints_the_route_it_writes,
@@ -140,6 +144,94 @@ fn exec_passes_on_standard_input(bookstore: &Bookstore) {
     );
 
     assert_eq!(outcome.ok().trim(), text.len().to_string());
+}
+
+/// Standard input stays open and silent: the command must not wait for one more key.
+fn exec_with_a_terminal_ends_when_its_command_does(bookstore: &Bookstore) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let line = format!(
+        "mkfifo silent && exec script -qec \"{} exec -it static sh -c 'tty; exit 5'\" /dev/null <>silent",
+        binary().display()
+    );
+
+    let outcome = run(bookstore
+        .command("bash")
+        .args(["-c", &line])
+        .current_dir(folder.path()));
+
+    assert_eq!(outcome.status, 5, "{outcome}");
+    assert!(outcome.stdout.contains("/dev/pts/"), "{outcome}");
+}
+
+fn a_reader_that_goes_away_is_no_failure_and_a_full_disk_is(bookstore: &Bookstore) {
+    let shell = |line: &str| {
+        run(bookstore
+            .command("bash")
+            .args(["-o", "pipefail", "-c", line]))
+    };
+
+    for line in [
+        "weft ps | true",
+        "weft get pods -o json | true",
+        "weft logs | head -1",
+        "weft exec static -- /bin/busybox seq 100000 | head -1",
+    ] {
+        let outcome = shell(line);
+        assert_eq!(
+            (outcome.status, outcome.stderr.as_str()),
+            (0, ""),
+            "{outcome}"
+        );
+    }
+
+    let full = shell("weft ps > /dev/full").fails_with(1);
+    assert!(full.contains("No space left"), "{full}");
+}
+
+fn names_are_printed_one_to_a_line(bookstore: &Bookstore) {
+    let lines = |words: &[&str]| -> Vec<String> {
+        let printed = bookstore.weft(&[words, &["-o", "name"]].concat()).ok();
+        printed.lines().map(str::to_owned).collect()
+    };
+
+    for (words, name) in [
+        (&["certs"][..], "spiffe://cluster.local/ns/default/sa/books"),
+        (&["image", "ls"], "bookstore/static:dev"),
+        (&["get", "services,deployments"], "deployment.apps/books"),
+        (
+            &["proxy-config", "clusters", "front"],
+            "outbound|8080||books.default",
+        ),
+    ] {
+        let lines = lines(words);
+        assert!(
+            lines.iter().any(|line| line == name),
+            "{words:?}: {lines:?}"
+        );
+    }
+}
+
+fn what_was_probably_meant_is_suggested(bookstore: &Bookstore) {
+    for (words, meant) in [
+        (&["logs", "frnt"][..], "\"front\""),
+        (&["exec", "boks", "true"], "\"books\""),
+        (&["get", "httproute"], ""),
+        (&["get", "htproutes"], "\"httproutes\""),
+    ] {
+        let outcome = bookstore.weft(words);
+        assert!(outcome.stderr.contains(meant), "{outcome}");
+        assert_eq!(
+            outcome.status,
+            if meant.is_empty() { 0 } else { 3 },
+            "{outcome}"
+        );
+    }
+    bookstore
+        .weft(&["fault", "no-such-service", "--clear"])
+        .fails_with(3);
+    bookstore
+        .weft(&["split", "reviews", "reviews-v1=1", "reviews-v1=2"])
+        .fails_with(2);
 }
 
 fn logs_are_those_of_the_services_named(bookstore: &Bookstore) {
