@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The whole mesh, end to end, around the real bookstore: builds what the tests need and runs them.
 #
-#   run-mesh.sh [--as-user] [FILTER…]
+#   run-mesh.sh [--as-user] [FILTER…] [-- FLAG…]
 #
 # --as-user    as an ordinary user, whom root makes for this (weft-test); nothing of the run stays behind
-# FILTER       only tests whose names contain it, as with `cargo test`
+# FILTER       only tests whose names contain one of them: `run-mesh.sh cli:: tour`
+# FLAG         for the test program: `--list`, `--skip NAME`, `--exact`; see `--help`
 # PROFILE=release tests the release build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,6 +16,18 @@ if [ -n "$as_user" ] && [ "$(id -u)" != 0 ]; then
     echo "skipped: needs root to become another user; without --as-user the tests run as $(id -un) already"
     exit 0
 fi
+
+filters=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
+    case $1 in
+    -*) break ;;
+    *) filters+=("$1") ;;
+    esac
+    shift
+done
+if [ "${1:-}" = -- ]; then shift; fi
+# The names of tests have no blanks.
+export WEFT_TEST_FILTERS="${filters[*]}"
 
 export PROFILE=${PROFILE:-dev}
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
@@ -71,4 +84,5 @@ chown -R "$user:" "$place"
 
 command=$(printf '%q ' "$place/mesh" "$@")
 su "$user" 9>&- -c "cd $place && env -u XDG_RUNTIME_DIR HOME=\$(getent passwd $user | cut -d: -f6) \
+    WEFT_TEST_FILTERS=$(printf '%q' "$WEFT_TEST_FILTERS") \
     WEFT_TEST_BINARY=$place/weft WEFT_TEST_SOURCE=$place/source WEFT_TEST_ARCHIVES=$place/images $command"

@@ -63,12 +63,23 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
+/// Whether a test is among those asked for: `run-mesh.sh` takes several filters, the test program itself only one.
+fn is_wanted(test: &str, filters: &str) -> bool {
+    let mut filters = filters.split_whitespace().peekable();
+    filters.peek().is_none() || filters.any(|filter| test.contains(filter))
+}
+
 fn trials(bookstore: Option<&Arc<Bookstore>>) -> Vec<Trial> {
+    let filters = std::env::var("WEFT_TEST_FILTERS").unwrap_or_default();
     let mut trials = Vec::new();
     for (group, tests) in GROUPS {
         for &(name, test) in tests {
+            let title = format!("{group}::{name}");
+            if !is_wanted(&title, &filters) {
+                continue;
+            }
             let bookstore = bookstore.cloned();
-            trials.push(Trial::test(format!("{group}::{name}"), move || {
+            trials.push(Trial::test(title, move || {
                 if let Some(bookstore) = bookstore {
                     test(&bookstore);
                 }
