@@ -19,6 +19,7 @@ pub mod serve;
 mod target;
 mod upgrade;
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -44,9 +45,14 @@ pub struct HttpConnection {
     client_certificate: Option<HeaderValue>,
     chain: Arc<Chain>,
     scene: Mutex<Scene>,
+    /// What filters keep of it.
+    kept: Mutex<Vec<Kept>>,
     active: AtomicU32,
     last_active: AtomicU64,
 }
+
+/// What a filter keeps for all connections, and what it keeps of one.
+type Kept = (Arc<dyn Any + Send + Sync>, Arc<dyn Any + Send + Sync>);
 
 /// The configuration a request is served with, from its beginning to its end.
 #[derive(Clone)]
@@ -88,6 +94,7 @@ impl HttpConnection {
             client_certificate: entry.client_certificate,
             chain: entry.chain,
             scene: Mutex::new(Scene { snapshot, service }),
+            kept: Mutex::default(),
             active: AtomicU32::new(0),
             last_active: AtomicU64::new(millis(Instant::now())),
         })
@@ -112,6 +119,21 @@ impl HttpConnection {
             Service::Http(service) => Some(Arc::clone(service)),
             Service::Tcp(_) => None,
         }
+    }
+
+    /// What a filter keeps of this connection, in place of what it keeps for all: made on first use.
+    fn kept<T: Any + Send + Sync>(&self, of_all: &Arc<T>, make: impl FnOnce() -> T) -> Arc<T> {
+        let is_it = |(one, _): &&Kept| std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(of_all));
+        let mut kept = self.kept.lock();
+        if let Some((_, own)) = kept.iter().find(is_it)
+            && let Ok(own) = Arc::clone(own).downcast()
+        {
+            return own;
+        }
+        let own = Arc::new(make());
+        // What is kept for all is held on to, so that nothing else is ever found at its place.
+        kept.push((Arc::clone(of_all) as _, Arc::clone(&own) as _));
+        own
     }
 
     fn begin_request(self: &Arc<Self>) -> ActiveRequest {

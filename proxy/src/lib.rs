@@ -20,6 +20,7 @@ pub mod snapshot;
 pub mod tcp;
 pub mod telemetry;
 pub mod tls;
+pub mod token_bucket;
 pub mod upstream;
 pub mod workers;
 pub mod xds;

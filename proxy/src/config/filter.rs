@@ -4,11 +4,29 @@
 //! that routes can configure has a variant of [`RouteFilter`], too. How one is added is told in
 //! `docs/how-to/add-a-filter.md`.
 
+pub mod buffer;
+pub mod cors;
+pub mod header_mutation;
+pub mod header_to_metadata;
+pub mod health_check;
 pub mod live;
+pub mod local_ratelimit;
+pub mod rate_limits;
+pub mod rbac;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use self::buffer::BufferConfig;
+use self::cors::CorsPolicy;
+use self::header_mutation::{HeaderMutationConfig, Mutations};
+use self::header_to_metadata::HeaderToMetadataConfig;
+use self::health_check::HealthCheckConfig;
+use self::live::Live;
+use self::local_ratelimit::LocalRateLimitConfig;
+use self::rate_limits::RouteLimits;
+use self::rbac::RbacConfig;
 use super::fault::FaultConfig;
+use super::metadata::Metadata;
 
 /// A filter that every request passes, unless it is switched off.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +44,20 @@ pub struct HttpFilter {
 pub enum FilterKind {
     /// Injects faults; an empty one has effect only where a route says so.
     Fault(Arc<FaultConfig>),
+    /// Says who may do what.
+    Rbac(Arc<RbacConfig>),
+    /// Limits the rate of requests.
+    LocalRateLimit(Arc<LocalRateLimitConfig>),
+    /// Answers preflights, and tells browsers what they may see.
+    Cors(Live),
+    /// Changes headers.
+    HeaderMutation(Arc<HeaderMutationConfig>),
+    /// Puts headers into metadata.
+    HeaderToMetadata(Arc<HeaderToMetadataConfig>),
+    /// Waits for the whole request.
+    Buffer(Arc<BufferConfig>),
+    /// Answers health checks.
+    HealthCheck(Arc<HealthCheckConfig>),
 }
 
 /// What a part of the routes says to one filter.
@@ -44,6 +76,16 @@ pub enum FilterOverride {
 pub enum RouteFilter {
     /// Other faults.
     Fault(Arc<FaultConfig>),
+    /// Other rules.
+    Rbac(Arc<RbacConfig>),
+    /// Another limit.
+    LocalRateLimit(Arc<LocalRateLimitConfig>),
+    /// More changes, of the innermost part first.
+    HeaderMutation(Vec<Arc<Mutations>>),
+    /// Other headers.
+    HeaderToMetadata(Arc<HeaderToMetadataConfig>),
+    /// Another bound.
+    Buffer(Arc<BufferConfig>),
 }
 
 /// What a part of the routes says to filters.
@@ -53,12 +95,26 @@ pub enum RouteFilter {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FilterOverrides {
     by_name: Vec<(Arc<str>, FilterOverride)>,
+    /// The policy for callers of other origins.
+    pub cors: Option<Arc<CorsPolicy>>,
+    /// What rate limits count by.
+    limits: Option<Arc<RouteLimits>>,
+    /// What is said about the route itself.
+    metadata: Option<Arc<Metadata>>,
 }
+
+static NO_LIMITS: LazyLock<RouteLimits> = LazyLock::new(RouteLimits::default);
+static NO_METADATA: Metadata = Metadata::new();
 
 impl FilterOverrides {
     /// Nothing is said.
     pub const fn new() -> Self {
-        FilterOverrides { by_name: vec![] }
+        FilterOverrides {
+            by_name: vec![],
+            cors: None,
+            limits: None,
+            metadata: None,
+        }
     }
 
     /// What is said to a filter.
@@ -73,12 +129,58 @@ impl FilterOverrides {
         self.by_name.push((filter, said));
     }
 
+    /// What rate limits count by.
+    pub fn rate_limits(&self) -> &RouteLimits {
+        self.limits.as_deref().unwrap_or(&NO_LIMITS)
+    }
+
+    /// Says what rate limits count by.
+    pub fn limit_by(&mut self, limits: RouteLimits) {
+        self.limits = (limits != RouteLimits::default()).then(|| Arc::new(limits));
+    }
+
+    /// What is said about the route itself.
+    pub fn metadata(&self) -> &Metadata {
+        self.metadata.as_deref().unwrap_or(&NO_METADATA)
+    }
+
+    /// Says something about the route itself.
+    pub fn describe(&mut self, metadata: Metadata) {
+        self.metadata = (!metadata.is_empty()).then(|| Arc::new(metadata));
+    }
+
     /// Adds what the surrounding part of the routes says and this one does not.
     pub fn inherit(&mut self, outer: &FilterOverrides) {
         for (filter, said) in &outer.by_name {
-            if self.of(filter).is_none() {
-                self.by_name.push((Arc::clone(filter), said.clone()));
+            let position = self.by_name.iter().position(|(name, _)| name == filter);
+            match position.map(|position| &mut self.by_name[position].1) {
+                Some(own) => own.inherit(said),
+                None => self.by_name.push((Arc::clone(filter), said.clone())),
             }
+        }
+        self.cors = match (self.cors.take(), &outer.cors) {
+            (Some(own), Some(outer)) => Some(Arc::new(own.completed_by(outer))),
+            (own, outer) => own.or_else(|| outer.clone()),
+        };
+    }
+
+    /// Says of a weighted cluster what is said of its route.
+    pub fn belong_to(&mut self, route: &FilterOverrides) {
+        self.inherit(route);
+        self.limits.clone_from(&route.limits);
+        self.metadata.clone_from(&route.metadata);
+    }
+}
+
+impl FilterOverride {
+    /// Most filters take the innermost configuration alone.
+    fn inherit(&mut self, outer: &FilterOverride) {
+        if let (
+            FilterOverride::Configured(RouteFilter::HeaderMutation(own)),
+            FilterOverride::Configured(RouteFilter::HeaderMutation(outer)),
+        ) = (self, outer)
+        {
+            own.extend(outer.iter().cloned());
         }
     }
 }
@@ -127,7 +229,10 @@ mod tests {
 
         let after = carried_over(&[filter()], &before);
 
-        let (FilterKind::Fault(one), FilterKind::Fault(other)) = (&before[0].kind, &after[0].kind);
+        let (FilterKind::Fault(one), FilterKind::Fault(other)) = (&before[0].kind, &after[0].kind)
+        else {
+            panic!("another filter");
+        };
         assert!(Arc::ptr_eq(one, other));
     }
 }

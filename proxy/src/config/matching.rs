@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 use regex::Regex;
+use serde_json::Value;
+
+use super::metadata::Metadata;
 
 /// A regular expression that must match the whole text, as Envoy's does.
 #[derive(Debug, Clone)]
@@ -250,6 +253,76 @@ impl HeaderMatch {
     }
 }
 
+/// A test of one value of metadata.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetadataMatch {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// Where in it.
+    pub path: Vec<Arc<str>>,
+    /// What is asked.
+    pub test: ValueTest,
+    /// The opposite is asked.
+    pub invert: bool,
+}
+
+/// What is asked of a value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ValueTest {
+    /// That it is null.
+    Null,
+    /// That it is a number from the first up to and without the second.
+    Range(f64, f64),
+    /// That it is this number.
+    Number(f64),
+    /// That it is such a text.
+    Text(TextMatch),
+    /// That it is this truth.
+    Bool(bool),
+    /// That it is there, and not null.
+    Present,
+    /// That it is not.
+    Absent,
+    /// That it is a list, and holds one that passes.
+    ListWith(Box<ValueTest>),
+    /// One of these.
+    OneOf(Vec<ValueTest>),
+}
+
+impl MetadataMatch {
+    /// Whether the metadata pass.
+    pub fn is_match(&self, metadata: &Metadata) -> bool {
+        let value = metadata.at(&self.namespace, self.path.iter().map(|key| &**key));
+        self.test.is_match(value) != self.invert
+    }
+}
+
+impl ValueTest {
+    fn is_match(&self, value: Option<&Value>) -> bool {
+        let value = value.filter(|value| !value.is_null() || *self == ValueTest::Null);
+        match (self, value) {
+            (ValueTest::OneOf(tests), value) => tests.iter().any(|test| test.is_match(value)),
+            (ValueTest::Absent, value) => value.is_none(),
+            (_, None) => false,
+            (ValueTest::Present, Some(_)) => true,
+            (ValueTest::Null, Some(value)) => value.is_null(),
+            (ValueTest::Range(start, end), Some(value)) => value
+                .as_f64()
+                .is_some_and(|number| (*start..*end).contains(&number)),
+            // Envoy compares doubles exactly, too.
+            #[allow(clippy::float_cmp, reason = "what is asked for is this very number")]
+            (ValueTest::Number(wanted), Some(value)) => value.as_f64() == Some(*wanted),
+            (ValueTest::Text(test), Some(value)) => {
+                value.as_str().is_some_and(|text| test.is_match(text))
+            }
+            (ValueTest::Bool(wanted), Some(value)) => value.as_bool() == Some(*wanted),
+            (ValueTest::ListWith(test), Some(value)) => value
+                .as_array()
+                .is_some_and(|values| values.iter().any(|value| test.is_match(Some(value)))),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -330,5 +403,41 @@ mod tests {
         assert!(test.is_match(LINE, &headers(&["2"])));
         assert!(!test.is_match(LINE, &headers(&["3"])));
         assert!(!test.is_match(LINE, &headers(&["two"])));
+    }
+
+    #[test]
+    fn a_value_of_metadata_is_tested_as_what_it_is() {
+        use serde_json::json;
+        let mut metadata = Metadata::default();
+        metadata.put(
+            "jwt",
+            "claims",
+            json!({"sub": "a", "groups": ["x", "y"], "age": 7, "no": null}),
+        );
+        let passes = |key: &str, test| {
+            let path = vec!["claims".into(), key.into()];
+            let (namespace, invert) = ("jwt".into(), false);
+            MetadataMatch {
+                namespace,
+                path,
+                test,
+                invert,
+            }
+            .is_match(&metadata)
+        };
+        let text = |text| ValueTest::Text(TextMatch::exact(text));
+
+        assert!(passes("sub", text("a")));
+        assert!(passes("groups", ValueTest::ListWith(Box::new(text("y")))));
+        assert!(!passes("groups", text("y")));
+        assert!(passes("age", ValueTest::Range(7.0, 8.0)));
+        assert!(!passes("age", ValueTest::Range(6.0, 7.0)));
+        assert!(passes("no", ValueTest::Null));
+        assert!(!passes("no", ValueTest::Present));
+        assert!(passes("none", ValueTest::Absent));
+        assert!(passes(
+            "none",
+            ValueTest::OneOf(vec![ValueTest::Present, ValueTest::Absent])
+        ));
     }
 }

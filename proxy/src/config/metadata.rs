@@ -9,7 +9,28 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Metadata(BTreeMap<Arc<str>, Map<String, Value>>);
 
+/// Where a value of metadata is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetadataPath {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The keys on the way.
+    pub path: Vec<Arc<str>>,
+}
+
+impl MetadataPath {
+    /// The value there.
+    pub fn of<'a>(&self, metadata: &'a Metadata) -> Option<&'a Value> {
+        metadata.at(&self.namespace, self.path.iter().map(|key| &**key))
+    }
+}
+
 impl Metadata {
+    /// None.
+    pub const fn new() -> Self {
+        Metadata(BTreeMap::new())
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

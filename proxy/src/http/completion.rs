@@ -18,6 +18,7 @@ use crate::cluster::Cluster;
 use crate::cluster::endpoint::Endpoint;
 use crate::cluster::outlier::Outcome;
 use crate::config::http::HttpConfig;
+use crate::config::metadata::Metadata;
 use crate::config::route::Route;
 use crate::snapshot::chain::HttpService;
 use crate::snapshot::routes::is_grpc;
@@ -92,6 +93,7 @@ impl Completion {
             access_logs: Arc::clone(&config.access_logs),
             request_headers: None,
             tracing: config.tracing.clone(),
+            metadata: Metadata::new(),
         };
         Completion(Some(Box::new(Inner {
             report,
@@ -175,6 +177,24 @@ impl Completion {
 
     pub(super) fn hold(&mut self, borrowed: Borrowed) {
         self.tell(|inner| inner.borrowed = Some(borrowed));
+    }
+
+    /// What filters have found out about the request.
+    pub(super) fn metadata(&self) -> &Metadata {
+        static NONE: Metadata = Metadata::new();
+        self.0
+            .as_ref()
+            .map_or(&NONE, |inner| &inner.report.metadata)
+    }
+
+    /// Adds to what filters have found out about the request.
+    pub(super) fn with_metadata(&mut self, change: impl FnOnce(&mut Metadata)) {
+        self.tell(|inner| change(&mut inner.report.metadata));
+    }
+
+    /// From now on the request is gRPC, and answered so.
+    pub(super) fn is_grpc_now(&mut self) {
+        self.tell(|inner| inner.report.is_grpc = true);
     }
 
     /// Keeps something until the request is over.

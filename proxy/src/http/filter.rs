@@ -4,12 +4,21 @@
 //! and wrap its body, put values into its metadata, and leave behind what is to be done with the response. One file
 //! for each filter; how one is added is told in `docs/how-to/add-a-filter.md`.
 
+mod buffer;
+mod cors;
+mod descriptors;
 mod fault;
+mod header_mutation;
+mod header_to_metadata;
+mod health_check;
+mod local_ratelimit;
 mod rate;
+mod rbac;
+mod trailers;
 
 use std::sync::Arc;
 
-use http::Response;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
 use super::body::Source;
 use super::completion::Completion;
@@ -19,7 +28,6 @@ use super::target::Destination;
 use super::{HttpConnection, Scene};
 use crate::config::filter::{FilterKind, FilterOverride, FilterOverrides, RouteFilter};
 use crate::config::matching::RequestLine;
-use crate::config::metadata::Metadata;
 use crate::snapshot::routes::Selected;
 use crate::upstream::body::client::ClientBody;
 
@@ -42,8 +50,6 @@ pub(super) struct Passing<'a> {
 #[derive(Default)]
 pub(super) struct Passage {
     on_response: Vec<OnResponse>,
-    /// What filters have found out.
-    pub(super) metadata: Metadata,
     /// Whether the route is to be chosen anew, because what it depends on has changed.
     pub(super) is_rerouted: bool,
 }
@@ -107,6 +113,28 @@ impl Passing<'_> {
     }
 }
 
+/// The name of a counter after its prefix, with one dot between them.
+fn joined(prefix: &str, name: &str) -> String {
+    match (prefix, name) {
+        (prefix, "") => prefix.to_owned(),
+        (prefix, name) if prefix.ends_with('.') => format!("{prefix}{name}."),
+        (prefix, name) => format!("{prefix}.{name}."),
+    }
+}
+
+/// Headers as fields, one for each value.
+fn fields(headers: HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let mut fields = Vec::with_capacity(headers.len());
+    let mut last = None;
+    for (name, value) in headers {
+        last = name.or(last);
+        if let Some(name) = &last {
+            fields.push((name.clone(), value));
+        }
+    }
+    fields
+}
+
 /// Lets a request pass all filters, until one answers it.
 pub(super) async fn pass(passing: &mut Passing<'_>) -> Result<(), Failure> {
     let filters = Arc::clone(&passing.scene.service.filters);
@@ -120,7 +148,12 @@ pub(super) async fn pass(passing: &mut Passing<'_>) -> Result<(), Failure> {
             None if filter.is_disabled => continue,
             None => None,
         };
-        pass_one(&filter.kind, own, passing).await?;
+        let passed = pass_one(&filter.kind, own, passing).await;
+        if passed.is_err() {
+            // As in Envoy: an answer given before it does not escape a filter that changes every response.
+            header_mutation::skipped(&filters, &filter.name, overrides, passing);
+            return passed;
+        }
     }
     Ok(())
 }
@@ -132,6 +165,31 @@ async fn pass_one(
     passing: &mut Passing<'_>,
 ) -> Result<(), Failure> {
     match (filter, own) {
+        (_, Some(RouteFilter::Rbac(own))) => rbac::request(own, passing),
+        (FilterKind::Rbac(config), _) => rbac::request(config, passing),
+        (_, Some(RouteFilter::LocalRateLimit(own))) => local_ratelimit::request(own, passing),
+        (FilterKind::LocalRateLimit(config), _) => local_ratelimit::request(config, passing),
+        (FilterKind::Cors(live), _) => cors::request(live, passing),
+        (FilterKind::HeaderMutation(config), own) => {
+            header_mutation::request(config, own, passing);
+            Ok(())
+        }
+        (FilterKind::HeaderToMetadata(config), own) => {
+            let own = match own {
+                Some(RouteFilter::HeaderToMetadata(own)) => own,
+                _ => config,
+            };
+            header_to_metadata::request(own, passing);
+            Ok(())
+        }
+        (FilterKind::Buffer(config), own) => {
+            let own = match own {
+                Some(RouteFilter::Buffer(own)) => own,
+                _ => config,
+            };
+            Box::pin(buffer::request(own, passing)).await
+        }
+        (FilterKind::HealthCheck(config), _) => health_check::request(config, passing),
         (FilterKind::Fault(chain), Some(RouteFilter::Fault(own))) => {
             fault::request(chain, own, passing).await
         }

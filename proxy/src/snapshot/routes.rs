@@ -188,7 +188,8 @@ fn is_path_match(matches: &RouteMatch, path: &str) -> bool {
     }
 }
 
-fn is_query_match(wanted: &QueryMatch, query: &str) -> bool {
+/// Whether a query has a parameter as wanted.
+pub fn is_query_match(wanted: &QueryMatch, query: &str) -> bool {
     query
         .split('&')
         .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))

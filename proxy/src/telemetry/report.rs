@@ -14,6 +14,7 @@ use super::trace::TraceContext;
 use crate::config::Workload;
 use crate::config::access_log::AccessLogConfig;
 use crate::config::listener::Direction;
+use crate::config::metadata::Metadata;
 use crate::config::tracing::TracingConfig;
 
 /// Receives reports. Called on the data path: it must not wait.
@@ -53,7 +54,7 @@ impl Protocol {
 pub struct ResponseFlags(u32);
 
 /// All flags, with Envoy's short names.
-const FLAGS: [(ResponseFlags, &str); 18] = [
+const FLAGS: [(ResponseFlags, &str); 20] = [
     (ResponseFlags::NO_HEALTHY_UPSTREAM, "UH"),
     (ResponseFlags::UPSTREAM_CONNECTION_FAILURE, "UF"),
     (ResponseFlags::UPSTREAM_OVERFLOW, "UO"),
@@ -72,6 +73,8 @@ const FLAGS: [(ResponseFlags, &str); 18] = [
     (ResponseFlags::UNAUTHORIZED, "UAEX"),
     (ResponseFlags::RATE_LIMITED, "RL"),
     (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "UPE"),
+    (ResponseFlags::FAILED_LOCAL_HEALTH_CHECK, "LH"),
+    (ResponseFlags::RATE_LIMIT_SERVICE_ERROR, "RLSE"),
 ];
 
 impl ResponseFlags {
@@ -111,6 +114,10 @@ impl ResponseFlags {
     pub const RATE_LIMITED: Self = Self(1 << 16);
     /// The upstream did not keep to the protocol.
     pub const UPSTREAM_PROTOCOL_ERROR: Self = Self(1 << 17);
+    /// The proxy is not healthy.
+    pub const FAILED_LOCAL_HEALTH_CHECK: Self = Self(1 << 18);
+    /// The rate limit service did not answer.
+    pub const RATE_LIMIT_SERVICE_ERROR: Self = Self(1 << 19);
 
     /// Adds those of another.
     pub fn add(&mut self, other: ResponseFlags) {
@@ -233,6 +240,8 @@ pub struct RequestReport {
     pub request_headers: Option<Box<HeaderMap>>,
     /// How it is traced.
     pub tracing: Option<Arc<TracingConfig>>,
+    /// What filters have found out.
+    pub metadata: Metadata,
 }
 
 /// Everything there is to say about a TCP connection.

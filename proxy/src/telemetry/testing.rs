@@ -86,6 +86,7 @@ pub(crate) fn request() -> RequestReport {
         access_logs: Arc::new([]),
         request_headers: None,
         tracing: None,
+        metadata: Default::default(),
     }
 }
 

@@ -11,6 +11,7 @@ mod upstream;
 mod configuration;
 mod detection;
 mod exchanges;
+mod filters;
 mod limits;
 mod mirrors;
 mod redirect;

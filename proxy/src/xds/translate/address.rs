@@ -79,7 +79,8 @@ pub(super) fn networks(at: &At<'_>, wire: &[CidrRange]) -> Result<Vec<IpNet>, In
         .collect()
 }
 
-fn network(at: &At<'_>, wire: &CidrRange) -> Result<IpNet, Invalid> {
+/// A network.
+pub(super) fn network(at: &At<'_>, wire: &CidrRange) -> Result<IpNet, Invalid> {
     let CidrRange {
         address_prefix,
         prefix_len,

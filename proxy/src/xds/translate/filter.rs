@@ -2,29 +2,92 @@
 //!
 //! One file for each filter, beside the one that tells its behaviour in `http/filter/`.
 
+mod buffer;
+mod cors;
 mod fault;
+mod header_mutation;
+mod header_to_metadata;
+mod health_check;
+mod local_ratelimit;
 pub(super) mod overrides;
+pub(super) mod rate_limits;
+mod rbac;
+pub(super) mod value;
 
 use weft_proto::Any;
+use weft_proto::envoy::extensions::filters::http::buffer::v3::{Buffer, BufferPerRoute};
+use weft_proto::envoy::extensions::filters::http::cors::v3::{Cors, CorsPolicy};
 use weft_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
+use weft_proto::envoy::extensions::filters::http::header_mutation::v3::{
+    HeaderMutation, HeaderMutationPerRoute,
+};
+use weft_proto::envoy::extensions::filters::http::header_to_metadata::v3::Config as HeaderToMetadata;
+use weft_proto::envoy::extensions::filters::http::health_check::v3::HealthCheck;
+use weft_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use weft_proto::envoy::extensions::filters::http::rbac::v3::{Rbac, RbacPerRoute};
 
 use super::at::{At, Invalid, holds, opened};
-use crate::config::filter::{FilterKind, RouteFilter};
+use crate::config::filter::live::Live;
+use crate::config::filter::{FilterKind, FilterOverride, RouteFilter};
 
 /// A filter as a chain lists it; `None`: one that is not known.
 pub(super) fn kind(at: &At<'_>, any: &Any) -> Result<Option<FilterKind>, Invalid> {
     Ok(Some(if holds::<HttpFault>(any) {
         FilterKind::Fault(fault::fault(at, &opened(at, any)?)?.into())
+    } else if holds::<Rbac>(any) {
+        FilterKind::Rbac(rbac::rbac(at, &opened(at, any)?)?.into())
+    } else if holds::<LocalRateLimit>(any) {
+        let limit = local_ratelimit::local_ratelimit(at, &opened(at, any)?)?;
+        FilterKind::LocalRateLimit(limit.into())
+    } else if holds::<Cors>(any) {
+        let Cors {} = opened(at, any)?;
+        FilterKind::Cors(Live::default())
+    } else if holds::<HeaderMutation>(any) {
+        let mutation = header_mutation::header_mutation(at, &opened(at, any)?)?;
+        FilterKind::HeaderMutation(mutation.into())
+    } else if holds::<HeaderToMetadata>(any) {
+        let rules = header_to_metadata::header_to_metadata(at, &opened(at, any)?)?;
+        FilterKind::HeaderToMetadata(rules.into())
+    } else if holds::<Buffer>(any) {
+        FilterKind::Buffer(buffer::buffer(at, &opened(at, any)?)?.into())
+    } else if holds::<HealthCheck>(any) {
+        FilterKind::HealthCheck(health_check::health_check(at, &opened(at, any)?)?.into())
     } else {
         return Ok(None);
     }))
 }
 
-/// A filter's configuration for a part of the routes; `None`: one that is not known.
-fn route_filter(at: &At<'_>, any: &Any) -> Result<Option<RouteFilter>, Invalid> {
-    Ok(Some(if holds::<HttpFault>(any) {
-        RouteFilter::Fault(fault::fault(at, &opened(at, any)?)?.into())
-    } else {
-        return Ok(None);
-    }))
+/// What is said to a filter for a part of the routes; `None`: to one that is not known.
+fn said(at: &At<'_>, any: &Any) -> Result<Option<FilterOverride>, Invalid> {
+    Ok(Some(FilterOverride::Configured(
+        if holds::<HttpFault>(any) {
+            RouteFilter::Fault(fault::fault(at, &opened(at, any)?)?.into())
+        } else if holds::<RbacPerRoute>(any) {
+            RouteFilter::Rbac(rbac::per_route(at, &opened(at, any)?)?.into())
+        } else if holds::<LocalRateLimit>(any) {
+            let limit = local_ratelimit::local_ratelimit(at, &opened(at, any)?)?;
+            RouteFilter::LocalRateLimit(limit.into())
+        } else if holds::<HeaderMutationPerRoute>(any) {
+            let mutations = header_mutation::per_route(at, &opened(at, any)?)?;
+            RouteFilter::HeaderMutation(vec![mutations.into()])
+        } else if holds::<HeaderToMetadata>(any) {
+            let rules = header_to_metadata::header_to_metadata(at, &opened(at, any)?)?;
+            RouteFilter::HeaderToMetadata(rules.into())
+        } else if holds::<BufferPerRoute>(any) {
+            return buffer::per_route(at, &opened(at, any)?).map(Some);
+        } else {
+            return Ok(None);
+        },
+    )))
+}
+
+/// A CORS policy, which is looked for by its type and not by a filter's name.
+fn cors_policy(
+    at: &At<'_>,
+    any: &Any,
+) -> Result<Option<crate::config::filter::cors::CorsPolicy>, Invalid> {
+    if holds::<CorsPolicy>(any) {
+        return cors::policy(at, &opened(at, any)?).map(Some);
+    }
+    Ok(None)
 }

@@ -9,7 +9,7 @@ use weft_proto::envoy::config::route::v3::{
 };
 
 use super::at::{At, Invalid, enumeration, harmless, nonempty, required, unsupported};
-use super::filter::overrides::{inherit, overrides};
+use super::filter::overrides::{inherit, of_host, of_route, overrides};
 use super::headers::mutations;
 use super::retry::retry_policy;
 use super::route_action::forward;
@@ -45,7 +45,10 @@ pub(super) fn route_config(at: &At<'_>, wire: &RouteConfiguration) -> Result<Rou
         vhost_header, route_specifiers);
     // A route whose cluster is missing waits for it in any case.
     harmless!(at; validate_clusters, max_direct_response_body_size_bytes);
-    let around = overrides(&at.field("typed_per_filter_config"), typed_per_filter_config)?;
+    let around = overrides(
+        &at.field("typed_per_filter_config"),
+        typed_per_filter_config,
+    )?;
     let mut routes = RouteConfig {
         name: name.as_str().into(),
         virtual_hosts: hosts(&at.field("virtual_hosts"), virtual_hosts)?,
@@ -91,14 +94,14 @@ fn virtual_host(at: &At<'_>, wire: &WireVirtualHost) -> Result<VirtualHost, Inva
         routes,
         require_tls,
         virtual_clusters,
-        rate_limits,
+        rate_limits: _,
         request_headers_to_add,
-        cors,
+        cors: _,
         response_headers_to_add,
         response_headers_to_remove,
         request_headers_to_remove,
         include_request_attempt_count,
-        typed_per_filter_config,
+        typed_per_filter_config: _,
         retry_policy: retry,
         hedge_policy,
         per_request_buffer_limit_bytes,
@@ -115,10 +118,9 @@ fn virtual_host(at: &At<'_>, wire: &WireVirtualHost) -> Result<VirtualHost, Inva
         other => return Err(at.field("require_tls").refuse_value(other)),
     }
     unsupported!(at; hedge_policy, retry_policy_typed_config, request_mirror_policies, route_specifiers);
-    // Rate limits and CORS policies are for filters, which are refused where they are listed. The attempt count
-    // is always sent upstream.
+    // The attempt count is always sent upstream.
     let _ = include_request_attempt_count;
-    harmless!(at; virtual_clusters, rate_limits, cors, per_request_buffer_limit_bytes,
+    harmless!(at; virtual_clusters, per_request_buffer_limit_bytes,
         include_attempt_count_in_response, include_is_timeout_retry_header, request_body_buffer_limit);
     Ok(VirtualHost {
         name: nonempty(&at.field("name"), name)?.into(),
@@ -138,10 +140,7 @@ fn virtual_host(at: &At<'_>, wire: &WireVirtualHost) -> Result<VirtualHost, Inva
             ("response_headers_to_add", response_headers_to_add),
             ("response_headers_to_remove", response_headers_to_remove),
         )?,
-        filters: overrides(
-            &at.field("typed_per_filter_config"),
-            typed_per_filter_config,
-        )?,
+        filters: of_host(at, wire)?,
     })
 }
 
@@ -184,7 +183,7 @@ fn route_of(at: &At<'_>, wire: &WireRoute) -> Result<Route, Invalid> {
         r#match,
         metadata: _,
         decorator,
-        typed_per_filter_config,
+        typed_per_filter_config: _,
         request_headers_to_add,
         request_headers_to_remove,
         response_headers_to_add,
@@ -213,10 +212,7 @@ fn route_of(at: &At<'_>, wire: &WireRoute) -> Result<Route, Invalid> {
             ("response_headers_to_add", response_headers_to_add),
             ("response_headers_to_remove", response_headers_to_remove),
         )?,
-        filters: overrides(
-            &at.field("typed_per_filter_config"),
-            typed_per_filter_config,
-        )?,
+        filters: of_route(at, wire)?,
     })
 }
 

@@ -46,10 +46,10 @@ pub(super) fn forward(at: &At<'_>, wire: &RouteAction) -> Result<Forward, Invali
         retry_policy_typed_config,
         request_mirror_policies,
         priority,
-        rate_limits,
-        include_vh_rate_limits,
+        rate_limits: _,
+        include_vh_rate_limits: _,
         hash_policy,
-        cors,
+        cors: _,
         max_grpc_timeout,
         grpc_timeout_offset,
         upgrade_configs,
@@ -66,7 +66,7 @@ pub(super) fn forward(at: &At<'_>, wire: &RouteAction) -> Result<Forward, Invali
     unsupported!(at; metadata_match, path_rewrite_policy, append_x_forwarded_host,
         retry_policy_typed_config, max_grpc_timeout, grpc_timeout_offset, upgrade_configs,
         internal_redirect_policy, hedge_policy, max_stream_duration);
-    harmless!(at; early_data_policy, rate_limits, include_vh_rate_limits, hash_policy, cors,
+    harmless!(at; early_data_policy, hash_policy,
         max_internal_redirects, flush_timeout);
     match enumeration(&at.field("priority"), *priority)? {
         RoutingPriority::Default => {}

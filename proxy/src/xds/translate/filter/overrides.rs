@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use weft_proto::Any;
-use weft_proto::envoy::config::route::v3::FilterConfig;
+use weft_proto::envoy::config::route::v3::route::Action;
+use weft_proto::envoy::config::route::v3::{FilterConfig, Route, VirtualHost};
 
 use super::super::at::{At, Invalid, holds, opened};
-use super::route_filter;
+use super::{cors, cors_policy, rate_limits, said, value};
+use crate::config::filter::rate_limits::RouteLimits;
 use crate::config::filter::{FilterOverride, FilterOverrides};
 use crate::config::route::{RouteAction, RouteConfig, Target};
 
@@ -19,21 +21,21 @@ pub(in crate::xds::translate) fn overrides(
     let mut overrides = FilterOverrides::new();
     for (name, any) in wire {
         let at = at.key(name);
-        if let Some(said) = said(&at, name, any)? {
+        if let Some(policy) = cors_policy(&at, any)? {
+            overrides.cors = Some(Arc::new(policy));
+        } else if let Some(said) = said_by_name(&at, name, any)? {
             overrides.set(name.as_str().into(), said);
         }
     }
     Ok(overrides)
 }
 
-fn said(at: &At<'_>, name: &str, any: &Any) -> Result<Option<FilterOverride>, Invalid> {
+fn said_by_name(at: &At<'_>, name: &str, any: &Any) -> Result<Option<FilterOverride>, Invalid> {
     if holds::<FilterConfig>(any) {
         return switched(at, name, &opened(at, any)?);
     }
-    match route_filter(at, any)? {
-        Some(filter) => Ok(Some(FilterOverride::Configured(filter))),
-        None => Err(at.refuse_value(&any.type_url)),
-    }
+    let said = said(at, any)?;
+    said.map(Some).ok_or_else(|| at.refuse_value(&any.type_url))
 }
 
 /// A filter that is switched on or off, or that the control plane can do without.
@@ -54,8 +56,8 @@ fn switched(
     let Some(any) = config else {
         return Ok(Some(FilterOverride::Enabled));
     };
-    match route_filter(&at, any)? {
-        Some(filter) => Ok(Some(FilterOverride::Configured(filter))),
+    match said(&at, any)? {
+        Some(said) => Ok(Some(said)),
         // Envoy: an empty message only switches the filter on.
         None if any.type_url.is_empty() && !is_optional => Err(at.refuse_value(name)),
         None if *is_optional => {
@@ -66,17 +68,65 @@ fn switched(
     }
 }
 
+/// What a host says, with the rate limits and the CORS policy that have fields of their own.
+pub(in crate::xds::translate) fn of_host(
+    at: &At<'_>,
+    wire: &VirtualHost,
+) -> Result<FilterOverrides, Invalid> {
+    let at_filters = at.field("typed_per_filter_config");
+    let mut said = overrides(&at_filters, &wire.typed_per_filter_config)?;
+    if let (None, Some(policy)) = (&said.cors, &wire.cors) {
+        said.cors = Some(Arc::new(cors::route_policy(&at.field("cors"), policy)?));
+    }
+    said.limit_by(RouteLimits {
+        host: rate_limits::rules(&at.field("rate_limits"), &wire.rate_limits)?,
+        ..RouteLimits::default()
+    });
+    Ok(said)
+}
+
+/// What a route says, likewise, with what is said about it.
+pub(in crate::xds::translate) fn of_route(
+    at: &At<'_>,
+    wire: &Route,
+) -> Result<FilterOverrides, Invalid> {
+    let at_filters = at.field("typed_per_filter_config");
+    let mut said = overrides(&at_filters, &wire.typed_per_filter_config)?;
+    said.describe(value::metadata(wire.metadata.as_ref()));
+    let Some(Action::Route(action)) = &wire.action else {
+        return Ok(said);
+    };
+    let at = at.field("route");
+    if let (None, Some(policy)) = (&said.cors, &action.cors) {
+        said.cors = Some(Arc::new(cors::route_policy(&at.field("cors"), policy)?));
+    }
+    said.limit_by(RouteLimits {
+        route: rate_limits::rules(&at.field("rate_limits"), &action.rate_limits)?,
+        includes_host: action.include_vh_rate_limits.unwrap_or(false),
+        ..RouteLimits::default()
+    });
+    Ok(said)
+}
+
 /// Makes each part of the routes say what the parts around it say, so that requests look in one place.
 pub(in crate::xds::translate) fn inherit(routes: &mut RouteConfig, around: &FilterOverrides) {
     for host in &mut routes.virtual_hosts {
         host.filters.inherit(around);
         for route in &mut host.routes {
             route.filters.inherit(&host.filters);
+            let host_limits = host.filters.rate_limits();
+            if !host_limits.host.is_empty() {
+                let limits = route.filters.rate_limits().clone();
+                route.filters.limit_by(RouteLimits {
+                    host: Arc::clone(&host_limits.host),
+                    ..limits
+                });
+            }
             if let RouteAction::Forward(forward) = &mut route.action {
                 let forward = Arc::make_mut(forward);
                 if let Target::Weighted(clusters) = &mut forward.target {
                     for cluster in clusters.clusters_mut() {
-                        cluster.filters.inherit(&route.filters);
+                        cluster.filters.belong_to(&route.filters);
                     }
                 }
             }

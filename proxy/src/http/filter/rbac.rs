@@ -1,0 +1,147 @@
+//! Role-based access control of requests.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::Value;
+
+use super::{Passing, joined};
+use crate::config::filter::rbac::{Facts, RbacConfig, Verdict};
+use crate::http::failure::{Failure, LocalReply};
+use crate::http::headers::FORWARDED_FOR;
+use crate::telemetry::counters::{Count, Counters, counted};
+
+/// Where verdicts are told.
+const NAMESPACE: &str = "envoy.filters.http.rbac";
+
+counted! {
+    /// What is counted of the rules that are enforced.
+    struct Enforced { allowed, denied }
+}
+counted! {
+    /// What is counted of the rules that are not.
+    struct Shadow { shadow_allowed, shadow_denied }
+}
+
+struct Stats {
+    enforced: Enforced,
+    shadow: Shadow,
+    prefix: String,
+}
+
+impl Stats {
+    fn new(config: &RbacConfig, stat_prefix: &str, counters: &Counters) -> Self {
+        let all = format!("http.{stat_prefix}.rbac.");
+        let prefix = joined(&all, &config.stat_prefix);
+        Stats {
+            enforced: Enforced::new(counters, &prefix),
+            shadow: Shadow::new(counters, &joined(&all, &config.shadow_stat_prefix)),
+            prefix,
+        }
+    }
+}
+
+/// Asks the shadow rules, then the others.
+pub(super) fn request(config: &RbacConfig, passing: &mut Passing<'_>) -> Result<(), Failure> {
+    let counters = &passing.connection.environment.counters;
+    let stats = config
+        .live
+        .get_or_init(|| Stats::new(config, passing.stat_prefix(), counters));
+    let facts = facts(passing);
+    let shadow = config.shadow.as_ref().map(|rules| rules.verdict(&facts));
+    let enforced = config.rules.as_ref().map(|rules| rules.verdict(&facts));
+
+    if let Some(verdict) = shadow {
+        count(
+            verdict,
+            &stats.shadow.shadow_allowed,
+            &stats.shadow.shadow_denied,
+        );
+        tell(
+            passing,
+            &format!("{}shadow", config.shadow_stat_prefix),
+            verdict,
+        );
+    }
+    let Some(verdict) = enforced else {
+        return Ok(());
+    };
+    count(verdict, &stats.enforced.allowed, &stats.enforced.denied);
+    if let (true, Some(policy)) = (config.counts_policies, verdict.policy) {
+        let name = if verdict.is_allowed {
+            "allowed"
+        } else {
+            "denied"
+        };
+        let name = format!("{}policy.{policy}.{name}", stats.prefix);
+        counters.counter(&name).increment();
+    }
+    tell(passing, &format!("{}enforced", config.stat_prefix), verdict);
+    if verdict.is_allowed {
+        return Ok(());
+    }
+    let policy = verdict.policy.map_or("none", |policy| &**policy);
+    // Details are one word in an access log.
+    let details = format!(
+        "rbac_access_denied_matched_policy[{}]",
+        policy.replace(' ', "_")
+    );
+    Err(Failure::Answered(Box::new(LocalReply {
+        body: Bytes::from_static(b"RBAC: access denied"),
+        ..LocalReply::new(StatusCode::FORBIDDEN, &details)
+    })))
+}
+
+fn count(verdict: Verdict<'_>, allowed: &Count, denied: &Count) {
+    match verdict.is_allowed {
+        true => allowed.increment(),
+        false => denied.increment(),
+    }
+}
+
+fn tell(passing: &mut Passing<'_>, kind: &str, verdict: Verdict<'_>) {
+    let result = if verdict.is_allowed {
+        "allowed"
+    } else {
+        "denied"
+    };
+    passing.completion.with_metadata(|metadata| {
+        metadata.put(NAMESPACE, &format!("{kind}_engine_result"), result.into());
+        if let Some(policy) = verdict.policy {
+            let id = Value::String(policy.to_string());
+            metadata.put(NAMESPACE, &format!("{kind}_effective_policy_id"), id);
+        }
+    });
+}
+
+fn facts<'a>(passing: &'a Passing<'_>) -> Facts<'a> {
+    let downstream = &passing.connection.downstream;
+    Facts {
+        request: Some((passing.line(), &passing.head.headers)),
+        peer: downstream.peer.ip().to_canonical(),
+        client: client(passing),
+        destination: (
+            downstream.local.ip().to_canonical(),
+            downstream.local.port(),
+        ),
+        principal: downstream.principal.as_deref(),
+        server_name: downstream.server_name.as_deref(),
+        metadata: passing.completion.metadata(),
+        route_metadata: passing.overrides().metadata(),
+    }
+}
+
+/// The client: the peer, unless it is a proxy whose `x-forwarded-for` is believed.
+pub(super) fn client(passing: &Passing<'_>) -> IpAddr {
+    let peer = passing.connection.downstream.peer.ip().to_canonical();
+    if passing.scene.service.config.use_remote_address {
+        return peer;
+    }
+    let forwarded = passing.head.headers.get(FORWARDED_FOR);
+    let last = forwarded
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.rsplit(',').next());
+    last.and_then(|last| last.trim().parse().ok())
+        .unwrap_or(peer)
+}
