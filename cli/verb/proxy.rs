@@ -42,6 +42,7 @@ pub(crate) fn run(proxy: Proxy) -> Result<ExitCode, Failure> {
         },
         sidecar: proxy.sidecar,
         concurrency: proxy.concurrency,
+        release_memory: weft_runtime::release_free_memory,
         ..weft_proxy::Options::new(proxy.config)
     };
     weft_proxy::run(options).map_err(|error| Failure::new(chain(&error)))?;

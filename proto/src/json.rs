@@ -5,6 +5,8 @@
 //! messages give equal text. Each conversion builds the descriptors it needs and drops them again; who
 //! converts a lot holds on to [`descriptor_pool`] meanwhile.
 
+use std::panic::resume_unwind;
+
 use prost::{DecodeError, Message, Name};
 use prost_reflect::{
     DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, ReflectMessage as _,
@@ -54,13 +56,15 @@ pub enum JsonError {
 ///
 /// When a duration or timestamp outside of any `Any` is out of protobuf's range.
 pub fn to_json<T: Name>(message: &T) -> Result<Value, JsonError> {
-    let pool = descriptor_pool();
-    let descriptor = descriptor(&pool, &T::full_name())?;
-    let mut dynamic = decode(descriptor, &message.encode_to_vec())?;
-    open_anys(&mut dynamic, 0);
-    let mut json = serialize(&dynamic)?;
-    json.sort_all_objects();
-    Ok(json)
+    let (name, bytes) = (T::full_name(), message.encode_to_vec());
+    aside(|| {
+        let pool = descriptor_pool();
+        let mut dynamic = decode(descriptor(&pool, &name)?, &bytes)?;
+        open_anys(&mut dynamic, 0);
+        let mut json = serialize(&dynamic)?;
+        json.sort_all_objects();
+        Ok(json)
+    })
 }
 
 /// The message that some JSON stands for.
@@ -69,19 +73,36 @@ pub fn to_json<T: Name>(message: &T) -> Result<Value, JsonError> {
 ///
 /// When a field is unknown, a value does not fit its field, or the type of an `Any` is unknown.
 pub fn from_json<T: Name + Default>(json: Value) -> Result<T, JsonError> {
-    let pool = descriptor_pool();
     let name = T::full_name();
-    let descriptor = descriptor(&pool, &name)?;
+    let bytes = aside(|| read(&name, &json))?;
+    T::decode(bytes.as_slice()).map_err(|source| JsonError::Decode { name, source })
+}
+
+/// The encoded message of this name.
+fn read(name: &str, json: &Value) -> Result<Vec<u8>, JsonError> {
+    let pool = descriptor_pool();
+    let descriptor = descriptor(&pool, name)?;
     let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let dynamic =
-        DynamicMessage::deserialize_with_options(descriptor, json, &options).map_err(|source| {
-            JsonError::Json {
-                name: name.clone(),
-                source,
-            }
-        })?;
-    T::decode(dynamic.encode_to_vec().as_slice())
-        .map_err(|source| JsonError::Decode { name, source })
+    let dynamic = DynamicMessage::deserialize_with_options(descriptor, json, &options);
+    let dynamic = dynamic.map_err(|source| JsonError::Json {
+        name: name.to_owned(),
+        source,
+    })?;
+    Ok(dynamic.encode_to_vec())
+}
+
+/// Does it on a thread of its own, or here if there can be none, and waits.
+///
+/// An allocator keeps some of what a thread has freed at hand for that thread. After the descriptors were
+/// dropped, these pieces would lie scattered over their megabytes, and none of it could be given back.
+fn aside<T: Send>(work: impl Fn() -> T + Sync) -> T {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("weft-json".into());
+        match thread.spawn_scoped(scope, &work) {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => work(),
+        }
+    })
 }
 
 fn descriptor(pool: &DescriptorPool, name: &str) -> Result<MessageDescriptor, JsonError> {

@@ -170,6 +170,7 @@ impl Proxy {
             published,
             Arc::downgrade(&data_plane),
             Arc::clone(&readiness),
+            options.release_memory,
             cancel.clone(),
         ));
         tasks.spawn(apply::watch_binding(
@@ -196,6 +197,7 @@ impl Proxy {
             readiness,
             log,
             started,
+            release_memory: options.release_memory,
             quit: quit.clone(),
         });
         admin::register_metrics(&state);

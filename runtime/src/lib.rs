@@ -1,7 +1,8 @@
 //! The container runtime: images, sandboxes, containers, networks.
 //!
 //! [`bootstrap`] starts or adopts the node and gives the daemon a client of it; [`entry`] is what the
-//! runtime's own processes run. Everything between the two speaks `weft.node.v1`, so nothing else is public.
+//! runtime's own processes run. Everything between the two speaks `weft.node.v1`, so nothing else is public,
+//! but [`release_free_memory`]: it needs unsafe code, and that is only here.
 
 pub mod bootstrap;
 pub mod check;
@@ -18,3 +19,5 @@ mod node;
 mod procfs;
 mod server;
 mod sys;
+
+pub use sys::release_free_memory;

@@ -82,6 +82,16 @@ pub(crate) fn restore_broken_pipe_signal() -> io::Result<()> {
     Ok(())
 }
 
+/// Gives memory that was freed back to the system; the C library's allocator keeps most of it else. Only the
+/// GNU one does so; musl's keeps little.
+pub fn release_free_memory() {
+    // SAFETY: malloc_trim(3) takes the allocator's own locks, and touches nothing that is in use.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// unshare(2) refuses this flag to a process with several threads, and does nothing otherwise. It works where
 /// /proc is another pid namespace's.
 fn ensure_single_thread() -> io::Result<()> {

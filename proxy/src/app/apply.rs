@@ -5,6 +5,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::sync::watch::error::RecvError;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::readiness::Readiness;
@@ -17,12 +19,16 @@ use crate::xds::state::Published;
 
 /// How often it is looked whether what could not be bound is bound by now.
 const BIND_CHECK: Duration = Duration::from_millis(250);
+/// How long nothing must have changed before memory is released: during a series of changes, it would be
+/// needed again.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Puts every configuration in force, and tells when the first whole one is.
 pub(super) async fn run(
     mut published: watch::Receiver<Published>,
     data_plane: Weak<DataPlane>,
     readiness: Arc<Readiness>,
+    release_memory: fn(),
     cancel: CancellationToken,
 ) {
     loop {
@@ -45,13 +51,28 @@ pub(super) async fn run(
             readiness.bound();
         }
         tokio::select! {
-            changed = published.changed() => if changed.is_err() {
+            changed = next_change(&mut published, release_memory) => if changed.is_err() {
                 // Nothing will ever change again: the bootstrap's own resources are all there is.
                 return cancel.cancelled().await;
             },
             () = cancel.cancelled() => return,
         }
     }
+}
+
+/// Waits for the next configuration, and meanwhile gives back the memory that the last one took to be made.
+async fn next_change(
+    published: &mut watch::Receiver<Published>,
+    release_memory: fn(),
+) -> Result<(), RecvError> {
+    match timeout(QUIET, published.changed()).await {
+        Ok(Ok(())) => return Ok(()),
+        // There will be none: what is left is to wait.
+        Ok(Err(_)) => sleep(QUIET).await,
+        Err(_) => {}
+    }
+    release_memory();
+    published.changed().await
 }
 
 /// Tells when what could not be bound at first is bound: the data plane tries again by itself.
@@ -62,7 +83,7 @@ pub(super) async fn watch_binding(
 ) {
     while !readiness.is_bound() {
         tokio::select! {
-            () = tokio::time::sleep(BIND_CHECK) => {}
+            () = sleep(BIND_CHECK) => {}
             () = cancel.cancelled() => return,
         }
         let Some(data_plane) = data_plane.upgrade() else {

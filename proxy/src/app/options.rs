@@ -40,6 +40,9 @@ pub struct Options {
     pub metrics: Vec<SocketAddr>,
     /// How long requests in flight may take to end.
     pub drain_limit: Duration,
+    /// Gives memory that was freed back to the system. Called when a change of configuration is over, and after
+    /// large answers of the admin interface; it may take milliseconds.
+    pub release_memory: fn(),
 }
 
 /// As long as the launcher's grace leaves room for.
@@ -60,6 +63,7 @@ impl Options {
             health: vec![],
             metrics: vec![],
             drain_limit: DRAIN_LIMIT,
+            release_memory: || {},
         }
     }
 }
