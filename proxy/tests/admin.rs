@@ -12,6 +12,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mesh::{Application, get, listening, ready, request};
@@ -107,6 +108,24 @@ async fn everything_that_is_shown_is_of_what_is_served() {
     assert_eq!(get(admin, "/ready").await, (200, "LIVE\n".into()));
     let (_, memory) = get(admin, "/memory").await;
     assert!(memory.contains("total_physical_bytes"), "{memory}");
+    proxy.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn memory_is_released_after_a_dump() {
+    static RELEASED: AtomicBool = AtomicBool::new(false);
+    let mut options = options();
+    options.release_memory = || RELEASED.store(true, Ordering::Relaxed);
+    let bootstrap = Bootstrap::parse("{}", Path::new("test")).unwrap();
+    let proxy = Proxy::start(&options, bootstrap, LogControl::none())
+        .await
+        .unwrap();
+    assert!(!RELEASED.load(Ordering::Relaxed));
+
+    let (status, _) = get(proxy.admin_address().unwrap(), "/config_dump").await;
+
+    assert_eq!(status, 200);
+    assert!(RELEASED.load(Ordering::Relaxed));
     proxy.shutdown(Duration::ZERO).await;
 }
 
