@@ -5,6 +5,7 @@
 
 mod detect;
 mod io;
+mod proxied;
 mod race;
 mod tls;
 
@@ -12,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
 use self::detect::Seen;
@@ -23,14 +24,15 @@ use crate::config::http::Codec;
 use crate::config::listener::{TcpConfig, TransportProtocol};
 use crate::drain::Drain;
 use crate::http::{Entry, HttpConnection, serve};
+use crate::proxy_protocol::Endpoints;
 use crate::snapshot::Snapshot;
 use crate::snapshot::chain::{Chain, HttpService, Service};
 use crate::snapshot::choice::Arrival;
 use crate::snapshot::listener::{Listener, ListenerState, Verdict};
 use crate::tcp::{self, Dialled, TcpFailure};
 use crate::telemetry::report::Downstream;
-use crate::upstream::HttpVersion;
 use crate::upstream::environment::Environment;
+use crate::upstream::{HttpVersion, explain};
 
 /// A connection that has just been accepted.
 pub struct Accepted {
@@ -49,9 +51,12 @@ struct Connection {
     environment: Arc<Environment>,
     snapshot: Arc<Snapshot>,
     listener: Arc<Listener>,
+    /// The client.
     peer: SocketAddr,
+    /// Whoever made the connection: the client, or a proxy before us that named it.
+    direct_peer: SocketAddr,
     local: SocketAddr,
-    /// Where it was going, where it was redirected.
+    /// Where it was going, where it was redirected or passed on by another proxy.
     original_destination: Option<SocketAddr>,
     drain: Drain,
 }
@@ -59,21 +64,34 @@ struct Connection {
 /// Serves a connection to its end.
 pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Drain) {
     let _open = (drain.token(), environment.drain.token());
-    let Accepted { stream, .. } = &accepted;
+    let Accepted {
+        mut stream,
+        peer: direct_peer,
+        local,
+        listener,
+    } = accepted;
     // Requests and responses are written whole; nothing is won by waiting for more.
     if let Err(error) = stream.set_nodelay(true) {
         return tracing::debug!(%error, "connection ended before it began");
     }
     let snapshot = environment.snapshot.load_full();
-    let Some(bound) = snapshot.listeners.get(&accepted.listener).cloned() else {
+    let Some(bound) = snapshot.listeners.get(&listener).cloned() else {
         return;
     };
-    let original_destination = original_destination(&bound, &accepted);
-    if original_destination == Some(accepted.local) {
+    let mut original_destination = original_destination(&bound, &stream, local);
+    if original_destination == Some(local) {
         ClusterStats::count(&bound.live.loops_refused);
-        return tracing::debug!(peer = %accepted.peer, "connection refused: it was not redirected here");
+        return tracing::debug!(peer = %direct_peer, "connection refused: it was not redirected here");
     }
+    let Some(said) = said_by_proxy(&bound, &mut stream, direct_peer, &drain).await else {
+        return;
+    };
+    let (endpoints, first) = said;
+    original_destination = endpoints
+        .map(|endpoints| endpoints.destination)
+        .or(original_destination);
     let listener = original_destination
+        .filter(|_| bound.config.use_original_destination)
         .and_then(|destination| snapshot.virtual_listener(destination).cloned())
         .unwrap_or(bound);
     let _counted = Counted::new(&listener);
@@ -81,12 +99,34 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
         environment,
         snapshot,
         listener,
-        peer: accepted.peer,
-        local: accepted.local,
+        peer: endpoints.map_or(direct_peer, |endpoints| endpoints.source),
+        direct_peer,
+        local,
         original_destination,
         drain,
     };
-    connection.open(accepted.stream).await;
+    connection.open(stream, first).await;
+}
+
+/// What a proxy before us says of the connection, and the bytes read behind that. `None`: it is not served.
+async fn said_by_proxy(
+    listener: &Listener,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    drain: &Drain,
+) -> Option<(Option<Endpoints>, BytesMut)> {
+    let Some(expected) = &listener.config.proxy_header else {
+        return Some((None, BytesMut::new()));
+    };
+    let read = tokio::select! {
+        read = proxied::read_header(stream, expected) => read,
+        () = drain.started() => return None,
+    };
+    read.inspect_err(|error| {
+        ClusterStats::count(&listener.live.proxy_headers_refused);
+        tracing::debug!(%peer, error = explain(error), "connection refused");
+    })
+    .ok()
 }
 
 /// A connection among those of its listener; counted out when dropped.
@@ -108,12 +148,16 @@ impl Drop for Counted {
 }
 
 /// Where a redirected connection was going (`SO_ORIGINAL_DST`); of one that was not, the kernel knows nothing.
-fn original_destination(listener: &Listener, accepted: &Accepted) -> Option<SocketAddr> {
+fn original_destination(
+    listener: &Listener,
+    stream: &TcpStream,
+    local: SocketAddr,
+) -> Option<SocketAddr> {
     if !listener.config.use_original_destination {
         return None;
     }
-    let socket = socket2::SockRef::from(&accepted.stream);
-    let found = match accepted.local {
+    let socket = socket2::SockRef::from(stream);
+    let found = match local {
         SocketAddr::V4(_) => socket.original_dst_v4(),
         SocketAddr::V6(_) => socket.original_dst_v6(),
     };
@@ -122,7 +166,7 @@ fn original_destination(listener: &Listener, accepted: &Accepted) -> Option<Sock
         found
             .ok()
             .and_then(|address| address.as_socket())
-            .unwrap_or(accepted.local),
+            .unwrap_or(local),
     )
 }
 
@@ -132,12 +176,12 @@ impl Connection {
     }
 
     /// Finds the chain, by destination alone where that is enough, else by the first bytes.
-    async fn open(self, stream: TcpStream) {
+    async fn open(self, stream: TcpStream, first: BytesMut) {
         if !self.listener.depends_on_first_bytes() {
             let arrival = self.arrival(None, &[], None);
             let chain = self.listener.chain(&arrival).cloned();
             return match chain {
-                Some(chain) => self.serve_unseen(chain, stream).await,
+                Some(chain) => self.serve_unseen(chain, stream, first.freeze()).await,
                 None => self.refuse(None),
             };
         }
@@ -146,7 +190,7 @@ impl Connection {
             connection: &self,
             opaque: opaque.as_ref().map(|(_, config)| &**config),
         };
-        let (outcome, stream, first) = opening.run(stream).await;
+        let (outcome, stream, first) = opening.run(stream, first).await;
         match outcome {
             Outcome::Ended => {}
             Outcome::ClientSpoke(Seen::Tls, dialled) => {
@@ -193,7 +237,7 @@ impl Connection {
         Arrival {
             destination: self.destination(),
             source: self.peer,
-            direct_source: self.peer.ip(),
+            direct_source: self.direct_peer.ip(),
             transport,
             application_protocols,
             server_name,
@@ -201,24 +245,18 @@ impl Connection {
     }
 
     /// By a chain that was chosen without a look at the bytes.
-    async fn serve_unseen(self, chain: Arc<Chain>, stream: TcpStream) {
+    async fn serve_unseen(self, chain: Arc<Chain>, stream: TcpStream, first: Bytes) {
         if chain.tls.is_some() {
-            return self.terminate(chain, stream, Bytes::new()).await;
+            return self.terminate(chain, stream, first).await;
         }
+        let io = DownstreamIo::plain(first, stream);
         match &chain.service {
             Service::Tcp(config) => {
                 let config = Arc::clone(config);
-                self.proxy(
-                    DownstreamIo::plain(Bytes::new(), stream),
-                    &config,
-                    None,
-                    None,
-                )
-                .await;
+                self.proxy(io, &config, None, None).await;
             }
             Service::Http(service) => {
                 let service = Arc::clone(service);
-                let io = DownstreamIo::plain(Bytes::new(), stream);
                 self.serve_http_of_any_version(io, chain, service, None)
                     .await;
             }

@@ -2,7 +2,7 @@
 //!
 //! [`run`] is all of it: `weft proxy` calls it and returns when it does. What is below is cut in layers, of which
 //! lower never imports higher: `app workers admin` › `listener connection xds` › `http tcp` › `tls upstream` ›
-//! `snapshot cluster` › `config telemetry drain`.
+//! `snapshot cluster` › `config telemetry drain proxy_protocol`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
@@ -16,6 +16,7 @@ pub mod drain;
 pub mod http;
 pub mod identity;
 pub mod listener;
+pub mod proxy_protocol;
 pub mod snapshot;
 pub mod tcp;
 pub mod telemetry;

@@ -245,7 +245,7 @@ fn listener_metrics(listeners: &BTreeMap<&Arc<str>, &Arc<Listener>>, exposition:
     if listeners.is_empty() {
         return;
     }
-    let families: [Family<Listener>; 7] = [
+    let families: [Family<Listener>; 8] = [
         (
             "weft_listener_connections_total",
             "Connections accepted.",
@@ -281,6 +281,12 @@ fn listener_metrics(listeners: &BTreeMap<&Arc<str>, &Arc<Listener>>, exposition:
             "Connections that would have gone in a circle.",
             Kind::Counter,
             |listener| listener.live.loops_refused.load(Ordering::Relaxed),
+        ),
+        (
+            "weft_listener_proxy_headers_refused_total",
+            "Connections whose PROXY header was missing or not valid.",
+            Kind::Counter,
+            |listener| listener.live.proxy_headers_refused.load(Ordering::Relaxed),
         ),
         (
             "weft_listener_dialled_ahead_total",

@@ -11,6 +11,7 @@ use super::access_log::AccessLogConfig;
 use super::http::HttpConfig;
 use super::matching::TextMatch;
 use super::route::WeightedClusters;
+use crate::proxy_protocol::Version;
 
 /// A listener.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +28,8 @@ pub struct ListenerConfig {
     pub direction: Direction,
     /// Whether connections are handed on by where they were going before they were redirected.
     pub use_original_destination: bool,
+    /// Whether connections come from a proxy that names their client (`proxy_protocol`).
+    pub proxy_header: Option<ProxyHeader>,
     /// The most specific that matches is taken.
     pub filter_chains: Vec<FilterChain>,
     /// Taken where none matches.
@@ -52,6 +55,24 @@ impl ListenerConfig {
     /// All chains, the default one last.
     pub fn chains(&self) -> impl Iterator<Item = &FilterChain> {
         self.filter_chains.iter().chain(&self.default_chain)
+    }
+}
+
+/// The PROXY header that connections begin with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyHeader {
+    /// Whether connections without one are served, too.
+    pub is_optional: bool,
+    /// Versions that are refused.
+    pub disallowed: Vec<Version>,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+}
+
+impl ProxyHeader {
+    /// Whether a header of this version is taken.
+    pub fn allows(&self, version: Version) -> bool {
+        !self.disallowed.contains(&version)
     }
 }
 

@@ -45,9 +45,14 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const LONG_PATIENCE: Duration = Duration::from_secs(3600);
 
 impl Opening<'_> {
-    /// Waits for the first words. Gives back the client's connection with what has been read of it.
-    pub(super) async fn run(&self, mut stream: TcpStream) -> (Outcome, TcpStream, Bytes) {
-        let mut buffer = BytesMut::with_capacity(FIRST_READ);
+    /// Waits for the first words, of which some may have been read. Gives back the client's connection with what
+    /// has been read of it.
+    pub(super) async fn run(
+        &self,
+        mut stream: TcpStream,
+        mut buffer: BytesMut,
+    ) -> (Outcome, TcpStream, Bytes) {
+        buffer.reserve(FIRST_READ);
         let raced = async {
             match self.opaque {
                 Some(config) => self.race(&mut stream, &mut buffer, config).await,

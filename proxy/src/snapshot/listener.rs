@@ -102,6 +102,8 @@ pub struct ListenerState {
     pub tls_failures: AtomicU64,
     /// Connections that came without being redirected, and would have gone in a circle.
     pub loops_refused: AtomicU64,
+    /// Connections whose PROXY header was missing or not valid.
+    pub proxy_headers_refused: AtomicU64,
     /// Upstream connections made before it was known what the client speaks.
     pub dialled_ahead: AtomicU64,
 }

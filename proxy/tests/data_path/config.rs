@@ -27,6 +27,7 @@ pub(crate) fn listener(filter: NetworkFilter) -> ListenerConfig {
         network: Network::Sandbox,
         direction: Direction::Outbound,
         use_original_destination: false,
+        proxy_header: None,
         filter_chains: vec![],
         default_chain: Some(chain(filter)),
         inspect_http: false,

@@ -4,6 +4,7 @@
 
 mod client;
 mod config;
+mod proxied;
 mod proxy;
 mod reports;
 mod upstream;

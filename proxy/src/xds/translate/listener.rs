@@ -1,22 +1,29 @@
 //! LDS: listeners.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use weft_proto::envoy::config::core::v3::TrafficDirection;
+use weft_proto::envoy::config::core::v3::proxy_protocol_config::Version as WireVersion;
 use weft_proto::envoy::config::listener::v3::listener::DeprecatedV1;
 use weft_proto::envoy::config::listener::v3::listener_filter::ConfigType;
 use weft_proto::envoy::config::listener::v3::{AdditionalAddress, Listener, ListenerFilter};
 use weft_proto::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use weft_proto::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use weft_proto::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 use weft_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 
 use super::address::socket_address;
 use super::at::{
-    At, Invalid, enumeration, harmless, holds, nonempty, opened, required, unsupported,
+    At, Invalid, duration, enumeration, harmless, holds, nonempty, opened, required, unsupported,
 };
 use super::filter_chain::filter_chain;
 use super::metadata::network;
-use crate::config::listener::{Binding, Direction, FilterChain, ListenerConfig};
+use crate::config::listener::{Binding, Direction, FilterChain, ListenerConfig, ProxyHeader};
+use crate::proxy_protocol::Version;
+
+/// Envoy's, where none is said.
+const FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A listener.
 pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, Invalid> {
@@ -64,7 +71,6 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
         ignore_global_conn_limit, bypass_overload_manager, tcp_keepalive);
     // Detection waits for nobody and sockets are always shared among workers: these have nothing to decide.
     let _ = (
-        listener_filters_timeout,
         continue_on_listener_filters_timeout,
         reuse_port,
         enable_reuse_port,
@@ -72,7 +78,14 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
     let binds = bind_to_port.or(deprecated_v1
         .as_ref()
         .and_then(|DeprecatedV1 { bind_to_port }| *bind_to_port));
-    let filters = inspections(&at.field("listener_filters"), listener_filters)?;
+    let mut filters = inspections(&at.field("listener_filters"), listener_filters)?;
+    if let Some(header) = &mut filters.proxy_header {
+        let at = at.field("listener_filters_timeout");
+        header.timeout = duration(&at, listener_filters_timeout.as_ref())?
+            .map_or(Some(FILTERS_TIMEOUT), |limit| {
+                (!limit.is_zero()).then_some(limit)
+            });
+    }
     Ok(ListenerConfig {
         name: nonempty(&at.field("name"), name)?.into(),
         addresses: addresses(at, address.as_ref(), additional_addresses)?,
@@ -86,6 +99,7 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
             TrafficDirection::Outbound | TrafficDirection::Unspecified => Direction::Outbound,
         },
         use_original_destination: use_original_dst.unwrap_or(false) || filters.original_destination,
+        proxy_header: filters.proxy_header,
         filter_chains: chains(&at.field("filter_chains"), filter_chains)?,
         default_chain: default_filter_chain
             .as_ref()
@@ -146,6 +160,7 @@ struct Inspections {
     original_destination: bool,
     http: bool,
     tls: bool,
+    proxy_header: Option<ProxyHeader>,
 }
 
 fn inspections(at: &At<'_>, wire: &[ListenerFilter]) -> Result<Inspections, Invalid> {
@@ -175,11 +190,42 @@ fn inspections(at: &At<'_>, wire: &[ListenerFilter]) -> Result<Inspections, Inva
         } else if holds::<TlsInspector>(any) {
             tls_inspector(&at, &opened(&at, any)?);
             found.tls = true;
+        } else if holds::<ProxyProtocol>(any) {
+            found.proxy_header = Some(proxy_header(&at, &opened(&at, any)?)?);
         } else {
             return Err(at.refuse_value(&any.type_url));
         }
     }
     Ok(found)
+}
+
+fn proxy_header(at: &At<'_>, wire: &ProxyProtocol) -> Result<ProxyHeader, Invalid> {
+    let ProxyProtocol {
+        rules,
+        allow_requests_without_proxy_protocol,
+        pass_through_tlvs,
+        disallowed_versions,
+        stat_prefix,
+        tlv_location,
+    } = wire;
+    unsupported!(at; rules, pass_through_tlvs);
+    harmless!(at; stat_prefix, tlv_location);
+    let at = at.field("disallowed_versions");
+    let version = |(index, wire): (usize, &i32)| {
+        Ok(match enumeration(&at.index(index), *wire)? {
+            WireVersion::V1 => Version::V1,
+            WireVersion::V2 => Version::V2,
+        })
+    };
+    Ok(ProxyHeader {
+        is_optional: *allow_requests_without_proxy_protocol,
+        disallowed: disallowed_versions
+            .iter()
+            .enumerate()
+            .map(version)
+            .collect::<Result<_, _>>()?,
+        timeout: None,
+    })
 }
 
 fn tls_inspector(at: &At<'_>, wire: &TlsInspector) {
