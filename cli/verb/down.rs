@@ -27,6 +27,9 @@ pub(crate) struct Down {
     volumes: bool,
 }
 
+/// Between two looks at what is still there.
+const POLL: Duration = Duration::from_millis(50);
+
 /// What an application consists of: API root, plural, kind. Deployments first, so that nothing is started anew.
 pub(crate) const OWNED: [(&str, &str, &str); 5] = [
     ("/apis/apps/v1", "deployments", "Deployment"),
@@ -75,24 +78,57 @@ pub(crate) async fn take_down(
     Ok(())
 }
 
-/// Deletes the objects of some of the application's services, and waits until their pods are gone.
+/// Deletes the objects of some of the application's services, until neither they nor their pods are there.
+///
+/// Again and again: an `up` that was interrupted may have sent an object that arrives only after the first look.
 pub(crate) async fn remove(
     global: &Global,
     mesh: &Mesh,
     project: &str,
     is_meant: impl Fn(&str) -> bool,
 ) -> Result<(), Failure> {
+    let deadline = Instant::now() + global.timeout;
+    let bar = output::progress(global, "stopping");
+    loop {
+        let deleted = delete_objects(global, mesh, project, &is_meant).await?;
+        let mut pods = owned(global, mesh, "/api/v1", "pods", project).await?;
+        pods.retain(|pod| is_meant(&service(pod)));
+        if deleted == 0 && pods.is_empty() {
+            bar.finish_and_clear();
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let names: Vec<String> = pods.iter().map(name).collect();
+            return Err(Failure::timed_out(format!(
+                "still there: {}",
+                names.join(", ")
+            )));
+        }
+        bar.set_message(format!("{} pods are stopping", pods.len()));
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Deletes what is there of some services; how many objects that were.
+async fn delete_objects(
+    global: &Global,
+    mesh: &Mesh,
+    project: &str,
+    is_meant: &impl Fn(&str) -> bool,
+) -> Result<usize, Failure> {
+    let mut deleted = 0;
     for (root, plural, _) in OWNED {
         for object in owned(global, mesh, root, plural, project).await? {
             let name = name(&object);
             if is_meant(&name) {
                 let path = format!("{root}/namespaces/{}/{plural}/{name}", global.namespace);
-                let deleted = mesh.delete(&path).await;
-                deleted.or_else(Failure::ignore_not_found)?;
+                let outcome = mesh.delete(&path).await;
+                outcome.or_else(Failure::ignore_not_found)?;
+                deleted += 1;
             }
         }
     }
-    wait_until_gone(global, mesh, project, is_meant).await
+    Ok(deleted)
 }
 
 /// The named volumes of deployments.
@@ -124,32 +160,4 @@ pub(crate) async fn owned(
         .as_array()
         .cloned()
         .unwrap_or_default())
-}
-
-/// Waits until no pod of the services meant is left.
-async fn wait_until_gone(
-    global: &Global,
-    mesh: &Mesh,
-    project: &str,
-    is_meant: impl Fn(&str) -> bool,
-) -> Result<(), Failure> {
-    let deadline = Instant::now() + global.timeout;
-    let bar = output::progress(global, "stopping");
-    loop {
-        let mut pods = owned(global, mesh, "/api/v1", "pods", project).await?;
-        pods.retain(|pod| is_meant(&service(pod)));
-        if pods.is_empty() {
-            bar.finish_and_clear();
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            let names: Vec<String> = pods.iter().map(name).collect();
-            return Err(Failure::timed_out(format!(
-                "still there: {}",
-                names.join(", ")
-            )));
-        }
-        bar.set_message(format!("{} pods are stopping", pods.len()));
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
