@@ -205,7 +205,7 @@ mod tests {
             network: Network::Sandbox,
             direction: Direction::Outbound,
             use_original_destination: false,
-        proxy_header: None,
+            proxy_header: None,
             filter_chains: vec![],
             default_chain: Some(FilterChain {
                 name: "".into(),

@@ -7,9 +7,7 @@ use super::routes::RouteTable;
 use crate::cluster::slot::Slot;
 use crate::config::filter::{HttpFilter, carried_over};
 use crate::config::http::{HttpConfig, RouteSource};
-use crate::config::listener::{
-    ChainMatch, DownstreamTls, FilterChain, NetworkFilter, TcpConfig,
-};
+use crate::config::listener::{ChainMatch, DownstreamTls, FilterChain, NetworkFilter, TcpConfig};
 
 /// A filter chain.
 #[derive(Debug)]
