@@ -6,24 +6,31 @@
 
 pub mod buffer;
 pub mod cors;
+pub mod ext_authz;
 pub mod header_mutation;
 pub mod header_to_metadata;
 pub mod health_check;
+pub mod jwt_authn;
 pub mod live;
 pub mod local_ratelimit;
 pub mod rate_limits;
+pub mod ratelimit;
 pub mod rbac;
+pub mod service;
 
 use std::sync::{Arc, LazyLock};
 
 use self::buffer::BufferConfig;
 use self::cors::CorsPolicy;
+use self::ext_authz::{AuthzOverride, ExtAuthzConfig};
 use self::header_mutation::{HeaderMutationConfig, Mutations};
 use self::header_to_metadata::HeaderToMetadataConfig;
 use self::health_check::HealthCheckConfig;
+use self::jwt_authn::{JwtAuthnConfig, JwtOverride};
 use self::live::Live;
 use self::local_ratelimit::LocalRateLimitConfig;
 use self::rate_limits::RouteLimits;
+use self::ratelimit::{RateLimitConfig, RateLimitOverride};
 use self::rbac::RbacConfig;
 use super::fault::FaultConfig;
 use super::metadata::Metadata;
@@ -58,6 +65,12 @@ pub enum FilterKind {
     Buffer(Arc<BufferConfig>),
     /// Answers health checks.
     HealthCheck(Arc<HealthCheckConfig>),
+    /// Asks a service whether a request may pass.
+    ExtAuthz(Arc<ExtAuthzConfig>),
+    /// Verifies JSON web tokens.
+    JwtAuthn(Arc<JwtAuthnConfig>),
+    /// Asks a service whether it is within its limits.
+    RateLimit(Arc<RateLimitConfig>),
 }
 
 /// What a part of the routes says to one filter.
@@ -86,6 +99,12 @@ pub enum RouteFilter {
     HeaderToMetadata(Arc<HeaderToMetadataConfig>),
     /// Another bound.
     Buffer(Arc<BufferConfig>),
+    /// Another requirement.
+    JwtAuthn(Arc<JwtOverride>),
+    /// More to be said.
+    ExtAuthz(Arc<AuthzOverride>),
+    /// Other rules.
+    RateLimit(Arc<RateLimitOverride>),
 }
 
 /// What a part of the routes says to filters.
@@ -175,12 +194,18 @@ impl FilterOverrides {
 impl FilterOverride {
     /// Most filters take the innermost configuration alone.
     fn inherit(&mut self, outer: &FilterOverride) {
-        if let (
-            FilterOverride::Configured(RouteFilter::HeaderMutation(own)),
-            FilterOverride::Configured(RouteFilter::HeaderMutation(outer)),
-        ) = (self, outer)
-        {
-            own.extend(outer.iter().cloned());
+        let (FilterOverride::Configured(own), FilterOverride::Configured(outer)) = (self, outer)
+        else {
+            return;
+        };
+        match (own, outer) {
+            (RouteFilter::HeaderMutation(own), RouteFilter::HeaderMutation(outer)) => {
+                own.extend(outer.iter().cloned());
+            }
+            (RouteFilter::ExtAuthz(own), RouteFilter::ExtAuthz(outer)) => {
+                Arc::make_mut(own).inherit(outer);
+            }
+            _ => {}
         }
     }
 }

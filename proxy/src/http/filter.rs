@@ -5,14 +5,18 @@
 //! for each filter; how one is added is told in `docs/how-to/add-a-filter.md`.
 
 mod buffer;
+mod call;
 mod cors;
 mod descriptors;
+mod ext_authz;
 mod fault;
 mod header_mutation;
 mod header_to_metadata;
 mod health_check;
+mod jwt_authn;
 mod local_ratelimit;
 mod rate;
+mod ratelimit;
 mod rbac;
 mod trailers;
 
@@ -26,9 +30,10 @@ use super::failure::Failure;
 use super::headers::Head;
 use super::target::Destination;
 use super::{HttpConnection, Scene};
+use crate::cluster::random;
 use crate::config::filter::{FilterKind, FilterOverride, FilterOverrides, RouteFilter};
 use crate::config::matching::RequestLine;
-use crate::snapshot::routes::Selected;
+use crate::snapshot::routes::{RequestFacts, Selected};
 use crate::upstream::body::client::ClientBody;
 
 /// A request among its filters: what they may look at, and what they may change.
@@ -113,6 +118,15 @@ impl Passing<'_> {
     }
 }
 
+/// What of a request decides which rule is for it.
+fn request_facts<'a>(passing: &'a Passing<'_>) -> RequestFacts<'a> {
+    RequestFacts {
+        line: passing.line(),
+        headers: &passing.head.headers,
+        drawn: random::draw(),
+    }
+}
+
 /// The name of a counter after its prefix, with one dot between them.
 fn joined(prefix: &str, name: &str) -> String {
     match (prefix, name) {
@@ -188,6 +202,27 @@ async fn pass_one(
                 _ => config,
             };
             Box::pin(buffer::request(own, passing)).await
+        }
+        (FilterKind::ExtAuthz(config), own) => {
+            let own = match own {
+                Some(RouteFilter::ExtAuthz(own)) => Some(&**own),
+                _ => None,
+            };
+            Box::pin(ext_authz::request(config, own, passing)).await
+        }
+        (FilterKind::JwtAuthn(config), own) => {
+            let own = match own {
+                Some(RouteFilter::JwtAuthn(own)) => Some(&**own),
+                _ => None,
+            };
+            Box::pin(jwt_authn::request(config, own, passing)).await
+        }
+        (FilterKind::RateLimit(config), own) => {
+            let own = match own {
+                Some(RouteFilter::RateLimit(own)) => Some(&**own),
+                _ => None,
+            };
+            Box::pin(ratelimit::request(config, own, passing)).await
         }
         (FilterKind::HealthCheck(config), _) => health_check::request(config, passing),
         (FilterKind::Fault(chain), Some(RouteFilter::Fault(own))) => {

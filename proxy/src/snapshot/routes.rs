@@ -157,6 +157,12 @@ fn split_query(path: &str) -> (&str, &str) {
     path.split_once('?').unwrap_or((path, ""))
 }
 
+/// Whether a rule is for a request.
+pub fn is_for(matches: &RouteMatch, request: &RequestFacts<'_>) -> bool {
+    let (path, query) = split_query(request.line.path);
+    is_match(matches, path, query, request)
+}
+
 fn is_match(matches: &RouteMatch, path: &str, query: &str, request: &RequestFacts<'_>) -> bool {
     is_path_match(matches, path)
         && matches

@@ -3,6 +3,8 @@
 mod access;
 mod headers;
 mod limits;
+mod services;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -110,7 +110,8 @@ fn all<'a>(
     std::iter::once(&config.mutations).chain(of_routes)
 }
 
-fn change_query(changes: &[QueryChange], path: &mut PathAndQuery) {
+/// Carries changes of a query out.
+pub(super) fn change_query(changes: &[QueryChange], path: &mut PathAndQuery) {
     let query = path.query().unwrap_or_default();
     let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
     let mut parameters: Vec<String> = parameters.map(str::to_owned).collect();

@@ -4,26 +4,35 @@
 
 mod buffer;
 mod cors;
+mod ext_authz;
 mod fault;
 mod header_mutation;
 mod header_to_metadata;
 mod health_check;
+mod jwt_authn;
 mod local_ratelimit;
 pub(super) mod overrides;
 pub(super) mod rate_limits;
+mod ratelimit;
 mod rbac;
+mod service;
 pub(super) mod value;
 
 use weft_proto::Any;
 use weft_proto::envoy::extensions::filters::http::buffer::v3::{Buffer, BufferPerRoute};
 use weft_proto::envoy::extensions::filters::http::cors::v3::{Cors, CorsPolicy};
+use weft_proto::envoy::extensions::filters::http::ext_authz::v3::{ExtAuthz, ExtAuthzPerRoute};
 use weft_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use weft_proto::envoy::extensions::filters::http::header_mutation::v3::{
     HeaderMutation, HeaderMutationPerRoute,
 };
 use weft_proto::envoy::extensions::filters::http::header_to_metadata::v3::Config as HeaderToMetadata;
 use weft_proto::envoy::extensions::filters::http::health_check::v3::HealthCheck;
+use weft_proto::envoy::extensions::filters::http::jwt_authn::v3::{
+    JwtAuthentication, PerRouteConfig as JwtPerRoute,
+};
 use weft_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use weft_proto::envoy::extensions::filters::http::ratelimit::v3::{RateLimit, RateLimitPerRoute};
 use weft_proto::envoy::extensions::filters::http::rbac::v3::{Rbac, RbacPerRoute};
 
 use super::at::{At, Invalid, holds, opened};
@@ -50,6 +59,12 @@ pub(super) fn kind(at: &At<'_>, any: &Any) -> Result<Option<FilterKind>, Invalid
         FilterKind::HeaderToMetadata(rules.into())
     } else if holds::<Buffer>(any) {
         FilterKind::Buffer(buffer::buffer(at, &opened(at, any)?)?.into())
+    } else if holds::<ExtAuthz>(any) {
+        FilterKind::ExtAuthz(ext_authz::ext_authz(at, &opened(at, any)?)?.into())
+    } else if holds::<JwtAuthentication>(any) {
+        FilterKind::JwtAuthn(jwt_authn::jwt_authn(at, &opened(at, any)?)?.into())
+    } else if holds::<RateLimit>(any) {
+        FilterKind::RateLimit(ratelimit::ratelimit(at, &opened(at, any)?)?.into())
     } else if holds::<HealthCheck>(any) {
         FilterKind::HealthCheck(health_check::health_check(at, &opened(at, any)?)?.into())
     } else {
@@ -73,6 +88,12 @@ fn said(at: &At<'_>, any: &Any) -> Result<Option<FilterOverride>, Invalid> {
         } else if holds::<HeaderToMetadata>(any) {
             let rules = header_to_metadata::header_to_metadata(at, &opened(at, any)?)?;
             RouteFilter::HeaderToMetadata(rules.into())
+        } else if holds::<RateLimitPerRoute>(any) {
+            RouteFilter::RateLimit(ratelimit::per_route(at, &opened(at, any)?)?.into())
+        } else if holds::<JwtPerRoute>(any) {
+            return jwt_authn::per_route(at, &opened(at, any)?).map(Some);
+        } else if holds::<ExtAuthzPerRoute>(any) {
+            return ext_authz::per_route(at, &opened(at, any)?).map(Some);
         } else if holds::<BufferPerRoute>(any) {
             return buffer::per_route(at, &opened(at, any)?).map(Some);
         } else {

@@ -9,7 +9,7 @@ use weft_proto::envoy::extensions::filters::http::header_mutation::v3::{
 };
 
 use super::super::at::{At, Invalid, enumeration, nonempty, required};
-use super::super::headers::{literal, mutations};
+use super::super::headers::mutations;
 use super::super::text::{header_name, text_match};
 use crate::config::filter::header_mutation::{
     Change, HeaderMutationConfig, Mutations, QueryChange,
@@ -86,6 +86,14 @@ fn change(at: &At<'_>, wire: &WireChange) -> Result<Change, Invalid> {
             Change::RemoveMatching(text_match(&at, required(&at, wire.key_matcher.as_ref())?)?)
         }
     })
+}
+
+/// A text without command operators; `%%` is one percent sign.
+fn literal(at: &At<'_>, text: &str) -> Result<String, Invalid> {
+    if text.replace("%%", "").contains('%') {
+        return Err(at.refuse_value(text));
+    }
+    Ok(text.replace("%%", "%"))
 }
 
 fn query_changes(at: &At<'_>, wire: &[KeyValueMutation]) -> Result<Vec<QueryChange>, Invalid> {

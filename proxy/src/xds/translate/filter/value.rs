@@ -27,7 +27,7 @@ pub(in crate::xds::translate) fn metadata(wire: Option<&WireMetadata>) -> Metada
 }
 
 /// A test of one value.
-pub(super) fn metadata_match(
+pub(in crate::xds::translate) fn metadata_match(
     at: &At<'_>,
     wire: &MetadataMatcher,
 ) -> Result<MetadataMatch, Invalid> {

@@ -1,0 +1,285 @@
+//! JSON web tokens: found, verified, and told to who comes after.
+//!
+//! `token` looks at one token, `keys` has the keys. What a request must present is worked out here.
+
+mod keys;
+mod token;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName};
+use http::{HeaderValue, Method, StatusCode};
+use serde_json::json;
+
+use self::keys::Keys;
+use self::token::{Located, Refusal, Token};
+use super::{Passing, joined};
+use crate::config::filter::jwt_authn::{JwtAuthnConfig, JwtOverride, JwtProvider, Requirement};
+use crate::http::failure::{Failure, LocalReply};
+use crate::snapshot::routes::is_for;
+use crate::telemetry::counters::counted;
+
+/// Where tokens are told.
+const NAMESPACE: &str = "envoy.filters.http.jwt_authn";
+/// No longer realm is told, as in Envoy.
+const MAX_REALM: usize = 256;
+
+counted! {
+    /// What is counted of requests and of keys.
+    struct Stats { allowed, denied, cors_preflight_bypassed, jwks_fetch_success, jwks_fetch_failed }
+}
+
+/// What lives of the filter.
+struct State {
+    stats: Stats,
+    /// Of each provider.
+    keys: Vec<Keys>,
+}
+
+/// A request on its way through the requirements.
+struct Check<'c> {
+    config: &'c JwtAuthnConfig,
+    state: &'c State,
+}
+
+/// Looks for what a request must present.
+pub(super) async fn request(
+    config: &JwtAuthnConfig,
+    own: Option<&JwtOverride>,
+    passing: &mut Passing<'_>,
+) -> Result<(), Failure> {
+    let state = config.live.get_or_init(|| {
+        let all = format!("http.{}.jwt_authn.", passing.stat_prefix());
+        let prefix = joined(&all, &config.stat_prefix);
+        let keys = config.providers.iter().map(|one| Keys::new(&one.keys));
+        State {
+            stats: Stats::new(&passing.connection.environment.counters, &prefix),
+            keys: keys.collect(),
+        }
+    });
+    if config.preflight_passes && is_preflight(passing) {
+        state.stats.cors_preflight_bypassed.increment();
+        return Ok(());
+    }
+    remove_claim_headers(config, passing);
+    let required = match own {
+        Some(own) => match named(config, own) {
+            Some(requirement) => Some(requirement),
+            // The route means something that is not configured: nobody passes.
+            None => return Err(denied(config, state, &Refusal::WrongRequirement, passing)),
+        },
+        None => by_rules(config, passing),
+    };
+    let Some(required) = required else {
+        state.stats.allowed.increment();
+        return Ok(());
+    };
+    let check = Check { config, state };
+    match Box::pin(check.requirement(required, passing)).await {
+        Ok(()) => {
+            state.stats.allowed.increment();
+            Ok(())
+        }
+        Err(refusal) => Err(denied(config, state, &refusal, passing)),
+    }
+}
+
+fn is_preflight(passing: &Passing<'_>) -> bool {
+    let headers = &passing.head.headers;
+    passing.head.method == Method::OPTIONS
+        && headers.contains_key(header::ORIGIN)
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Only a token may say what claims say.
+fn remove_claim_headers(config: &JwtAuthnConfig, passing: &mut Passing<'_>) {
+    for provider in &config.providers {
+        let claims = provider.claim_headers.iter().map(|(name, _)| name);
+        for name in claims.chain(&provider.payload_header) {
+            passing.head.headers.remove(name);
+        }
+    }
+}
+
+fn named<'c>(config: &'c JwtAuthnConfig, own: &JwtOverride) -> Option<&'c Requirement> {
+    let mut named = config.named.iter();
+    let (_, requirement) = named.find(|(name, _)| *name == own.requirement)?;
+    Some(requirement)
+}
+
+fn by_rules<'c>(config: &'c JwtAuthnConfig, passing: &Passing<'_>) -> Option<&'c Requirement> {
+    let facts = super::request_facts(passing);
+    let mut rules = config.rules.iter();
+    let rule = rules.find(|rule| is_for(&rule.matches, &facts))?;
+    rule.requirement.as_ref()
+}
+
+impl<'c> Check<'c> {
+    async fn requirement(
+        &self,
+        requirement: &'c Requirement,
+        passing: &mut Passing<'_>,
+    ) -> Result<(), Refusal> {
+        match requirement {
+            Requirement::AllowAll => {
+                // What is valid is told all the same.
+                for position in 0..self.config.providers.len() {
+                    let _ = self.provider(position, None, passing).await;
+                }
+                Ok(())
+            }
+            Requirement::AllowMissing => {
+                for position in 0..self.config.providers.len() {
+                    match self.provider(position, None, passing).await {
+                        Ok(()) | Err(Refusal::Missing) => {}
+                        // A token of another provider is not this one's to judge.
+                        Err(Refusal::UnknownIssuer) if self.config.providers.len() > 1 => {}
+                        Err(refusal) => return Err(refusal),
+                    }
+                }
+                Ok(())
+            }
+            Requirement::Provider(position, audiences) => {
+                let audiences = audiences.as_deref();
+                self.provider(*position, audiences, passing).await
+            }
+            Requirement::All(all) => {
+                for one in all {
+                    Box::pin(self.requirement(one, passing)).await?;
+                }
+                Ok(())
+            }
+            Requirement::Any(all) => {
+                let mut worst = Refusal::Missing;
+                for one in all {
+                    match Box::pin(self.requirement(one, passing)).await {
+                        Ok(()) => return Ok(()),
+                        // What is wrong with a token says more than that there is none.
+                        Err(Refusal::Missing) => {}
+                        Err(Refusal::UnknownIssuer) if worst != Refusal::Missing => {}
+                        Err(refusal) => worst = refusal,
+                    }
+                }
+                Err(worst)
+            }
+        }
+    }
+
+    /// All tokens that are where the provider's are must be valid, and one must be there.
+    async fn provider(
+        &self,
+        position: usize,
+        audiences: Option<&[std::sync::Arc<str>]>,
+        passing: &mut Passing<'_>,
+    ) -> Result<(), Refusal> {
+        let provider = &self.config.providers[position];
+        let found = token::find(&provider.locations, passing.head);
+        let mut result = match found.is_empty() {
+            true => Err(Refusal::Missing),
+            false => Ok(()),
+        };
+        for located in found {
+            result = self.token(position, audiences, located, passing).await;
+            if result.is_err() {
+                break;
+            }
+        }
+        if let (Err(refusal), Some(key)) = (&result, &provider.failure_metadata) {
+            let failed = json!({"code": refusal.code(), "message": refusal.to_string()});
+            let completion = &mut *passing.completion;
+            completion.with_metadata(|metadata| metadata.put(NAMESPACE, key, failed));
+        }
+        result
+    }
+
+    async fn token(
+        &self,
+        position: usize,
+        audiences: Option<&[std::sync::Arc<str>]>,
+        located: Located,
+        passing: &mut Passing<'_>,
+    ) -> Result<(), Refusal> {
+        let provider = &self.config.providers[position];
+        let token = Token::parse(&located.text)?;
+        token.check_claims(provider, audiences, std::time::SystemTime::now())?;
+        let (connection, scene) = (passing.connection, passing.scene);
+        let keys = &self.state.keys[position];
+        let keys = keys
+            .current(&connection.environment, &scene.snapshot, &self.state.stats)
+            .await
+            .ok_or(Refusal::FetchFailed)?;
+        token.check_signature(&keys)?;
+        tell(provider, &token, &located, passing);
+        Ok(())
+    }
+}
+
+/// What becomes of a token that is valid.
+fn tell(provider: &JwtProvider, token: &Token<'_>, located: &Located, passing: &mut Passing<'_>) {
+    let mut has_changed = false;
+    let headers = &mut passing.head.headers;
+    let mut set = |name: &HeaderName, value: String| {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.append(name.clone(), value);
+            has_changed = true;
+        }
+    };
+    if let Some(name) = &provider.payload_header {
+        set(name, token.payload(provider.pads_payload));
+    }
+    for (name, path) in &provider.claim_headers {
+        if let Some(text) = token.claim_text(path) {
+            set(name, text);
+        }
+    }
+    if !provider.forwards {
+        located.remove(headers);
+    }
+    passing.passage.is_rerouted |= provider.clears_route && has_changed;
+    passing.completion.with_metadata(|metadata| {
+        if let Some(key) = &provider.payload_metadata {
+            metadata.put(NAMESPACE, key, token.claims.clone().into());
+        }
+        if let Some(key) = &provider.header_metadata {
+            metadata.put(NAMESPACE, key, token.header.clone().into());
+        }
+    });
+}
+
+fn denied(
+    config: &JwtAuthnConfig,
+    state: &State,
+    refusal: &Refusal,
+    passing: &Passing<'_>,
+) -> Failure {
+    state.stats.denied.increment();
+    let status = match refusal {
+        Refusal::Audience => StatusCode::FORBIDDEN,
+        _ => StatusCode::UNAUTHORIZED,
+    };
+    let reason = refusal.to_string();
+    let details = format!("jwt_authn_access_denied{{{}}}", reason.replace(' ', "_"));
+    let mut reply = LocalReply::new(status, &details);
+    if !config.hides_reasons {
+        reply.body = Bytes::from(reason);
+        if status == StatusCode::UNAUTHORIZED
+            && let Ok(challenge) = HeaderValue::try_from(challenge(refusal, passing))
+        {
+            reply.headers.push((header::WWW_AUTHENTICATE, challenge));
+        }
+    }
+    Failure::Answered(Box::new(reply))
+}
+
+/// RFC 6750 §3.
+fn challenge(refusal: &Refusal, passing: &Passing<'_>) -> String {
+    let line = passing.line();
+    let path = line.path.split('?').next().unwrap_or_default();
+    let mut realm = format!("{}://{}{path}", line.scheme, line.authority);
+    if let Some((end, _)) = realm.char_indices().nth(MAX_REALM) {
+        realm.truncate(end);
+    }
+    match refusal {
+        Refusal::Missing => format!("Bearer realm=\"{realm}\""),
+        _ => format!("Bearer realm=\"{realm}\", error=\"invalid_token\""),
+    }
+}
