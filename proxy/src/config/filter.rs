@@ -4,7 +4,10 @@
 //! that routes can configure has a variant of [`RouteFilter`], too. How one is added is told in
 //! `docs/how-to/add-a-filter.md`.
 
+pub mod adaptive_concurrency;
+pub mod bandwidth_limit;
 pub mod buffer;
+pub mod compression;
 pub mod cors;
 pub mod ext_authz;
 pub mod header_mutation;
@@ -20,7 +23,10 @@ pub mod service;
 
 use std::sync::{Arc, LazyLock};
 
+use self::adaptive_concurrency::AdaptiveConcurrencyConfig;
+use self::bandwidth_limit::BandwidthLimitConfig;
 use self::buffer::BufferConfig;
+use self::compression::{CompressorConfig, DecompressorConfig};
 use self::cors::CorsPolicy;
 use self::ext_authz::{AuthzOverride, ExtAuthzConfig};
 use self::header_mutation::{HeaderMutationConfig, Mutations};
@@ -67,6 +73,18 @@ pub enum FilterKind {
     HealthCheck(Arc<HealthCheckConfig>),
     /// Asks a service whether a request may pass.
     ExtAuthz(Arc<ExtAuthzConfig>),
+    /// Compresses bodies.
+    Compressor(Arc<CompressorConfig>),
+    /// Decompresses them.
+    Decompressor(Arc<DecompressorConfig>),
+    /// Slows bodies down.
+    BandwidthLimit(Arc<BandwidthLimitConfig>),
+    /// Lets as many through as the upstream bears.
+    AdaptiveConcurrency(Arc<AdaptiveConcurrencyConfig>),
+    /// Does nothing: it is switched off for good.
+    Nothing,
+    /// Makes gRPC of gRPC-Web.
+    GrpcWeb,
     /// Verifies JSON web tokens.
     JwtAuthn(Arc<JwtAuthnConfig>),
     /// Asks a service whether it is within its limits.
@@ -99,6 +117,8 @@ pub enum RouteFilter {
     HeaderToMetadata(Arc<HeaderToMetadataConfig>),
     /// Another bound.
     Buffer(Arc<BufferConfig>),
+    /// Another speed.
+    BandwidthLimit(Arc<BandwidthLimitConfig>),
     /// Another requirement.
     JwtAuthn(Arc<JwtOverride>),
     /// More to be said.

@@ -4,12 +4,16 @@
 //! and wrap its body, put values into its metadata, and leave behind what is to be done with the response. One file
 //! for each filter; how one is added is told in `docs/how-to/add-a-filter.md`.
 
+mod adaptive_concurrency;
+mod bandwidth_limit;
 mod buffer;
 mod call;
+mod compression;
 mod cors;
 mod descriptors;
 mod ext_authz;
 mod fault;
+mod grpc_web;
 mod header_mutation;
 mod header_to_metadata;
 mod health_check;
@@ -209,6 +213,30 @@ async fn pass_one(
                 _ => None,
             };
             Box::pin(ext_authz::request(config, own, passing)).await
+        }
+        (FilterKind::Compressor(config), _) => {
+            compression::compress(config, passing);
+            Ok(())
+        }
+        (FilterKind::Decompressor(config), _) => {
+            compression::decompress(config, passing);
+            Ok(())
+        }
+        (FilterKind::BandwidthLimit(config), own) => {
+            let own = match own {
+                Some(RouteFilter::BandwidthLimit(own)) => own,
+                _ => config,
+            };
+            bandwidth_limit::request(own, passing);
+            Ok(())
+        }
+        (FilterKind::AdaptiveConcurrency(config), _) => {
+            adaptive_concurrency::request(config, passing)
+        }
+        (FilterKind::Nothing, _) => Ok(()),
+        (FilterKind::GrpcWeb, _) => {
+            grpc_web::request(passing);
+            Ok(())
         }
         (FilterKind::JwtAuthn(config), own) => {
             let own = match own {

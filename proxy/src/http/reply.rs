@@ -145,7 +145,7 @@ fn percent_encoded(message: &str) -> String {
 }
 
 /// The gRPC status for an HTTP status ("HTTP to gRPC Status Code Mapping" of gRPC).
-fn grpc_status(status: StatusCode) -> u32 {
+pub(super) fn grpc_status(status: StatusCode) -> u32 {
     const UNKNOWN: u32 = 2;
     const PERMISSION_DENIED: u32 = 7;
     const UNIMPLEMENTED: u32 = 12;

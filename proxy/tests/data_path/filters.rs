@@ -1,6 +1,7 @@
 //! HTTP filters, configured as Envoy is, from the wire to the response.
 
 mod access;
+mod bodies;
 mod headers;
 mod limits;
 mod services;

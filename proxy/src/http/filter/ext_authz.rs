@@ -165,7 +165,7 @@ async fn read_body(config: AuthzBody, passing: &mut Passing<'_>) -> Result<Said,
 /// What the service is asked.
 enum Question<'a> {
     Grpc(&'a GrpcTarget, Box<CheckRequest>),
-    Http(&'a HttpAuthz, Request<Bytes>),
+    Http(&'a HttpAuthz, Box<Request<Bytes>>),
 }
 
 fn question<'a>(
@@ -181,7 +181,8 @@ fn question<'a>(
             Question::Grpc(target, Box::new(question))
         }
         AuthzService::Http(service) => {
-            Question::Http(service, http::question(config, service, said, passing)?)
+            let question = http::question(config, service, said, passing)?;
+            Question::Http(service, Box::new(question))
         }
     })
 }
@@ -202,7 +203,8 @@ async fn ask(
             grpc::ask(asked(&target.cluster, target.timeout), target, &question).await
         }
         Question::Http(service, question) => {
-            http::ask(asked(&service.cluster, service.timeout), service, question).await
+            let asked = asked(&service.cluster, service.timeout);
+            http::ask(asked, service, *question).await
         }
     }
 }

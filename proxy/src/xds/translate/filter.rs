@@ -2,7 +2,10 @@
 //!
 //! One file for each filter, beside the one that tells its behaviour in `http/filter/`.
 
+mod adaptive_concurrency;
+mod bandwidth_limit;
 mod buffer;
+mod compression;
 mod cors;
 mod ext_authz;
 mod fault;
@@ -19,10 +22,17 @@ mod service;
 pub(super) mod value;
 
 use weft_proto::Any;
+use weft_proto::envoy::extensions::filters::http::adaptive_concurrency::v3::AdaptiveConcurrency;
+use weft_proto::envoy::extensions::filters::http::bandwidth_limit::v3::BandwidthLimit;
 use weft_proto::envoy::extensions::filters::http::buffer::v3::{Buffer, BufferPerRoute};
+use weft_proto::envoy::extensions::filters::http::compressor::v3::{
+    Compressor, CompressorPerRoute,
+};
 use weft_proto::envoy::extensions::filters::http::cors::v3::{Cors, CorsPolicy};
+use weft_proto::envoy::extensions::filters::http::decompressor::v3::Decompressor;
 use weft_proto::envoy::extensions::filters::http::ext_authz::v3::{ExtAuthz, ExtAuthzPerRoute};
 use weft_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
+use weft_proto::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 use weft_proto::envoy::extensions::filters::http::header_mutation::v3::{
     HeaderMutation, HeaderMutationPerRoute,
 };
@@ -61,6 +71,21 @@ pub(super) fn kind(at: &At<'_>, any: &Any) -> Result<Option<FilterKind>, Invalid
         FilterKind::Buffer(buffer::buffer(at, &opened(at, any)?)?.into())
     } else if holds::<ExtAuthz>(any) {
         FilterKind::ExtAuthz(ext_authz::ext_authz(at, &opened(at, any)?)?.into())
+    } else if holds::<Compressor>(any) {
+        FilterKind::Compressor(compression::compressor(at, &opened(at, any)?)?.into())
+    } else if holds::<Decompressor>(any) {
+        FilterKind::Decompressor(compression::decompressor(at, &opened(at, any)?)?.into())
+    } else if holds::<BandwidthLimit>(any) {
+        let limit = bandwidth_limit::bandwidth_limit(at, &opened(at, any)?)?;
+        FilterKind::BandwidthLimit(limit.into())
+    } else if holds::<AdaptiveConcurrency>(any) {
+        match adaptive_concurrency::adaptive_concurrency(at, &opened(at, any)?)? {
+            Some(config) => FilterKind::AdaptiveConcurrency(config.into()),
+            None => FilterKind::Nothing,
+        }
+    } else if holds::<GrpcWeb>(any) {
+        let GrpcWeb {} = opened(at, any)?;
+        FilterKind::GrpcWeb
     } else if holds::<JwtAuthentication>(any) {
         FilterKind::JwtAuthn(jwt_authn::jwt_authn(at, &opened(at, any)?)?.into())
     } else if holds::<RateLimit>(any) {
@@ -88,8 +113,13 @@ fn said(at: &At<'_>, any: &Any) -> Result<Option<FilterOverride>, Invalid> {
         } else if holds::<HeaderToMetadata>(any) {
             let rules = header_to_metadata::header_to_metadata(at, &opened(at, any)?)?;
             RouteFilter::HeaderToMetadata(rules.into())
+        } else if holds::<BandwidthLimit>(any) {
+            let limit = bandwidth_limit::bandwidth_limit(at, &opened(at, any)?)?;
+            RouteFilter::BandwidthLimit(limit.into())
         } else if holds::<RateLimitPerRoute>(any) {
             RouteFilter::RateLimit(ratelimit::per_route(at, &opened(at, any)?)?.into())
+        } else if holds::<CompressorPerRoute>(any) {
+            return compression::per_route(at, &opened(at, any)?).map(Some);
         } else if holds::<JwtPerRoute>(any) {
             return jwt_authn::per_route(at, &opened(at, any)?).map(Some);
         } else if holds::<ExtAuthzPerRoute>(any) {

@@ -17,8 +17,11 @@ pub(super) struct Buckets {
     /// One for each descriptor without an open value, by its position.
     fixed: Vec<Option<Arc<TokenBucket>>>,
     /// For descriptors with an open value: one for each value that has come, up to a bound.
-    dynamic: Mutex<HashMap<(usize, Vec<String>), Arc<TokenBucket>>>,
+    dynamic: Mutex<Dynamic>,
 }
+
+/// By the descriptor's position, and its values.
+type Dynamic = HashMap<(usize, Vec<String>), Arc<TokenBucket>>;
 
 /// What came of asking.
 #[derive(Debug)]
@@ -109,7 +112,7 @@ impl Buckets {
 }
 
 /// The fullest goes: it is the one that says least.
-fn forget_one(dynamic: &mut HashMap<(usize, Vec<String>), Arc<TokenBucket>>, now: Instant) {
+fn forget_one(dynamic: &mut Dynamic, now: Instant) {
     let fullest = dynamic
         .iter()
         .min_by_key(|(_, bucket)| bucket.full(now))

@@ -1,0 +1,89 @@
+//! gRPC-Web: gRPC for browsers, which know neither HTTP/2 frames nor trailers.
+//!
+//! A request becomes one of gRPC; in the response, trailers become the last message of the body. In its text form
+//! both bodies are base64.
+
+mod body;
+
+use http::header::{self, HeaderMap};
+use http::{HeaderValue, StatusCode};
+use http_body::Body as _;
+
+use self::body::{FromText, ToWeb};
+use super::Passing;
+use crate::upstream::body::BodyError;
+
+/// The forms of gRPC-Web.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Binary,
+    Text,
+}
+
+impl Form {
+    fn of(headers: &HeaderMap, name: header::HeaderName) -> Option<Form> {
+        match headers.get(name)?.to_str().ok()? {
+            "application/grpc-web" | "application/grpc-web+proto" => Some(Form::Binary),
+            "application/grpc-web-text" | "application/grpc-web-text+proto" => Some(Form::Text),
+            _ => None,
+        }
+    }
+
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Form::Binary => "application/grpc-web+proto",
+            Form::Text => "application/grpc-web-text+proto",
+        })
+    }
+}
+
+/// Makes gRPC of a request of gRPC-Web, and the other way round of its response.
+pub(super) fn request(passing: &mut Passing<'_>) {
+    let headers = &mut passing.head.headers;
+    let Some(asked) = Form::of(headers, header::CONTENT_TYPE) else {
+        return;
+    };
+    let answered = Form::of(headers, header::ACCEPT).unwrap_or(asked);
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    let codings = HeaderValue::from_static("identity,deflate,gzip");
+    headers.insert("grpc-accept-encoding", codings);
+    passing.completion.is_grpc_now();
+    if asked == Form::Text {
+        headers.remove(header::CONTENT_LENGTH);
+        let body = std::mem::take(passing.body);
+        *passing.body = body.filtered(|inner| FromText::new(inner, BodyError::Filter));
+    }
+    passing.passage.on_response(move |returning| {
+        let response = &mut *returning.response;
+        let status = response.status();
+        let headers = response.headers_mut();
+        let is_grpc = crate::snapshot::routes::is_grpc(headers);
+        headers.insert(header::CONTENT_TYPE, answered.content_type());
+        if !is_grpc && !headers.contains_key("grpc-status") {
+            return refuse(status, response);
+        }
+        if !response.body().is_end_stream() {
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+            let body = response.body_mut();
+            body.filtered(|inner| ToWeb::new(inner, answered == Form::Text));
+        }
+    });
+}
+
+/// What came back is no gRPC: the caller is told so in gRPC's way.
+fn refuse(status: StatusCode, response: &mut http::Response<crate::http::body::Source>) {
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_LENGTH);
+    let code = crate::http::reply::grpc_status(status);
+    headers.insert("grpc-status", HeaderValue::from(code));
+    let message = format!("the upstream answered {} and no gRPC", status.as_u16());
+    if let Ok(message) = HeaderValue::try_from(message) {
+        headers.insert("grpc-message", message);
+    }
+    *response.body_mut() = crate::http::body::Source::Empty;
+}
