@@ -34,10 +34,21 @@ impl Addresses {
         Ipv6Addr::new(0xfd57, 0x6060, 0, 0, 0, 0, 0, self.0)
     }
 
+    /// The hardware address of its link.
+    pub(crate) fn hardware(self) -> Vec<u8> {
+        hardware(self.ipv4())
+    }
+
     /// Name of the link on the bridge.
     pub(crate) fn link(self) -> String {
         format!("weft-{}", self.0)
     }
+}
+
+/// The hardware address that belongs to an address, locally administered: what neighbours remember of an address stays
+/// true whoever has it. A bridge without one of its own takes that of some port, and another when ports come and go.
+pub(crate) fn hardware(address: Ipv4Addr) -> Vec<u8> {
+    [&[0x0a, 0x58], &address.octets()[..]].concat()
 }
 
 /// Numbers in use. The next one given is the one after the last given, so that a number rests for as long as

@@ -25,7 +25,9 @@ pub(super) async fn make_bridge(handle: &Handle) -> Result<u32, NetworkError> {
     if let Some(index) = index_of(handle, BRIDGE).await {
         return Ok(index);
     }
-    let bridge = LinkBridge::new(BRIDGE).build();
+    let bridge = LinkBridge::new(BRIDGE)
+        .address(addresses::hardware(addresses::GATEWAY_IPV4))
+        .build();
     let failed = NetworkError::netlink("making the bridge weft0");
     handle.link().add(bridge).execute().await.map_err(failed)?;
     set_up_by_name(handle, "lo").await?;
@@ -65,6 +67,7 @@ pub(super) async fn connect(
         File::open(namespace).map_err(NetworkError::system("opening the sandbox's network"))?;
     let peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name(SANDBOX_LINK.to_owned())
+        .address(addresses.hardware())
         .append_extra_attribute(LinkAttribute::NetNsFd(file.as_raw_fd()))
         .build();
     let pair = LinkVeth::new(&addresses.link(), SANDBOX_LINK)

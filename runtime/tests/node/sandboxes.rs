@@ -22,6 +22,10 @@ pub(crate) fn register(tests: &mut Tests) {
         reach_each_other,
     );
     tests.add(
+        "what_neighbours_remember_stays_true_when_sandboxes_come_and_go",
+        neighbours,
+    );
+    tests.add(
         "closed_rules_let_nothing_in_until_they_are_replaced",
         closed_rules,
     );
@@ -72,6 +76,35 @@ async fn reach_each_other(mesh: Mesh) -> Mesh {
 
     assert_eq!(mesh.log("v4").await, vec!["hello"]);
     assert_eq!(mesh.log("v6").await, vec!["hello"]);
+    mesh
+}
+
+/// A hardware address follows from the address: 10.96.1.2 is always at 0a:58:0a:60:01:02.
+async fn neighbours(mesh: Mesh) -> Mesh {
+    let one = mesh.sandbox("one").await;
+    mesh.sandbox("two").await;
+    server(&mesh, "one").await;
+
+    let script = format!(
+        "nslookup one 10.96.0.1 >/dev/null; nc -w 5 {} 8080 </dev/null >/dev/null; cat /proc/net/arp",
+        one.ipv4
+    );
+    mesh.run(script_of("busybox:test", "two", "arp", &script))
+        .await;
+    mesh.ended("arp").await;
+
+    let table = mesh.log("arp").await;
+    for address in ["10.96.0.1", &one.ipv4] {
+        let address: std::net::Ipv4Addr = address.parse().expect("an address");
+        let [.., high, low] = address.octets();
+        let hardware = format!("0a:58:0a:60:{high:02x}:{low:02x}");
+        let is_known =
+            |line: &String| line.starts_with(&format!("{address} ")) && line.contains(&hardware);
+        assert!(
+            table.iter().any(is_known),
+            "{address}, {hardware}: {table:?}"
+        );
+    }
     mesh
 }
 
