@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weft_proto::names;
@@ -15,7 +16,7 @@ pub mod policies;
 pub mod services;
 pub mod source;
 
-use pods::{Labels, Pod};
+use pods::{Labels, Pod, PublishedPort};
 use policies::Policies;
 use services::{Port, Service};
 use source::Objects;
@@ -144,6 +145,23 @@ impl Mesh {
         self.services
             .iter()
             .filter(move |service| at.is_some_and(|at| service.members.binary_search(&at).is_ok()))
+    }
+
+    /// The ports of the host that a pod's sidecar accepts on. Sidecars of pods that publish the same port share
+    /// one listening socket, so each connection goes to whichever accepts first: a pod on its way out accepts
+    /// nothing more, and one that is not ready leaves it to those that are. Where none is ready all accept, so
+    /// that clients hear why.
+    pub fn accepting_ports<'a>(&'a self, pod: &'a Pod) -> impl Iterator<Item = PublishedPort> + 'a {
+        let is_leaving = pod.is_terminating || pod.is_finished;
+        let ports = pod.published.iter().copied().filter(move |_| !is_leaving);
+        ports.filter(|port| pod.is_ready || !self.has_ready_publisher(port.host))
+    }
+
+    fn has_ready_publisher(&self, host: SocketAddr) -> bool {
+        let is_at = |port: &PublishedPort| port.host == host;
+        self.pods
+            .iter()
+            .any(|pod| pod.is_meshed && pod.is_serving(false) && pod.published.iter().any(is_at))
     }
 
     /// The pods that take requests for one port of a service, each with the port it listens on.

@@ -186,8 +186,8 @@ impl Snapshot {
         let mut listeners = ResourceMap::new();
         let inbound = listeners::inbound(policies.mutual_tls(pod), &reporting);
         insert(&mut listeners, Resource::encode(&inbound.name, &inbound));
-        for port in &pod.published {
-            let published = listeners::published(*port, &reporting);
+        for port in self.mesh.accepting_ports(pod) {
+            let published = listeners::published(port, &reporting);
             insert(
                 &mut listeners,
                 Resource::encode(&published.name, &published),

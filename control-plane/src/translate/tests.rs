@@ -192,6 +192,64 @@ fn a_sidecar_has_exactly_the_resources_of_the_table() {
     assert_eq!(names(ResourceKind::Route), services);
 }
 
+const PUBLISHED: &str = "published|127.0.0.1|8080";
+
+/// A second pod of `web`, made by a rolling update.
+fn with_two_doors() -> Bookstore {
+    let mut bookstore = Bookstore::new();
+    let mut successor = bookstore.pods[0].clone();
+    successor["metadata"]["name"] = json!("web-4");
+    successor["status"]["podIP"] = json!("10.96.0.4");
+    successor["status"]["podIPs"] = json!([{"ip": "10.96.0.4"}]);
+    bookstore.pods.push(successor);
+    bookstore
+}
+
+fn has_door(bookstore: &Bookstore, pod: &str) -> bool {
+    let resources = bookstore.resources_of(pod);
+    resources.get(ResourceKind::Listener, PUBLISHED).is_some()
+}
+
+#[test]
+fn a_pod_on_its_way_out_accepts_nothing_more_at_its_published_port() {
+    let mut bookstore = with_two_doors();
+    assert!(has_door(&bookstore, "web-1") && has_door(&bookstore, "web-4"));
+
+    bookstore.pods[0]["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+
+    assert!(!has_door(&bookstore, "web-1"));
+    assert!(has_door(&bookstore, "web-4"));
+    let resources = bookstore.resources_of("web-1");
+    assert!(
+        resources
+            .get(ResourceKind::Cluster, "inbound|9080")
+            .is_some(),
+        "what was accepted before still gets to the application"
+    );
+}
+
+#[test]
+fn a_pod_that_is_not_ready_leaves_its_published_port_to_one_that_is() {
+    let mut bookstore = with_two_doors();
+
+    bookstore.pods[3]["status"]["conditions"][0]["status"] = json!("False");
+    assert!(has_door(&bookstore, "web-1"));
+    assert!(!has_door(&bookstore, "web-4"));
+
+    // Whoever comes then is told why, not turned away.
+    bookstore.pods[0]["status"]["conditions"][0]["status"] = json!("False");
+    assert!(has_door(&bookstore, "web-1") && has_door(&bookstore, "web-4"));
+}
+
+#[test]
+fn a_pod_that_is_not_ready_accepts_at_a_port_that_only_others_on_their_way_out_publish() {
+    let mut bookstore = with_two_doors();
+    bookstore.pods[0]["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    bookstore.pods[3]["status"]["conditions"][0]["status"] = json!("False");
+
+    assert!(has_door(&bookstore, "web-4"));
+}
+
 #[test]
 fn listeners_are_as_they_were() {
     let resources = Bookstore::new().resources_of("web-1");

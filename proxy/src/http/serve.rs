@@ -5,7 +5,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -39,7 +40,7 @@ where
     let io = TokioIo::new(io);
     match version {
         HttpVersion::Http1 => {
-            let service = service(Arc::clone(&connection));
+            let service = service(Arc::clone(&connection), drain.clone());
             let served = http1(&config).serve_connection(io, service).with_upgrades();
             until_drained(served, &connection, &config, drain, |served| {
                 served.graceful_shutdown()
@@ -47,7 +48,7 @@ where
             .await
         }
         HttpVersion::Http2 => {
-            let service = service(Arc::clone(&connection));
+            let service = service(Arc::clone(&connection), drain.clone());
             let served = http2(&config).serve_connection(io, service);
             until_drained(served, &connection, &config, drain, |served| {
                 served.graceful_shutdown()
@@ -59,13 +60,33 @@ where
 
 fn service(
     connection: Arc<HttpConnection>,
+    drain: Drain,
 ) -> impl hyper::service::HttpService<
     Incoming,
     ResBody = ResponseBody,
     Error = Infallible,
     Future: Future<Output = Result<Response<ResponseBody>, Infallible>> + Send + 'static,
 > {
-    service_fn(move |request: Request<Incoming>| exchange(Arc::clone(&connection), request))
+    service_fn(move |request: Request<Incoming>| {
+        let (connection, drain) = (Arc::clone(&connection), drain.clone());
+        async move {
+            let version = request.version();
+            let mut response = exchange(connection, request).await?;
+            if drain.is_started() && version < Version::HTTP_2 {
+                announce_end(&mut response);
+            }
+            Ok(response)
+        }
+    })
+}
+
+/// Tells the client that this response is the connection's last; HTTP/2 has a frame for it. A connection that
+/// switches protocols stays.
+fn announce_end(response: &mut Response<ResponseBody>) {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 fn http1(config: &HttpConfig) -> http1::Builder {
@@ -101,7 +122,7 @@ fn http2(config: &HttpConfig) -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// Drives a connection; asks it once to finish when it is idle or the drain starts.
+/// Drives a connection; asks it once to finish when it is idle or the drain's last call is over.
 async fn until_drained<C>(
     served: C,
     connection: &HttpConnection,
@@ -115,7 +136,7 @@ where
     let mut served = pin!(served);
     tokio::select! {
         result = served.as_mut() => return result,
-        () = drain.started() => {}
+        () = drain.last_call_over() => {}
         () = idle_for(connection, config.idle_timeout) => {}
     }
     finish(served.as_mut());
