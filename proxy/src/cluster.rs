@@ -4,29 +4,47 @@
 //! endpoints change. `http` and `tcp` pick endpoints from it and record outcomes. Everything that counts is
 //! shared by all workers, and handed on from predecessor to successor.
 
+pub mod arrangement;
 pub mod balancer;
 pub mod breaker;
 pub mod discovery;
 pub mod endpoint;
+pub mod hash;
+pub mod health;
+pub mod latency;
+pub mod loads;
+pub mod members;
 pub mod original;
 pub mod outlier;
-pub mod priority;
+pub mod picture;
 pub mod random;
 pub mod slot;
 pub mod stats;
+pub mod subsets;
+pub mod turns;
+mod upkeep;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, Instant};
 
-use self::breaker::Breakers;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use self::arrangement::{Arrangement, KeptTurns};
+use self::balancer::Draw;
+use self::breaker::{Breakers, Gauge};
 use self::discovery::Transports;
-use self::endpoint::Endpoint;
+use self::endpoint::{Endpoint, Standing};
+use self::members::Members;
 use self::original::OriginalDestinations;
-use self::outlier::{Outcome, millis};
-use self::priority::Priorities;
+use self::outlier::{Detector, Outcome};
+use self::picture::Picture;
 use self::stats::ClusterStats;
+use self::subsets::Found;
+use crate::config::balancing::{Balancer, Criteria};
 use crate::config::cluster::{ClusterConfig, Discovery};
 use crate::config::endpoints::EndpointsConfig;
 
@@ -41,7 +59,10 @@ pub struct Cluster {
     pub breakers: Breakers,
     /// What has happened.
     pub stats: Arc<ClusterStats>,
-    priorities: Priorities,
+    /// What may be in flight of requests of high priority.
+    pub urgent_breakers: Breakers,
+    members: Members,
+    picture: ArcSwap<Picture>,
     transports: Transports,
     originals: OriginalDestinations,
     shared: Arc<Shared>,
@@ -50,10 +71,14 @@ pub struct Cluster {
 /// What is handed on from a cluster to its successor.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Whose turn it is.
-    turn: AtomicU64,
-    /// When the last ejection ends: before that, endpoints must be asked one by one.
-    ejected_until: AtomicU64,
+    /// Whose turn it is. Locked while a picture is made, so that the last one made is the last one shown.
+    turns: Mutex<KeptTurns>,
+    /// Whether the health of an endpoint has changed since the last picture.
+    is_dirty: AtomicBool,
+    /// Told when something has to be looked after.
+    keeper: Mutex<Option<Arc<Notify>>>,
+    /// When rates of outliers were last judged, on the scale of [`outlier::millis`].
+    judged: AtomicU64,
 }
 
 /// What the choice of an endpoint depends on.
@@ -65,6 +90,35 @@ pub struct Pick<'a> {
     pub avoid: &'a [SocketAddr],
     /// Now.
     pub now: Instant,
+    /// What the request has in common with others that belong to the same endpoint.
+    pub hash: Option<u64>,
+    /// What labels the endpoint must have.
+    pub subset: Option<&'a Criteria>,
+    /// The endpoint that its session is at.
+    pub session: Option<Session>,
+}
+
+/// The endpoint that a session is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether no other will do.
+    pub is_strict: bool,
+}
+
+impl<'a> Pick<'a> {
+    /// Of nothing particular.
+    pub fn at(now: Instant) -> Pick<'a> {
+        Pick {
+            original_destination: None,
+            avoid: &[],
+            now,
+            hash: None,
+            subset: None,
+            session: None,
+        }
+    }
 }
 
 /// Why there is no endpoint.
@@ -76,6 +130,12 @@ pub enum NoEndpoint {
     /// None of those known may be used.
     #[error("none of its endpoints may be used: they are unhealthy or draining")]
     Unhealthy,
+    /// None has the labels.
+    #[error("none of its endpoints is in the subset that the route asks for")]
+    NoSubset,
+    /// The endpoint of the session is gone.
+    #[error("the endpoint of the session may not be used, and no other will do")]
+    SessionLost,
     /// The connection was not redirected, so that nobody knows where it was going.
     #[error("the connection has no original destination")]
     NoOriginalDestination,
@@ -89,12 +149,13 @@ impl Cluster {
         previous: Option<&Cluster>,
     ) -> Self {
         let counts = previous.map(|previous| Arc::clone(previous.breakers.counts()));
+        let urgent = previous.map(|previous| Arc::clone(previous.urgent_breakers.counts()));
         let transports = Transports::new(&config, previous.map(|previous| &previous.transports));
-        let known = discovery::endpoints(
+        let members = discovery::endpoints(
             discovered.as_deref(),
             &config,
             &transports,
-            previous.map(|previous| &previous.priorities),
+            previous.map(|previous| &previous.members),
         );
         let originals = match previous {
             Some(previous) if previous.transports.is_same(&transports) => {
@@ -102,16 +163,23 @@ impl Cluster {
             }
             _ => OriginalDestinations::default(),
         };
-        Cluster {
+        let cluster = Cluster {
             breakers: Breakers::new(config.breakers.clone(), counts.unwrap_or_default()),
+            urgent_breakers: Breakers::new(
+                config.urgent_breakers.clone(),
+                urgent.unwrap_or_default(),
+            ),
             stats: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.stats)),
-            priorities: known,
+            members,
+            picture: ArcSwap::default(),
             transports,
             originals,
             shared: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.shared)),
             config,
             discovered,
-        }
+        };
+        cluster.refresh(Instant::now());
+        cluster
     }
 
     /// Its name.
@@ -122,21 +190,34 @@ impl Cluster {
     /// The endpoint for the next request.
     pub fn pick(&self, pick: Pick<'_>) -> Result<Arc<Endpoint>, NoEndpoint> {
         if self.config.discovery == Discovery::OriginalDestination {
-            let address = pick
-                .original_destination
-                .ok_or(NoEndpoint::NoOriginalDestination)?;
-            return Ok(self.originals.endpoint(address, &self.transports));
+            return self.original(pick);
         }
-        let has_ejected = millis(pick.now) < self.shared.ejected_until.load(Ordering::Relaxed);
-        let choice = priority::Choice {
-            balancer: self.config.balancer,
-            panic_threshold: self.config.panic_threshold,
-            turn: &self.shared.turn,
+        if let Some(session) = pick.session {
+            match self.at_session(session, pick.now) {
+                Some(endpoint) => return Ok(Arc::clone(endpoint)),
+                None if session.is_strict => return Err(NoEndpoint::SessionLost),
+                None => {}
+            }
+        }
+        let picture = self.picture.load();
+        let draw = Draw {
+            hash: pick.hash.filter(|_| self.config.balancer.is_hashing()),
             avoid: pick.avoid,
-            has_ejected,
+            active: self.breakers.counts().current(Gauge::Requests),
             now: pick.now,
         };
-        random::with(|random| self.priorities.choose(&choice, random))
+        let Some(subsets) = &picture.subsets else {
+            return chosen(&picture.all, &draw);
+        };
+        match subsets.find(pick.subset) {
+            Found::Subset(subset) => match chosen(subset, &draw) {
+                Err(_) if subsets.may_use_any() => chosen(&picture.all, &draw),
+                chosen => chosen,
+            },
+            Found::Any => chosen(&picture.all, &draw),
+            Found::Nowhere if subsets.may_use_any() => chosen(&picture.all, &draw),
+            Found::Nowhere => Err(NoEndpoint::NoSubset),
+        }
     }
 
     /// Records how a request to an endpoint ended; ejects the endpoint where that was one failure too many.
@@ -147,26 +228,44 @@ impl Cluster {
         let Some(config) = &self.config.outlier_detection else {
             return;
         };
-        if !endpoint.state.outlier.record(outcome, config) || endpoint.state.outlier.is_ejected(now)
+        for detector in endpoint
+            .state
+            .outlier
+            .record(outcome, config)
+            .into_iter()
+            .flatten()
         {
-            return;
+            self.eject(endpoint, detector, now);
         }
-        if !self.may_eject_another(now) {
-            ClusterStats::count(&self.stats.ejections_refused);
-            return;
+    }
+
+    /// Records how long an endpoint took to answer.
+    pub fn record_latency(&self, endpoint: &Endpoint, latency: Duration, now: Instant) {
+        if let Balancer::PeakEwma { decay, .. } = self.config.balancer {
+            endpoint.state.latency.record(latency, decay, now);
         }
-        let until = endpoint.state.outlier.eject(config, now);
-        self.shared
-            .ejected_until
-            .fetch_max(until, Ordering::Relaxed);
-        ClusterStats::count(&self.stats.ejections);
-        tracing::info!(cluster = %self.name(), endpoint = %endpoint.address, "endpoint ejected");
     }
 
     /// All endpoints, also those that may not be used now.
     pub fn endpoints(&self) -> impl Iterator<Item = Arc<Endpoint>> + '_ {
-        let known = self.priorities.endpoints().cloned();
+        let known = self.members.endpoints().cloned();
         known.chain(self.originals.endpoints())
+    }
+
+    /// The endpoint at an address.
+    pub fn endpoint_at(&self, address: SocketAddr) -> Option<&Arc<Endpoint>> {
+        self.members.at(address)
+    }
+
+    /// How many subsets there are.
+    pub fn subsets(&self) -> usize {
+        let picture = self.picture.load();
+        picture.subsets.as_ref().map_or(0, |subsets| subsets.len())
+    }
+
+    /// Whether a priority has too few usable endpoints to choose among.
+    pub fn panics(&self) -> bool {
+        self.picture.load().all.panics()
     }
 
     /// Forgets original destinations that are no longer used.
@@ -174,22 +273,87 @@ impl Cluster {
         self.originals.retain(|endpoint| !is_unused(endpoint));
     }
 
-    /// One may always be out; beyond that, no more than the configured share.
+    fn original(&self, pick: Pick<'_>) -> Result<Arc<Endpoint>, NoEndpoint> {
+        let mut address = pick
+            .original_destination
+            .ok_or(NoEndpoint::NoOriginalDestination)?;
+        if let Some(port) = self.config.original.port {
+            address.set_port(port);
+        }
+        Ok(self.originals.endpoint(address, &self.transports))
+    }
+
+    fn at_session(&self, session: Session, now: Instant) -> Option<&Arc<Endpoint>> {
+        let allowed = self.config.override_standings;
+        let endpoint = self.members.at(session.address)?;
+        let is_allowed = match endpoint.standing(now) {
+            Standing::Healthy => allowed.healthy,
+            Standing::Degraded => allowed.degraded,
+            Standing::Unhealthy => allowed.unhealthy,
+            Standing::Draining => allowed.draining,
+        };
+        is_allowed.then_some(endpoint)
+    }
+
+    fn eject(&self, endpoint: &Endpoint, detector: Detector, now: Instant) {
+        let Some(config) = &self.config.outlier_detection else {
+            return;
+        };
+        let outlier = &endpoint.state.outlier;
+        if outlier.is_ejected(now) {
+            return;
+        }
+        self.stats.detected(detector);
+        if !self.may_eject_another(now) {
+            ClusterStats::count(&self.stats.ejections_refused);
+            return;
+        }
+        if !detector.enforcing(&config.enforcing).covers(random::draw()) {
+            return;
+        }
+        outlier.eject(config, jitter(config.max_ejection_jitter), now);
+        ClusterStats::count(&self.stats.ejections);
+        self.stats.enforced(detector);
+        tracing::info!(
+            cluster = %self.name(),
+            endpoint = %endpoint.address,
+            why = detector.name(),
+            "endpoint ejected"
+        );
+        self.health_changed(now);
+    }
+
+    /// No more than the configured share; one in any case, where that is so configured.
     fn may_eject_another(&self, now: Instant) -> bool {
         let Some(config) = &self.config.outlier_detection else {
             return false;
         };
         let (mut all, mut ejected) = (0, 0);
-        for endpoint in self.priorities.endpoints() {
+        for endpoint in self.members.endpoints() {
             all += 1;
             ejected += usize::from(endpoint.state.outlier.is_ejected(now));
         }
-        ejected == 0 || ejected < config.max_ejection_percent.share_of(all)
+        let is_first = ejected == 0 && config.always_ejects_one;
+        is_first || ejected < config.max_ejection_percent.share_of(all)
     }
+}
+
+fn chosen(arrangement: &Arrangement, draw: &Draw<'_>) -> Result<Arc<Endpoint>, NoEndpoint> {
+    if arrangement.is_empty() {
+        return Err(NoEndpoint::Empty);
+    }
+    let endpoint = random::with(|random| arrangement.choose(draw, random).cloned());
+    endpoint.ok_or(NoEndpoint::Unhealthy)
+}
+
+fn jitter(longest: Duration) -> Duration {
+    let nanos = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
+    Duration::from_nanos(random::with(|random| random::below(random, nanos)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     use super::*;
@@ -204,6 +368,7 @@ mod tests {
     fn discovered(ports: &[u16]) -> Option<Arc<EndpointsConfig>> {
         Some(Arc::new(EndpointsConfig {
             name: "reviews".into(),
+            policy: Default::default(),
             localities: vec![LocalityConfig {
                 locality: Default::default(),
                 priority: 0,
@@ -228,14 +393,11 @@ mod tests {
     }
 
     fn pick(now: Instant) -> Pick<'static> {
-        Pick {
-            original_destination: None,
-            avoid: &[],
-            now,
-        }
+        Pick::at(now)
     }
 
     fn picked(cluster: &Cluster, now: Instant) -> Vec<u16> {
+        cluster.refresh(now);
         let mut ports: Vec<_> = (0..20)
             .map(|_| cluster.pick(pick(now)).expect("an endpoint").address.port())
             .collect();

@@ -5,11 +5,13 @@
 //! where there is an invariant, the type has a constructor.
 
 pub mod access_log;
+pub mod balancing;
 pub mod cluster;
 pub mod endpoints;
 pub mod fault;
 pub mod filter;
 pub mod headers;
+pub mod health_check;
 pub mod http;
 pub mod identity;
 pub mod listener;

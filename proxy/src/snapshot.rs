@@ -179,7 +179,7 @@ fn discovered(
             .discovery_name()
             .and_then(|name| configuration.endpoints.get(name))
             .cloned(),
-        Discovery::StrictDns(endpoints) => {
+        Discovery::StrictDns(endpoints) | Discovery::LogicalDns(endpoints) => {
             Some(resolved.get(&config.name).unwrap_or(endpoints)).cloned()
         }
         Discovery::OriginalDestination => None,

@@ -138,7 +138,7 @@ async fn dial_one(
     let pick = Pick {
         original_destination,
         avoid,
-        now: Instant::now(),
+        ..Pick::at(Instant::now())
     };
     let endpoint = cluster
         .pick(pick)

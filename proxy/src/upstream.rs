@@ -6,10 +6,12 @@
 pub mod body;
 pub mod dial;
 pub mod environment;
+pub mod health;
 pub mod host_network;
 pub mod http1;
 pub mod http2;
 pub mod io;
+pub mod keeper;
 pub mod lease;
 pub mod pool;
 pub mod resolve;
@@ -89,6 +91,13 @@ pub enum ConnectFailure {
         /// Why.
         source: Arc<hyper::Error>,
     },
+}
+
+impl ConnectFailure {
+    /// Whether it took too long.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, ConnectFailure::Timeout { .. })
+    }
 }
 
 /// An error with all that led to it, as one sentence.

@@ -22,7 +22,7 @@ use crate::snapshot::{Resolved, Snapshot};
 use crate::telemetry::counters::Counters;
 use crate::telemetry::report::ReportSink;
 use crate::upstream::environment::Environment;
-use crate::upstream::{Upstreams, explain, pool, shard};
+use crate::upstream::{Upstreams, explain, keeper, pool, shard};
 
 /// Worker threads, each with a runtime.
 pub struct Workers {
@@ -121,6 +121,7 @@ impl DataPlane {
             upstreams: options.upstreams,
             reports: options.reports,
             drain: Drain::new(),
+            changed: Arc::default(),
             counters: Counters::default(),
         });
         let placement: Arc<dyn Placement> = Arc::clone(&workers) as _;
@@ -137,6 +138,10 @@ impl DataPlane {
             maintenance: CancellationToken::new(),
             _workers: workers,
         });
+        tokio::spawn(keeper::run(
+            Arc::downgrade(&data_plane.environment),
+            data_plane.maintenance.clone(),
+        ));
         tokio::spawn(maintain(
             Arc::downgrade(&data_plane),
             data_plane.maintenance.clone(),
@@ -183,6 +188,7 @@ impl DataPlane {
         let previous = self.environment.snapshot.load_full();
         let next = Snapshot::build(&previous, &served.configuration, &served.resolved);
         self.environment.snapshot.store(Arc::new(next));
+        self.environment.changed.notify_one();
     }
 
     async fn bind(&self, served: &mut Served) -> Vec<BindFailure> {

@@ -201,6 +201,7 @@ mod tests {
         };
         let endpoints = EndpointsConfig {
             name: "reviews".into(),
+            policy: Default::default(),
             localities: vec![LocalityConfig {
                 locality: Default::default(),
                 priority: 0,

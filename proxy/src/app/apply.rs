@@ -122,11 +122,7 @@ pub(super) fn collector_connections(data_plane: &Arc<DataPlane>) -> Connect {
                 .clusters
                 .get(&name)
                 .ok_or_else(|| io::Error::other(format!("no cluster is called {name:?}")))?;
-            let pick = Pick {
-                original_destination: None,
-                avoid: &[],
-                now: Instant::now(),
-            };
+            let pick = Pick::at(Instant::now());
             let endpoint = cluster.pick(pick).map_err(io::Error::other)?;
             let connection = environment
                 .upstreams

@@ -1,61 +1,112 @@
-//! Choosing one of several endpoints.
+//! Choosing one of several endpoints that may all be used.
 //!
-//! `cluster` says which endpoints are eligible; the balancer draws among them by its policy. Weights are
-//! those of the level: an endpoint's own, scaled by its locality's.
+//! A list is made when endpoints or their health change, with everything its policy needs; a choice reads it, and
+//! neither locks nor allocates.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
 
 use rand::Rng;
 
 use super::endpoint::Endpoint;
+use super::hash::HashedEndpoint;
+use super::hash::maglev::Maglev;
+use super::hash::ring::Ring;
 use super::random;
-use crate::config::cluster::Balancer;
+use super::turns::Turns;
+use crate::config::balancing::{Among, Balancer, Hashing};
 
-/// Endpoints of one priority, ready to be drawn from.
-#[derive(Debug)]
-pub struct Level {
-    endpoints: Vec<Arc<Endpoint>>,
-    /// Sums of the weights up to and with each endpoint.
-    cumulative: Vec<u64>,
-    /// Weights scaled so that the largest is `u16::MAX`, for taking turns.
-    strides: Vec<u16>,
-    is_even: bool,
+/// What a choice depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Draw<'a> {
+    /// The request's hash, where it has one.
+    pub hash: Option<u64>,
+    /// Endpoints that have been tried.
+    pub avoid: &'a [SocketAddr],
+    /// How many requests are in flight in the cluster.
+    pub active: u32,
+    /// Now.
+    pub now: Instant,
 }
 
-/// How often a policy draws before all eligible endpoints are looked at.
+/// Endpoints, ready to be drawn from.
+#[derive(Debug)]
+pub struct List {
+    endpoints: Vec<Arc<Endpoint>>,
+    method: Method,
+}
+
+/// How a list is drawn from.
+#[derive(Debug)]
+enum Method {
+    Turns(Turns),
+    Chance,
+    LeastRequest {
+        chances: Chances,
+        choices: u32,
+        bias: f64,
+        among: Among,
+    },
+    PeakEwma {
+        decay: Duration,
+        default_latency: Duration,
+    },
+    Hash {
+        points: Points,
+        /// Shares of the endpoints, and the most that one may have, in percent of its share.
+        bound: Option<(Vec<f64>, u32)>,
+    },
+}
+
+#[derive(Debug)]
+enum Points {
+    Ring(Ring),
+    Maglev(Maglev),
+}
+
+/// How often a policy draws before all endpoints are looked at.
 const DRAWS: usize = 4;
 
-impl Level {
+impl List {
     /// Endpoints with their weights.
-    pub fn new(endpoints: Vec<(Arc<Endpoint>, u64)>) -> Self {
-        let largest = endpoints
-            .iter()
-            .map(|(_, weight)| *weight)
-            .max()
-            .unwrap_or(1)
-            .max(1);
-        let is_even = endpoints.iter().all(|(_, weight)| *weight == largest);
-        let strides = endpoints
-            .iter()
-            .map(|(_, weight)| stride(*weight, largest))
+    pub fn new(
+        endpoints: Vec<(Arc<Endpoint>, f64)>,
+        balancer: Balancer,
+        hashing: Hashing,
+        turn: Arc<AtomicU64>,
+    ) -> Self {
+        let weights: Vec<f64> = endpoints.iter().map(|(_, weight)| *weight).collect();
+        let endpoints: Vec<_> = endpoints
+            .into_iter()
+            .map(|(endpoint, _)| endpoint)
             .collect();
-        let cumulative = endpoints
-            .iter()
-            .scan(0_u64, |sum, (_, weight)| {
-                *sum = sum.saturating_add(*weight);
-                Some(*sum)
-            })
-            .collect();
-        Level {
-            endpoints: endpoints
-                .into_iter()
-                .map(|(endpoint, _)| endpoint)
-                .collect(),
-            cumulative,
-            strides,
-            is_even,
-        }
+        let method = match balancer {
+            Balancer::RoundRobin => Method::Turns(Turns::new(&weights, turn)),
+            Balancer::Random => Method::Chance,
+            Balancer::LeastRequest {
+                choice_count,
+                bias,
+                among,
+            } => Method::LeastRequest {
+                chances: Chances::new(weights),
+                choices: choice_count.max(2),
+                bias,
+                among,
+            },
+            Balancer::PeakEwma {
+                decay,
+                default_latency,
+            } => Method::PeakEwma {
+                decay,
+                default_latency,
+            },
+            Balancer::RingHash { .. } | Balancer::Maglev { .. } => {
+                hash_method(&endpoints, &weights, balancer, hashing)
+            }
+        };
+        List { endpoints, method }
     }
 
     /// All of them.
@@ -63,59 +114,281 @@ impl Level {
         &self.endpoints
     }
 
-    /// One of the eligible, if there is one.
-    pub fn choose(
+    /// One of them; one that has been tried only where there is no other.
+    pub fn choose(&self, draw: &Draw<'_>, random: &mut impl Rng) -> Option<&Arc<Endpoint>> {
+        let hash = draw.hash.unwrap_or_else(|| random.next_u64());
+        let mut last = None;
+        for attempt in 0..DRAWS {
+            let drawn = self
+                .endpoints
+                .get(self.draw(draw, hash, attempt, random)?)?;
+            if !draw.avoid.contains(&drawn.address) {
+                return Some(drawn);
+            }
+            last = Some(drawn);
+        }
+        let count = self.endpoints.len();
+        let start = usize::try_from(random::below(random, count as u64)).unwrap_or(0);
+        let untried = (0..count)
+            .map(|step| &self.endpoints[(start + step) % count])
+            .find(|endpoint| !draw.avoid.contains(&endpoint.address));
+        untried.or(last)
+    }
+
+    fn draw(
         &self,
-        balancer: Balancer,
-        turn: &AtomicU64,
+        draw: &Draw<'_>,
+        hash: u64,
+        attempt: usize,
         random: &mut impl Rng,
-        is_eligible: impl Fn(&Endpoint) -> bool,
-    ) -> Option<&Arc<Endpoint>> {
+    ) -> Option<usize> {
         if self.endpoints.is_empty() {
             return None;
         }
-        for _ in 0..DRAWS {
-            let drawn = &self.endpoints[self.draw(balancer, turn, random)];
-            if is_eligible(drawn) {
-                return Some(drawn);
+        match &self.method {
+            Method::Turns(turns) => Some(turns.next()),
+            Method::Chance => Some(self.any(random)),
+            Method::LeastRequest {
+                chances,
+                choices,
+                bias,
+                among: Among::Drawn,
+            } => Some(self.least_busy(chances, *choices, *bias, random)),
+            Method::LeastRequest {
+                chances,
+                bias,
+                among: Among::All,
+                ..
+            } => Some(self.least_busy_of_all(chances, *bias, random)),
+            Method::PeakEwma {
+                decay,
+                default_latency,
+            } => {
+                let cost = |index: usize| {
+                    let state = &self.endpoints[index].state;
+                    let latency = state.latency.expected(*default_latency, *decay, draw.now);
+                    f64::from(latency) * (f64::from(state.active()) + 1.0)
+                };
+                let (one, other) = self.two(random);
+                Some(if cost(other) < cost(one) { other } else { one })
+            }
+            Method::Hash { points, bound } => {
+                let chosen = match points {
+                    Points::Ring(ring) => ring.choose(hash, attempt),
+                    Points::Maglev(maglev) => maglev.choose(hash, attempt),
+                }?;
+                Some(match bound {
+                    Some((shares, factor)) => self.bounded(chosen, hash, shares, *factor, draw),
+                    None => chosen,
+                })
             }
         }
-        let eligible: Vec<_> = self
-            .endpoints
-            .iter()
-            .filter(|each| is_eligible(each))
-            .collect();
-        let at = random::below(random, eligible.len() as u64);
-        eligible.get(usize::try_from(at).unwrap_or(0)).copied()
     }
 
-    fn draw(&self, balancer: Balancer, turn: &AtomicU64, random: &mut impl Rng) -> usize {
-        match balancer {
-            Balancer::RoundRobin => self.next_in_turn(turn),
-            Balancer::Random => self.draw_by_weight(random),
-            Balancer::LeastRequest { choice_count } => self.least_busy(choice_count, random),
+    fn any(&self, random: &mut impl Rng) -> usize {
+        usize::try_from(random::below(random, self.endpoints.len() as u64)).unwrap_or(0)
+    }
+
+    /// Two different ones, where there are two.
+    fn two(&self, random: &mut impl Rng) -> (usize, usize) {
+        let count = self.endpoints.len();
+        let one = self.any(random);
+        if count < 2 {
+            return (one, one);
         }
+        let step = usize::try_from(random::below(random, count as u64 - 1)).unwrap_or(0);
+        (one, (one + 1 + step) % count)
     }
 
-    /// The least busy, for its weight, of some; the first drawn among equals.
-    fn least_busy(&self, choice_count: u32, random: &mut impl Rng) -> usize {
-        let mut best = self.draw_by_weight(random);
-        for _ in 1..choice_count.max(2) {
-            let other = self.draw_by_weight(random);
-            if self.is_less_busy(other, best) {
+    /// The least busy, for its weight, of some; the first drawn among equals, so that idle endpoints share by weight.
+    fn least_busy(
+        &self,
+        chances: &Chances,
+        choices: u32,
+        bias: f64,
+        random: &mut impl Rng,
+    ) -> usize {
+        let mut best = chances.draw(random);
+        for _ in 1..choices {
+            let other = chances.draw(random);
+            if other != best && self.load(other, chances, bias) < self.load(best, chances, bias) {
                 best = other;
             }
         }
         best
     }
 
-    fn is_less_busy(&self, one: usize, other: usize) -> bool {
-        let load = |index: usize| u64::from(self.endpoints[index].state.active());
-        load(one) * u64::from(self.strides[other]) < load(other) * u64::from(self.strides[one])
+    /// The least busy, for its weight, of all; by chance among equals.
+    fn least_busy_of_all(&self, chances: &Chances, bias: f64, random: &mut impl Rng) -> usize {
+        let mut best = chances.draw(random);
+        let start = self.any(random);
+        let count = self.endpoints.len();
+        for step in 0..count {
+            let other = (start + step) % count;
+            if self.load(other, chances, bias) < self.load(best, chances, bias) {
+                best = other;
+            }
+        }
+        best
     }
 
-    fn draw_by_weight(&self, random: &mut impl Rng) -> usize {
-        let count = self.endpoints.len();
+    fn load(&self, index: usize, chances: &Chances, bias: f64) -> f64 {
+        let active = f64::from(self.endpoints[index].state.active());
+        #[allow(clippy::float_cmp, reason = "the usual value, as it was configured")]
+        let counted = if bias == 1.0 {
+            active
+        } else if active == 0.0 {
+            0.0
+        } else {
+            active.powf(bias)
+        };
+        counted / chances.weights[index]
+    }
+
+    /// The one that the hash is at, unless it has more than its share; then the next in an order that the hash
+    /// decides, too, that has not.
+    fn bounded(
+        &self,
+        chosen: usize,
+        hash: u64,
+        shares: &[f64],
+        factor: u32,
+        draw: &Draw<'_>,
+    ) -> usize {
+        let total = f64::from(draw.active.max(1));
+        let fullness = |index: usize| {
+            let room = (total * f64::from(factor) * shares[index] / 100.0)
+                .ceil()
+                .max(1.0);
+            f64::from(self.endpoints[index].state.active()) / room
+        };
+        if fullness(chosen) < 1.0 {
+            return chosen;
+        }
+        let count = self.endpoints.len() as u64;
+        let mut best = (chosen, fullness(chosen));
+        let step = coprime_step(hash, count);
+        let mut at = hash % count;
+        for _ in 0..count {
+            let index = usize::try_from(at).unwrap_or(0);
+            let full = fullness(index);
+            if full < 1.0 {
+                return index;
+            }
+            if full < best.1 {
+                best = (index, full);
+            }
+            at = (at + step) % count;
+        }
+        best.0
+    }
+}
+
+/// A step that visits all places before the first comes again.
+fn coprime_step(hash: u64, count: u64) -> u64 {
+    let gcd = |mut one: u64, mut other: u64| {
+        while other != 0 {
+            (one, other) = (other, one % other);
+        }
+        one
+    };
+    let first = (hash >> 32) % count.max(1) + 1;
+    (first..first + count)
+        .find(|step| gcd(*step, count) == 1)
+        .unwrap_or(1)
+}
+
+fn hash_method(
+    endpoints: &[Arc<Endpoint>],
+    weights: &[f64],
+    balancer: Balancer,
+    hashing: Hashing,
+) -> Method {
+    let sum: f64 = weights.iter().sum();
+    let shares: Vec<f64> = weights
+        .iter()
+        .map(|weight| weight / sum.max(f64::MIN_POSITIVE))
+        .collect();
+    let keys: Vec<String> = endpoints
+        .iter()
+        .map(|endpoint| key(endpoint, hashing.by_hostname))
+        .collect();
+    let hashed: Vec<_> = keys
+        .iter()
+        .zip(&shares)
+        .map(|(key, weight)| HashedEndpoint {
+            key,
+            weight: *weight,
+        })
+        .collect();
+    let points = match balancer {
+        Balancer::RingHash {
+            min_size,
+            max_size,
+            function,
+        } => Points::Ring(Ring::new(&hashed, min_size, max_size, function)),
+        Balancer::Maglev { table_size } => Points::Maglev(Maglev::new(&hashed, table_size)),
+        _ => Points::Ring(Ring::new(
+            &[],
+            1,
+            1,
+            crate::config::balancing::HashFunction::XxHash,
+        )),
+    };
+    Method::Hash {
+        points,
+        bound: hashing.balance_factor.map(|factor| (shares, factor)),
+    }
+}
+
+/// What an endpoint is hashed by: what its metadata says, else its name where that is asked for, else its address.
+fn key(endpoint: &Endpoint, by_hostname: bool) -> String {
+    let said = endpoint.labels.get("hash_key").and_then(|value| {
+        let text: String = serde_json::from_str(&value.text).ok()?;
+        (!text.is_empty()).then_some(text)
+    });
+    let named = || {
+        endpoint
+            .hostname
+            .as_deref()
+            .filter(|_| by_hostname)
+            .map(str::to_owned)
+    };
+    said.or_else(named)
+        .unwrap_or_else(|| endpoint.address.to_string())
+}
+
+/// Draws by weight.
+#[derive(Debug)]
+struct Chances {
+    weights: Vec<f64>,
+    /// Sums of the weights up to and with each, scaled to whole numbers.
+    cumulative: Vec<u64>,
+    is_even: bool,
+}
+
+impl Chances {
+    fn new(weights: Vec<f64>) -> Self {
+        let largest = weights.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+        let mut sum = 0_u64;
+        let cumulative = weights
+            .iter()
+            .map(|weight| {
+                sum = sum.saturating_add(scaled(weight / largest));
+                sum
+            })
+            .collect();
+        #[allow(clippy::float_cmp, reason = "equal weights come from equal numbers")]
+        let is_even = weights.iter().all(|weight| *weight == largest);
+        Chances {
+            weights,
+            cumulative,
+            is_even,
+        }
+    }
+
+    fn draw(&self, random: &mut impl Rng) -> usize {
+        let count = self.weights.len();
         if self.is_even {
             return usize::try_from(random::below(random, count as u64)).unwrap_or(0);
         }
@@ -123,33 +396,17 @@ impl Level {
         let point = random::below(random, total);
         self.cumulative
             .partition_point(|sum| *sum <= point)
-            .min(count - 1)
-    }
-
-    /// Static stride scheduling without a lock, as in gRPC's weighted round robin (gRFC A58): each endpoint
-    /// is visited once a round, and skipped in a share of the rounds that leaves it its weight.
-    fn next_in_turn(&self, turn: &AtomicU64) -> usize {
-        const WHOLE: u64 = u16::MAX as u64;
-        let count = self.endpoints.len() as u64;
-        loop {
-            let turn = turn.fetch_add(1, Ordering::Relaxed);
-            let (round, index) = (turn / count, turn % count);
-            // Below `count`, which came from a `usize`.
-            let index = usize::try_from(index).unwrap_or(0);
-            let stride = u64::from(self.strides[index]);
-            let offset = WHOLE / 2 * index as u64;
-            let phase = (stride.wrapping_mul(round).wrapping_add(offset)) % WHOLE;
-            // The largest weight is a whole stride and is never skipped: the loop ends within a round.
-            if phase >= WHOLE - stride {
-                return index;
-            }
-        }
+            .min(count.saturating_sub(1))
     }
 }
 
-fn stride(weight: u64, largest: u64) -> u16 {
-    let scaled = u128::from(weight) * u128::from(u16::MAX) / u128::from(largest);
-    u16::try_from(scaled).unwrap_or(u16::MAX).max(1)
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share between 0 and 1, of 2^32"
+)]
+fn scaled(share: f64) -> u64 {
+    ((share * 4_294_967_296.0) as u64).max(1)
 }
 
 #[cfg(test)]
@@ -159,93 +416,226 @@ mod tests {
 
     use super::*;
     use crate::cluster::endpoint::EndpointTransport;
-    use crate::config::endpoints::EndpointHealth;
+    use crate::cluster::hash::xxhash;
+    use crate::config::balancing::HashFunction;
+
+    const RING: Balancer = Balancer::RingHash {
+        min_size: 1024,
+        max_size: 8_388_608,
+        function: HashFunction::XxHash,
+    };
+    const MAGLEV: Balancer = Balancer::Maglev { table_size: 65_537 };
 
     fn endpoint(port: u16) -> Arc<Endpoint> {
-        Arc::new(Endpoint {
-            address: ([127, 0, 0, 1], port).into(),
-            hostname: None,
-            weight: 1,
-            health: EndpointHealth::Healthy,
-            workload: Arc::default(),
-            locality: Arc::default(),
-            transport: EndpointTransport::Plaintext,
-            state: Arc::default(),
-            connections: Arc::default(),
-        })
+        let address = ([127, 0, 0, 1], port).into();
+        Arc::new(Endpoint::at(address, EndpointTransport::Plaintext))
     }
 
-    fn level(weights: &[u64]) -> Level {
+    fn list(weights: &[f64], balancer: Balancer) -> List {
+        bounded_list(weights, balancer, Hashing::default())
+    }
+
+    fn bounded_list(weights: &[f64], balancer: Balancer, hashing: Hashing) -> List {
         let endpoints = (1..)
             .zip(weights)
             .map(|(port, weight)| (endpoint(port), *weight));
-        Level::new(endpoints.collect())
+        List::new(endpoints.collect(), balancer, hashing, Arc::default())
     }
 
-    fn shares(level: &Level, balancer: Balancer, draws: usize) -> Vec<usize> {
+    fn draw<'a>(hash: Option<u64>, avoid: &'a [SocketAddr]) -> Draw<'a> {
+        Draw {
+            hash,
+            avoid,
+            active: 0,
+            now: Instant::now(),
+        }
+    }
+
+    fn index(chosen: &Endpoint) -> usize {
+        usize::from(chosen.address.port()) - 1
+    }
+
+    fn shares(list: &List, draws: usize) -> Vec<usize> {
         let mut random = SmallRng::seed_from_u64(1);
-        let turn = AtomicU64::new(0);
-        let mut counts = vec![0; level.endpoints().len()];
+        let mut counts = vec![0; list.endpoints().len()];
         for _ in 0..draws {
-            let chosen = level
-                .choose(balancer, &turn, &mut random, |_| true)
-                .expect("one");
-            counts[usize::from(chosen.address.port()) - 1] += 1;
+            counts[index(list.choose(&draw(None, &[]), &mut random).expect("one"))] += 1;
         }
         counts
     }
 
-    #[test]
-    fn taking_turns_among_equals_is_exact() {
-        assert_eq!(
-            shares(&level(&[1, 1, 1]), Balancer::RoundRobin, 300),
-            [100, 100, 100]
-        );
+    /// Pearson's statistic; with four endpoints it exceeds 21.1 once in ten thousand seeds.
+    fn chi_squared(counts: &[usize], weights: &[f64]) -> f64 {
+        let draws: usize = counts.iter().sum();
+        let sum: f64 = weights.iter().sum();
+        #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
+        let terms = counts.iter().zip(weights).map(|(count, weight)| {
+            let expected = draws as f64 * weight / sum;
+            (*count as f64 - expected).powi(2) / expected
+        });
+        terms.sum()
     }
 
     #[test]
-    fn taking_turns_follows_the_weights() {
-        let counts = shares(&level(&[90, 10]), Balancer::RoundRobin, 1000);
+    fn random_takes_all_alike_whatever_their_weights() {
+        let counts = shares(&list(&[9.0, 1.0, 1.0, 1.0], Balancer::Random), 20_000);
 
-        assert!((895..=905).contains(&counts[0]), "{counts:?}");
+        assert!(chi_squared(&counts, &[1.0; 4]) < 21.1, "{counts:?}");
     }
 
     #[test]
-    fn drawing_follows_the_weights() {
-        for balancer in [Balancer::Random, Balancer::LeastRequest { choice_count: 2 }] {
-            let counts = shares(&level(&[3, 1]), balancer, 10_000);
+    fn least_request_among_idle_endpoints_follows_the_weights() {
+        let weights = [4.0, 3.0, 2.0, 1.0];
+        let counts = shares(&list(&weights, Balancer::LEAST_REQUEST), 20_000);
 
-            assert!(
-                (7200..=7800).contains(&counts[0]),
-                "{balancer:?} {counts:?}"
-            );
-        }
+        assert!(chi_squared(&counts, &weights) < 21.1, "{counts:?}");
     }
 
     #[test]
-    fn the_less_busy_endpoint_is_preferred() {
-        let level = level(&[1, 1]);
-        let _busy: Vec<_> = (0..5).map(|_| level.endpoints()[0].state.begin()).collect();
+    fn least_request_prefers_the_less_busy() {
+        let list = list(&[1.0, 1.0, 1.0], Balancer::LEAST_REQUEST);
+        let _busy: Vec<_> = (0..10).map(|_| list.endpoints()[0].state.begin()).collect();
 
-        let counts = shares(&level, Balancer::LeastRequest { choice_count: 2 }, 1000);
+        let counts = shares(&list, 9_000);
 
-        // The busy one only where both draws hit it: a quarter.
-        assert!((200..=300).contains(&counts[0]), "{counts:?}");
+        // It is taken only where both draws hit it: one in nine. Five deviations are 150.
+        assert!((850..=1150).contains(&counts[0]), "{counts:?}");
     }
 
     #[test]
-    fn only_the_eligible_are_chosen_however_few() {
-        let level = level(&[1; 50]);
+    fn least_request_of_all_never_takes_a_busier_one() {
+        let balancer = Balancer::LeastRequest {
+            choice_count: 2,
+            bias: 1.0,
+            among: Among::All,
+        };
+        let list = list(&[1.0, 1.0, 1.0], balancer);
+        let _busy = list.endpoints()[0].state.begin();
+
+        assert_eq!(shares(&list, 1000)[0], 0);
+    }
+
+    #[test]
+    fn without_a_bias_least_request_does_not_look_at_requests() {
+        let balancer = Balancer::LeastRequest {
+            choice_count: 2,
+            bias: 0.0,
+            among: Among::Drawn,
+        };
+        let list = list(&[1.0, 1.0], balancer);
+        let _one = list.endpoints()[0].state.begin();
+        let _other = list.endpoints()[1].state.begin();
+        let _more: Vec<_> = (0..50).map(|_| list.endpoints()[0].state.begin()).collect();
+
+        let counts = shares(&list, 10_000);
+
+        // Five deviations of a fair coin.
+        assert!(counts[0].abs_diff(5000) <= 250, "{counts:?}");
+    }
+
+    #[test]
+    fn peak_ewma_goes_where_answers_come_sooner() {
+        let decay = Duration::from_secs(10);
+        let balancer = Balancer::PeakEwma {
+            decay,
+            default_latency: Duration::from_millis(10),
+        };
+        let list = list(&[1.0, 1.0, 1.0], balancer);
+        let slow = &list.endpoints()[0].state.latency;
+        slow.record(Duration::from_secs(1), decay, Instant::now());
+
+        assert_eq!(shares(&list, 1000)[0], 0);
+    }
+
+    #[test]
+    fn the_same_hash_goes_to_the_same_endpoint() {
         let mut random = SmallRng::seed_from_u64(1);
-        let turn = AtomicU64::new(0);
-
-        for balancer in [Balancer::Random, Balancer::RoundRobin] {
-            let chosen = level.choose(balancer, &turn, &mut random, |endpoint| {
-                endpoint.address.port() == 37
-            });
-            assert_eq!(chosen.expect("one").address.port(), 37);
+        for balancer in [RING, MAGLEV] {
+            let list = list(&[1.0; 4], balancer);
+            let mut at = |hash| {
+                index(
+                    list.choose(&draw(Some(hash), &[]), &mut random)
+                        .expect("one"),
+                )
+            };
+            for request in 0..200_u64 {
+                let hash = xxhash(0, &request.to_le_bytes());
+                assert_eq!(at(hash), at(hash));
+            }
         }
-        let none = level.choose(Balancer::Random, &turn, &mut random, |_| false);
-        assert!(none.is_none());
+    }
+
+    #[test]
+    fn hashing_follows_the_weights() {
+        let weights = [4.0, 2.0, 1.0, 1.0];
+        for (balancer, tolerance) in [(MAGLEV, 0.02), (RING, 0.15)] {
+            let counts = shares(&list(&weights, balancer), 40_000);
+            for (count, weight) in counts.iter().zip(weights) {
+                #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
+                let share = *count as f64 / 40_000.0;
+                // A ring of about a thousand points is no better than this; a table is exact to a place.
+                assert!((share - weight / 8.0).abs() < tolerance, "{counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bounded_load_spills_over_to_the_same_other_endpoint() {
+        let hashing = Hashing {
+            by_hostname: false,
+            balance_factor: Some(150),
+        };
+        let mut random = SmallRng::seed_from_u64(1);
+        let list = bounded_list(&[1.0; 4], MAGLEV, hashing);
+        let hash = xxhash(0, b"hot");
+        let mut at = |active| {
+            let draw = Draw {
+                active,
+                ..draw(Some(hash), &[])
+            };
+            index(list.choose(&draw, &mut random).expect("one"))
+        };
+        let first = at(0);
+        // With 8 in flight each may have 150 % of 2.
+        let _held: Vec<_> = (0..3)
+            .map(|_| list.endpoints()[first].state.begin())
+            .collect();
+
+        let other = at(8);
+
+        assert_ne!(other, first);
+        assert_eq!(at(8), other);
+        assert_eq!(at(80), first);
+    }
+
+    #[test]
+    fn what_was_tried_is_avoided_while_there_is_another() {
+        let mut random = SmallRng::seed_from_u64(1);
+        let tried: Vec<SocketAddr> = (1..=3).map(|port| ([127, 0, 0, 1], port).into()).collect();
+        for balancer in [
+            Balancer::RoundRobin,
+            Balancer::Random,
+            Balancer::LEAST_REQUEST,
+            RING,
+            MAGLEV,
+        ] {
+            let list = list(&[1.0; 4], balancer);
+            for request in 0..50_u64 {
+                let hash = Some(xxhash(0, &request.to_le_bytes()));
+                let chosen = list.choose(&draw(hash, &tried), &mut random);
+                assert_eq!(chosen.map(|chosen| index(chosen)), Some(3));
+            }
+        }
+        let list = list(&[1.0; 3], Balancer::RoundRobin);
+        assert!(list.choose(&draw(None, &tried), &mut random).is_some());
+    }
+
+    #[test]
+    fn among_none_there_is_none_to_choose() {
+        let mut random = SmallRng::seed_from_u64(1);
+        for balancer in [Balancer::Random, Balancer::LEAST_REQUEST, RING, MAGLEV] {
+            let list = List::new(vec![], balancer, Hashing::default(), Arc::default());
+            assert!(list.choose(&draw(None, &[]), &mut random).is_none());
+        }
     }
 }

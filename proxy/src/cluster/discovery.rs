@@ -1,14 +1,13 @@
 //! From what discovery says to endpoints, each with what lived on its address before.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::endpoint::{Endpoint, EndpointTransport, TlsTransport};
-use super::priority::{Member, Priorities};
+use super::endpoint::{Endpoint, EndpointState, EndpointTransport, TlsTransport};
+use super::members::{Member, Members, Place};
 use super::slot::Slot;
 use crate::config::cluster::{ClusterConfig, Transport, TransportMatch, UpstreamTls};
-use crate::config::endpoints::{EndpointAddress, EndpointConfig, EndpointsConfig, LocalityConfig};
+use crate::config::endpoints::{EndpointAddress, EndpointConfig, EndpointsConfig, Locality};
 
 /// The transports of a cluster; those that have not changed are its predecessor's.
 #[derive(Debug)]
@@ -86,74 +85,79 @@ fn transport(config: &Transport, previous: Option<&Transports>) -> EndpointTrans
     }
 }
 
-/// The endpoints that discovery names, by priority. Names that are not resolved yet are left out.
+/// The endpoints that discovery names. Names that are not resolved yet are left out.
 pub fn endpoints(
     discovered: Option<&EndpointsConfig>,
     cluster: &ClusterConfig,
     transports: &Transports,
-    previous: Option<&Priorities>,
-) -> Priorities {
+    previous: Option<&Members>,
+) -> Members {
     let Some(discovered) = discovered else {
-        return Priorities::default();
+        return Members::default();
     };
-    let previous: HashMap<SocketAddr, &Arc<Endpoint>> = previous
-        .into_iter()
-        .flat_map(Priorities::endpoints)
-        .map(|endpoint| (endpoint.address, endpoint))
-        .collect();
-    let members = discovered
-        .localities
-        .iter()
-        .flat_map(|locality| members(locality, transports, &previous))
-        .collect();
-    Priorities::new(members, cluster.outlier_detection.is_some())
-}
-
-fn members(
-    config: &LocalityConfig,
-    transports: &Transports,
-    previous: &HashMap<SocketAddr, &Arc<Endpoint>>,
-) -> Vec<Member> {
-    let locality = Arc::new(config.locality.clone());
-    let sum: u64 = config
-        .endpoints
-        .iter()
-        .map(|each| u64::from(each.weight.max(1)))
-        .sum();
-    let scaled = |weight: u32| match config.weight {
-        0 => u64::from(weight),
-        // The locality's share, divided by the endpoints' weights; scaled so that it stays a whole number.
-        share => (u64::from(share) << 20) * u64::from(weight) / sum.max(1),
-    };
-    config
-        .endpoints
-        .iter()
-        .filter_map(|each| {
-            let EndpointAddress::Socket(address) = each.address else {
-                return None;
-            };
-            let before = previous.get(&address).copied();
-            let transport = transports.of(each);
-            let connections = before
-                .filter(|before| before.transport.is_same(&transport))
-                .map_or_else(Arc::default, |before| Arc::clone(&before.connections));
-            let weight = each.weight.max(1);
-            let endpoint = Endpoint {
-                address,
-                hostname: each.hostname.clone(),
-                weight,
-                health: each.health,
-                workload: Arc::clone(&each.workload),
-                locality: Arc::clone(&locality),
-                transport,
-                state: before.map_or_else(Arc::default, |before| Arc::clone(&before.state)),
-                connections,
-            };
+    let known = |address: &SocketAddr| previous.and_then(|previous| previous.at(*address));
+    let is_checked = !cluster.health_checks.is_empty();
+    let mut places = Vec::new();
+    let mut all = Vec::new();
+    for locality in &discovered.localities {
+        let place = Arc::new(locality.locality.clone());
+        let members = locality.endpoints.iter().filter_map(|each| {
+            let endpoint = endpoint(each, &place, transports, known, is_checked)?;
             Some(Member {
-                priority: config.priority,
-                weight: scaled(weight).max(1),
+                priority: locality.priority,
+                place: places.len(),
                 endpoint: Arc::new(endpoint),
             })
-        })
-        .collect()
+        });
+        all.extend(members);
+        places.push(Place {
+            locality: Arc::clone(&place),
+            priority: locality.priority,
+            weight: locality.weight,
+        });
+    }
+    let found = Members::new(all, places, discovered.policy.clone());
+    match previous {
+        Some(previous) if is_checked && !cluster.ignore_health_on_removal => {
+            found.with_healthy_of(previous)
+        }
+        _ => found,
+    }
+}
+
+fn endpoint<'a>(
+    config: &EndpointConfig,
+    locality: &Arc<Locality>,
+    transports: &Transports,
+    known: impl Fn(&SocketAddr) -> Option<&'a Arc<Endpoint>>,
+    is_checked: bool,
+) -> Option<Endpoint> {
+    let EndpointAddress::Socket(address) = config.address else {
+        return None;
+    };
+    let before = known(&address);
+    let transport = transports.of(config);
+    let connections = before
+        .filter(|before| before.transport.is_same(&transport))
+        .map_or_else(Arc::default, |before| Arc::clone(&before.connections));
+    let state: Arc<EndpointState> =
+        before.map_or_else(Arc::default, |before| Arc::clone(&before.state));
+    // Until it has been asked, nobody knows.
+    match is_checked && !config.health_check.is_disabled {
+        true => state.health.expect_checks(),
+        false => state.health.forget(),
+    }
+    Some(Endpoint {
+        address,
+        hostname: config.hostname.clone(),
+        weight: config.weight.max(1),
+        health: config.health,
+        workload: Arc::clone(&config.workload),
+        locality: Arc::clone(locality),
+        labels: Arc::clone(&config.labels),
+        health_check: config.health_check.clone(),
+        transport,
+        state,
+        connections,
+    })
 }

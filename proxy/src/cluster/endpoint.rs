@@ -6,12 +6,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
 
-use super::outlier::Outlier;
+use super::health::ActiveHealth;
+use super::latency::Latency;
+use super::outlier::{Outlier, millis};
 use super::slot::Slot;
 use crate::config::Workload;
+use crate::config::balancing::Labels;
 use crate::config::cluster::UpstreamTls;
-use crate::config::endpoints::{EndpointHealth, Locality};
+use crate::config::endpoints::{EndpointHealth, EndpointHealthCheck, Locality};
 
 /// One endpoint of a cluster.
 #[derive(Debug)]
@@ -28,12 +32,64 @@ pub struct Endpoint {
     pub workload: Arc<Workload>,
     /// Where it is.
     pub locality: Arc<Locality>,
+    /// What it is told apart by.
+    pub labels: Arc<Labels>,
+    /// What is particular about its health checks.
+    pub health_check: EndpointHealthCheck,
     /// What connections to it are made of.
     pub transport: EndpointTransport,
     /// What lives as long as its address is an endpoint.
     pub state: Arc<EndpointState>,
     /// The connections to it: `upstream` keeps its pool here.
     pub connections: Arc<Slot>,
+}
+
+/// What an endpoint may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// For everything.
+    Healthy,
+    /// Where healthy ones are not enough.
+    Degraded,
+    /// Where too few are left to choose.
+    Unhealthy,
+    /// For what it has already.
+    Draining,
+}
+
+impl Endpoint {
+    /// At an address, and otherwise nothing particular.
+    pub fn at(address: SocketAddr, transport: EndpointTransport) -> Self {
+        Endpoint {
+            address,
+            hostname: None,
+            weight: 1,
+            health: EndpointHealth::Healthy,
+            workload: Arc::default(),
+            locality: Arc::default(),
+            labels: Arc::default(),
+            health_check: EndpointHealthCheck::default(),
+            transport,
+            state: Arc::default(),
+            connections: Arc::default(),
+        }
+    }
+
+    /// What discovery, health checks and outlier detection together say.
+    pub fn standing(&self, now: Instant) -> Standing {
+        match self.health {
+            EndpointHealth::Draining => return Standing::Draining,
+            EndpointHealth::Unhealthy => return Standing::Unhealthy,
+            EndpointHealth::Healthy | EndpointHealth::Degraded => {}
+        }
+        if self.state.outlier.is_ejected(now) || self.state.health.is_failed() {
+            return Standing::Unhealthy;
+        }
+        if self.health == EndpointHealth::Degraded || self.state.health.is_degraded() {
+            return Standing::Degraded;
+        }
+        Standing::Healthy
+    }
 }
 
 /// What connections to an endpoint are made of.
@@ -71,16 +127,46 @@ pub struct TlsTransport {
 }
 
 /// The live part of an endpoint.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct EndpointState {
     active: AtomicU32,
     requests: AtomicU64,
     failures: AtomicU64,
+    /// On the scale of [`millis`].
+    warm_since: AtomicU64,
     /// Failures in a row and ejections.
     pub outlier: Outlier,
+    /// What active health checks say.
+    pub health: ActiveHealth,
+    /// How long it is likely to take.
+    pub latency: Latency,
+}
+
+impl Default for EndpointState {
+    fn default() -> Self {
+        EndpointState {
+            active: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            warm_since: AtomicU64::new(millis(Instant::now())),
+            outlier: Outlier::default(),
+            health: ActiveHealth::default(),
+            latency: Latency::default(),
+        }
+    }
 }
 
 impl EndpointState {
+    /// Since when it is in use: its slow start is counted from then. On the scale of [`millis`].
+    pub fn warm_since(&self) -> u64 {
+        self.warm_since.load(Ordering::Relaxed)
+    }
+
+    /// Its slow start begins anew.
+    pub fn warm_from(&self, now: Instant) {
+        self.warm_since.store(millis(now), Ordering::Relaxed);
+    }
+
     /// Requests and connections in flight.
     pub fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)

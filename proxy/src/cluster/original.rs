@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 
 use super::discovery::Transports;
 use super::endpoint::Endpoint;
-use crate::config::endpoints::EndpointHealth;
 
 /// Remembered destinations.
 #[derive(Debug, Clone, Default)]
@@ -27,17 +26,7 @@ impl OriginalDestinations {
         if let Some(endpoint) = endpoints.get(&address) {
             return Arc::clone(endpoint);
         }
-        let endpoint = Arc::new(Endpoint {
-            address,
-            hostname: None,
-            weight: 1,
-            health: EndpointHealth::Healthy,
-            workload: Arc::default(),
-            locality: Arc::default(),
-            transport: transports.fallback(),
-            state: Arc::default(),
-            connections: Arc::default(),
-        });
+        let endpoint = Arc::new(Endpoint::at(address, transports.fallback()));
         if endpoints.len() < MAX_REMEMBERED {
             endpoints.insert(address, Arc::clone(&endpoint));
         }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::outlier::Detector;
+
 /// Counters of a cluster; they survive configuration changes.
 #[derive(Debug, Default)]
 pub struct ClusterStats {
@@ -31,12 +33,38 @@ pub struct ClusterStats {
     pub ejections: AtomicU64,
     /// Endpoints that would have been, had not too many been out.
     pub ejections_refused: AtomicU64,
+    /// Outliers found, by what found them.
+    detected: [AtomicU64; 7],
+    /// Of those, the ones that were ejected.
+    enforced: [AtomicU64; 7],
+    /// Health checks.
+    pub health_checks: AtomicU64,
+    /// Of those, the ones that went well.
+    pub health_checks_passed: AtomicU64,
+    /// Of those, the ones that did not.
+    pub health_checks_failed: AtomicU64,
 }
 
 impl ClusterStats {
     /// One more.
     pub fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An outlier was found.
+    pub fn detected(&self, detector: Detector) {
+        Self::count(&self.detected[detector as usize]);
+    }
+
+    /// And ejected.
+    pub fn enforced(&self, detector: Detector) {
+        Self::count(&self.enforced[detector as usize]);
+    }
+
+    /// How many outliers were found and ejected by one test.
+    pub fn outliers(&self, detector: Detector) -> (u64, u64) {
+        let read = |counters: &[AtomicU64; 7]| counters[detector as usize].load(Ordering::Relaxed);
+        (read(&self.detected), read(&self.enforced))
     }
 
     /// All counters with their names, for metrics and `/clusters`.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Network;
+use super::balancing::{Balancer, Hashing, Localities, SlowStart, SubsetConfig};
 use super::endpoints::EndpointsConfig;
+use super::health_check::HealthCheckConfig;
 use super::http::Http2Options;
 use super::matching::TextMatch;
 use super::percent::Percent;
@@ -20,14 +22,38 @@ pub struct ClusterConfig {
     pub discovery: Discovery,
     /// How one is chosen.
     pub balancer: Balancer,
+    /// How hashes are spread.
+    pub hashing: Hashing,
+    /// How new endpoints begin.
+    pub slow_start: Option<SlowStart>,
+    /// Whether localities have shares of their own.
+    pub localities: Localities,
+    /// How endpoints are divided by their labels.
+    pub subsets: Option<Arc<SubsetConfig>>,
+    /// How endpoints are asked whether they are well.
+    pub health_checks: Vec<Arc<HealthCheckConfig>>,
+    /// Whether connections to an endpoint are closed when it fails its health checks.
+    pub close_on_health_failure: bool,
+    /// Whether an endpoint that discovery no longer names goes at once, healthy or not.
+    pub ignore_health_on_removal: bool,
+    /// Which endpoints are used where a session asks for one.
+    pub override_standings: OverrideStandings,
+    /// How names are looked up.
+    pub dns: DnsOptions,
+    /// Where original destinations come from.
+    pub original: OriginalDestinationOptions,
     /// How long a connection may take to be made, TLS included.
     pub connect_timeout: Duration,
     /// What may be in flight.
     pub breakers: Thresholds,
+    /// What may be in flight of requests of high priority.
+    pub urgent_breakers: Thresholds,
     /// When an endpoint is taken out.
     pub outlier_detection: Option<OutlierDetection>,
     /// Below this share of healthy endpoints all are used (Envoy's panic threshold).
     pub panic_threshold: Percent,
+    /// Whether nothing is used below it, instead of all.
+    pub fails_on_panic: bool,
     /// The first whose labels the endpoint has.
     pub transport_matches: Vec<TransportMatch>,
     /// Where none matches.
@@ -40,6 +66,10 @@ pub struct ClusterConfig {
     pub idle_timeout: Duration,
     /// How many requests a connection may carry.
     pub max_requests_per_connection: Option<u32>,
+    /// How long a connection is used at most; what is in flight then is finished.
+    pub max_connection_duration: Option<Duration>,
+    /// How many connections are kept for each that is needed, in thousandths; 1000: none ahead.
+    pub preconnect_thousandths: u32,
     /// What connections are made from: the first of the endpoint's address family.
     pub source_addresses: Vec<IpAddr>,
     /// Whose network endpoints are dialled in.
@@ -53,16 +83,30 @@ impl ClusterConfig {
             name: name.into(),
             discovery,
             balancer: Balancer::RoundRobin,
+            hashing: Hashing::default(),
+            slow_start: None,
+            localities: Localities::Pooled,
+            subsets: None,
+            health_checks: vec![],
+            close_on_health_failure: false,
+            ignore_health_on_removal: false,
+            override_standings: OverrideStandings::default(),
+            dns: DnsOptions::default(),
+            original: OriginalDestinationOptions::default(),
             connect_timeout: Duration::from_secs(5),
             breakers: Thresholds::default(),
+            urgent_breakers: Thresholds::default(),
             outlier_detection: None,
             panic_threshold: Percent::of(50),
+            fails_on_panic: false,
             transport_matches: vec![],
             transport: Transport::Plaintext,
             protocol: UpstreamProtocol::Http1,
             http2: Http2Options::default(),
             idle_timeout: Duration::from_secs(3600),
             max_requests_per_connection: None,
+            max_connection_duration: None,
+            preconnect_thousandths: 1000,
             source_addresses: vec![],
             network: Network::Sandbox,
         }
@@ -91,23 +135,100 @@ pub enum Discovery {
     OriginalDestination,
     /// Names are given; every address they resolve to is an endpoint.
     StrictDns(Arc<EndpointsConfig>),
+    /// A name is given; one of the addresses it resolves to is the endpoint.
+    LogicalDns(Arc<EndpointsConfig>),
 }
 
-/// How an endpoint is chosen.
+impl Discovery {
+    /// The endpoints by name, where they are looked up.
+    pub fn names(&self) -> Option<&Arc<EndpointsConfig>> {
+        match self {
+            Discovery::StrictDns(config) | Discovery::LogicalDns(config) => Some(config),
+            _ => None,
+        }
+    }
+}
+
+/// How names are looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balancer {
-    /// In turn, by weight.
-    RoundRobin,
-    /// The least busy of some drawn by weight.
-    LeastRequest {
-        /// How many are drawn; at least two.
-        choice_count: u32,
-    },
-    /// By weight.
-    Random,
+pub struct DnsOptions {
+    /// How often.
+    pub refresh: Duration,
+    /// Whether the answer's time to live decides instead.
+    pub respects_ttl: bool,
+    /// How soon after a failure, at first and at most.
+    pub failure_refresh: Option<(Duration, Duration)>,
+    /// Added to each wait, drawn up to this.
+    pub jitter: Duration,
+    /// Which addresses.
+    pub family: DnsFamily,
 }
 
-/// What may be in flight at once (Envoy's circuit breakers, default priority).
+impl Default for DnsOptions {
+    /// Envoy's; the time to live is respected.
+    fn default() -> Self {
+        DnsOptions {
+            refresh: Duration::from_secs(5),
+            respects_ttl: true,
+            failure_refresh: None,
+            jitter: Duration::ZERO,
+            family: DnsFamily::All,
+        }
+    }
+}
+
+/// Which addresses of a name are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DnsFamily {
+    /// IPv6, and IPv4 where there are none.
+    PreferV6,
+    /// IPv4, and IPv6 where there are none.
+    PreferV4,
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+    /// All.
+    All,
+}
+
+/// Where the destinations of [`Discovery::OriginalDestination`] come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OriginalDestinationOptions {
+    /// The header that overrides where the connection was going, where requests may say so.
+    pub header: Option<http::HeaderName>,
+    /// The port in place of the connection's.
+    pub port: Option<u16>,
+    /// How long one that is not used is remembered; `None`: while it has connections.
+    pub cleanup: Option<Duration>,
+}
+
+/// Which endpoints may be used because a session asks for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverrideStandings {
+    /// Those that are well.
+    pub healthy: bool,
+    /// Those that are used where others are not enough.
+    pub degraded: bool,
+    /// Those that are not.
+    pub unhealthy: bool,
+    /// Those that are going away.
+    pub draining: bool,
+}
+
+impl Default for OverrideStandings {
+    /// Envoy's.
+    fn default() -> Self {
+        OverrideStandings {
+            healthy: true,
+            degraded: true,
+            unhealthy: false,
+            draining: false,
+        }
+    }
+}
+
+/// What may be in flight at once (Envoy's circuit breakers, of one priority).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Thresholds {
     /// Connections.
@@ -157,18 +278,30 @@ pub struct OutlierDetection {
     pub consecutive_local_origin_failure: u32,
     /// Whether failures to connect are counted apart, instead of as server errors.
     pub split_local_origin: bool,
-    /// How often ejections are forgotten, one at a time, where there are no new ones.
+    /// How often rates are judged, and ejections forgotten, one at a time, where there are no new ones.
     pub interval: Duration,
     /// The first ejection; the n-th in a row is n times as long.
     pub base_ejection_time: Duration,
     /// The longest.
     pub max_ejection_time: Duration,
-    /// At most this share of the endpoints is out at a time; one may always be.
+    /// Added to each ejection, drawn up to this.
+    pub max_ejection_jitter: Duration,
+    /// At most this share of the endpoints is out at a time.
     pub max_ejection_percent: Percent,
+    /// Whether one may be out in any case.
+    pub always_ejects_one: bool,
+    /// Whether an active health check that succeeds ends an ejection.
+    pub is_ended_by_health_check: bool,
+    /// How often what a test finds is acted upon.
+    pub enforcing: Enforcing,
+    /// Who is far below the others.
+    pub success_rate: SuccessRateTest,
+    /// Who fails too many.
+    pub failure_percentage: FailurePercentageTest,
 }
 
 impl Default for OutlierDetection {
-    /// Envoy's.
+    /// Envoy's, without the tests of rates; and gateway failures are acted upon where they are counted.
     fn default() -> Self {
         OutlierDetection {
             consecutive_5xx: 5,
@@ -178,7 +311,91 @@ impl Default for OutlierDetection {
             interval: Duration::from_secs(10),
             base_ejection_time: Duration::from_secs(30),
             max_ejection_time: Duration::from_secs(300),
+            max_ejection_jitter: Duration::ZERO,
             max_ejection_percent: Percent::of(10),
+            always_ejects_one: true,
+            is_ended_by_health_check: true,
+            enforcing: Enforcing::default(),
+            success_rate: SuccessRateTest::default(),
+            failure_percentage: FailurePercentageTest::default(),
+        }
+    }
+}
+
+/// How often what a test of outlier detection finds is acted upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Enforcing {
+    /// Server errors in a row.
+    pub consecutive_5xx: Percent,
+    /// Gateway errors in a row.
+    pub gateway_failure: Percent,
+    /// Failed connections in a row.
+    pub local_origin_failure: Percent,
+    /// Success rates.
+    pub success_rate: Percent,
+    /// Success rates of connecting.
+    pub local_success_rate: Percent,
+    /// Shares of failures.
+    pub failure_percentage: Percent,
+    /// Shares of failures to connect.
+    pub local_failure_percentage: Percent,
+}
+
+impl Default for Enforcing {
+    /// All that counts failures in a row, and nothing that judges rates.
+    fn default() -> Self {
+        Enforcing {
+            consecutive_5xx: Percent::ALL,
+            gateway_failure: Percent::ALL,
+            local_origin_failure: Percent::ALL,
+            success_rate: Percent::ZERO,
+            local_success_rate: Percent::ZERO,
+            failure_percentage: Percent::ZERO,
+            local_failure_percentage: Percent::ZERO,
+        }
+    }
+}
+
+/// Who is far below the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SuccessRateTest {
+    /// So many endpoints with enough requests there must be.
+    pub minimum_hosts: u32,
+    /// So many requests in an interval are enough.
+    pub request_volume: u32,
+    /// So many thousandths of a standard deviation below the mean.
+    pub deviation_thousandths: u32,
+}
+
+impl Default for SuccessRateTest {
+    /// Envoy's.
+    fn default() -> Self {
+        SuccessRateTest {
+            minimum_hosts: 5,
+            request_volume: 100,
+            deviation_thousandths: 1900,
+        }
+    }
+}
+
+/// Who fails too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailurePercentageTest {
+    /// This share of its requests.
+    pub threshold: Percent,
+    /// So many endpoints with enough requests there must be.
+    pub minimum_hosts: u32,
+    /// So many requests in an interval are enough.
+    pub request_volume: u32,
+}
+
+impl Default for FailurePercentageTest {
+    /// Envoy's.
+    fn default() -> Self {
+        FailurePercentageTest {
+            threshold: Percent::of(85),
+            minimum_hosts: 5,
+            request_volume: 50,
         }
     }
 }

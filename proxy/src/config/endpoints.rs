@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Workload;
+use super::balancing::Labels;
+use super::percent::Percent;
 
 /// All endpoints of a cluster.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -13,6 +15,30 @@ pub struct EndpointsConfig {
     pub name: Arc<str>,
     /// By place.
     pub localities: Vec<LocalityConfig>,
+    /// How health is turned into shares.
+    pub policy: HealthPolicy,
+}
+
+/// How health is turned into shares of priorities and localities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthPolicy {
+    /// In percent: a priority carries all while this many times its usable share is the whole.
+    pub overprovisioning: u32,
+    /// Whether endpoints count by their weights.
+    pub is_weighted: bool,
+    /// Shares of requests that are refused, one draw after the other, with what for.
+    pub drops: Vec<(Arc<str>, Percent)>,
+}
+
+impl Default for HealthPolicy {
+    /// Envoy's.
+    fn default() -> Self {
+        HealthPolicy {
+            overprovisioning: 140,
+            is_weighted: false,
+            drops: vec![],
+        }
+    }
 }
 
 /// Endpoints of one place.
@@ -54,6 +80,23 @@ pub struct EndpointConfig {
     pub workload: Arc<Workload>,
     /// What chooses its transport (`envoy.transport_socket_match`).
     pub transport_labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// What it is told apart by.
+    pub labels: Arc<Labels>,
+    /// How it is asked whether it is well.
+    pub health_check: EndpointHealthCheck,
+}
+
+/// What is particular about an endpoint's health checks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndpointHealthCheck {
+    /// Another address.
+    pub address: Option<SocketAddr>,
+    /// Another port.
+    pub port: Option<u16>,
+    /// The host of checks by HTTP and gRPC.
+    pub host: Option<Arc<str>>,
+    /// Whether it is not asked.
+    pub is_disabled: bool,
 }
 
 impl EndpointConfig {
@@ -66,6 +109,8 @@ impl EndpointConfig {
             health: EndpointHealth::Healthy,
             workload: Arc::default(),
             transport_labels: BTreeMap::new(),
+            labels: Arc::default(),
+            health_check: EndpointHealthCheck::default(),
         }
     }
 }

@@ -216,7 +216,7 @@ impl Attempts<'_> {
         let pick = Pick {
             original_destination: self.connection.original_destination,
             avoid: tried,
-            now: Instant::now(),
+            ..Pick::at(Instant::now())
         };
         let endpoint = match self.cluster.pick(pick) {
             Ok(endpoint) => endpoint,

@@ -93,8 +93,7 @@ impl Copy {
         };
         let pick = Pick {
             original_destination: self.original_destination,
-            avoid: &[],
-            now: Instant::now(),
+            ..Pick::at(Instant::now())
         };
         let Ok(endpoint) = self.cluster.pick(pick) else {
             return false;

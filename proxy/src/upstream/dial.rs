@@ -16,6 +16,15 @@ use crate::config::Network;
 use crate::config::cluster::ClusterConfig;
 use crate::tls;
 
+/// What is offered by ALPN.
+#[derive(Debug, Clone, Copy)]
+enum Offered<'a> {
+    /// What the transport is configured with.
+    Configured,
+    /// This.
+    One(&'a str),
+}
+
 impl Upstreams {
     /// A new connection to an endpoint, within the cluster's connect time-out. `alpn` says what will be
     /// spoken; `None` takes what the transport is configured with.
@@ -26,24 +35,44 @@ impl Upstreams {
         alpn: Option<&'static str>,
     ) -> Result<UpstreamIo, ConnectFailure> {
         let limit = cluster.config.connect_timeout;
-        let dialled = self.dial_unbounded(&cluster.config, endpoint, alpn);
-        let result = tokio::time::timeout(limit, dialled).await.unwrap_or({
-            Err(ConnectFailure::Timeout {
-                address: endpoint.address,
-                limit,
-            })
-        });
+        let address = endpoint.address;
+        let offered = alpn.map(Offered::One).unwrap_or(Offered::Configured);
+        let dialled = self.dial_unbounded(&cluster.config, endpoint, address, offered);
+        let result = tokio::time::timeout(limit, dialled)
+            .await
+            .unwrap_or(Err(ConnectFailure::Timeout { address, limit }));
         count(&cluster.stats, result.as_ref().err());
         result
+    }
+
+    /// A new connection to where an endpoint is asked whether it is well; it is not counted among the cluster's.
+    pub async fn dial_at(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        address: SocketAddr,
+        alpn: Option<&'static str>,
+        instead: Option<&str>,
+    ) -> Result<UpstreamIo, ConnectFailure> {
+        let limit = cluster.config.connect_timeout;
+        let offered = match (instead, alpn) {
+            (Some(instead), _) => Offered::One(instead),
+            (None, Some(alpn)) => Offered::One(alpn),
+            (None, None) => Offered::Configured,
+        };
+        let dialled = self.dial_unbounded(&cluster.config, endpoint, address, offered);
+        tokio::time::timeout(limit, dialled)
+            .await
+            .unwrap_or(Err(ConnectFailure::Timeout { address, limit }))
     }
 
     async fn dial_unbounded(
         &self,
         cluster: &ClusterConfig,
         endpoint: &Endpoint,
-        alpn: Option<&'static str>,
+        address: SocketAddr,
+        offered: Offered<'_>,
     ) -> Result<UpstreamIo, ConnectFailure> {
-        let address = endpoint.address;
         let failed = |source| ConnectFailure::Io {
             address,
             source: Arc::new(source),
@@ -58,7 +87,7 @@ impl Upstreams {
         match &endpoint.transport {
             EndpointTransport::Plaintext => Ok(UpstreamIo::Plain(stream)),
             EndpointTransport::Tls(transport) => {
-                self.handshake(transport, address, stream, alpn).await
+                self.handshake(transport, address, stream, offered).await
             }
         }
     }
@@ -72,12 +101,12 @@ impl Upstreams {
         transport: &TlsTransport,
         address: SocketAddr,
         stream: TcpStream,
-        alpn: Option<&'static str>,
+        offered: Offered<'_>,
     ) -> Result<UpstreamIo, ConnectFailure> {
         let connector = tls::client::connector(transport, &self.identity).map_err(Arc::new)?;
-        let protocols = match alpn {
-            Some(protocol) => vec![protocol.as_bytes().to_vec()],
-            None => transport
+        let protocols = match offered {
+            Offered::One(protocol) => vec![protocol.as_bytes().to_vec()],
+            Offered::Configured => transport
                 .config
                 .alpn
                 .iter()

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use super::Upstreams;
 use crate::drain::Drain;
 use crate::snapshot::CurrentSnapshot;
@@ -18,6 +20,8 @@ pub struct Environment {
     pub reports: Arc<dyn ReportSink>,
     /// The drain of the whole process.
     pub drain: Drain,
+    /// Told when clusters, or the health of their endpoints, have changed: [`keeper`](super::keeper) waits for it.
+    pub changed: Arc<Notify>,
     /// What filters count.
     pub counters: Counters,
 }

@@ -106,6 +106,20 @@ fn take(shard: &mut Shard) -> Option<Http1Connection> {
     None
 }
 
+/// Closes what is idle of an endpoint's connections, and gives what is in use no more requests.
+pub fn close_all(endpoint: &Endpoint) {
+    let Some(pool) = endpoint.connections.get::<Pool>() else {
+        return;
+    };
+    for shard in &pool.shards {
+        let mut shard = shard.lock();
+        shard.http1.clear();
+        for connection in shard.http2.drain(..) {
+            connection.retire();
+        }
+    }
+}
+
 /// Closes connections that have not been used for as long as their cluster keeps them, and forgets original
 /// destinations without any. Called now and then.
 pub fn close_idle(snapshot: &Snapshot, now: Instant) {

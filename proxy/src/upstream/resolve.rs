@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Upstreams;
 use super::host_network::{HostNetwork, OwnNetwork};
-use crate::config::cluster::{ClusterConfig, Discovery};
+use crate::config::cluster::ClusterConfig;
 use crate::config::endpoints::{EndpointAddress, EndpointConfig, EndpointsConfig, LocalityConfig};
 use crate::config::{Configuration, Network};
 use crate::snapshot::Resolved;
@@ -28,7 +28,7 @@ impl Upstreams {
         let mut resolved = Resolved::new();
         let mut shortest = None;
         for (name, cluster) in &configuration.clusters {
-            let Discovery::StrictDns(config) = &cluster.discovery else {
+            let Some(config) = cluster.discovery.names() else {
                 continue;
             };
             let before = previous.get(name);
@@ -71,8 +71,12 @@ impl Upstreams {
                 ..locality.clone()
             });
         }
-        let name = Arc::clone(&config.name);
-        (EndpointsConfig { name, localities }, shortest)
+        let resolved = EndpointsConfig {
+            name: Arc::clone(&config.name),
+            localities,
+            policy: config.policy.clone(),
+        };
+        (resolved, shortest)
     }
 
     async fn lookup(

@@ -124,6 +124,7 @@ pub(crate) fn endpoints(name: &str, addresses: &[SocketAddr]) -> EndpointsConfig
         .collect();
     EndpointsConfig {
         name: name.into(),
+        policy: Default::default(),
         localities: vec![LocalityConfig {
             locality: Default::default(),
             priority: 0,

@@ -101,6 +101,7 @@ async fn a_named_endpoint_is_resolved_and_may_lend_its_host() {
     };
     let endpoints = EndpointsConfig {
         name: "c".into(),
+        policy: Default::default(),
         localities: vec![LocalityConfig {
             locality: Default::default(),
             priority: 0,

@@ -9,8 +9,9 @@ use http::StatusCode;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use weft_proxy::config::balancing::Balancer;
 use weft_proxy::config::cluster::{
-    Balancer, ClusterConfig, OutlierDetection, RetryLimit, Thresholds,
+    ClusterConfig, OutlierDetection, RetryLimit, Thresholds,
 };
 use weft_proxy::config::percent::Percent;
 use weft_proxy::config::retry::{RetryConditions, RetryPolicy};

@@ -149,11 +149,7 @@ async fn ask(
     question: Request<Bytes>,
 ) -> Result<(Response<Bytes>, Option<HeaderMap>), CallFailure> {
     let _permit = cluster.breakers.admit(Gauge::Requests)?;
-    let endpoint = cluster.pick(Pick {
-        original_destination: None,
-        avoid: &[],
-        now: Instant::now(),
-    })?;
+    let endpoint = cluster.pick(Pick::at(Instant::now()))?;
     ClusterStats::count(&cluster.stats.requests);
     let _active = endpoint.state.begin();
     let failed = || cluster.record(&endpoint, Outcome::LocalOriginFailure, Instant::now());

@@ -14,7 +14,7 @@ use weft_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 
-use super::at::{At, Invalid, enumeration, holds, opened, required, unsupported};
+use super::at::{At, Invalid, enumeration, holds, limit, opened, required, unsupported};
 use super::http_options::{common_options, http1_options, http2_options};
 use crate::config::cluster::UpstreamProtocol;
 use crate::config::http::Http2Options;
@@ -35,6 +35,8 @@ pub(super) struct ClusterHttp {
     pub(super) idle_timeout: Duration,
     /// How many requests a connection may carry.
     pub(super) max_requests: Option<u32>,
+    /// How long a connection is used at most.
+    pub(super) max_connection_duration: Option<Duration>,
 }
 
 /// From all the fields that say it; the newer go before the older.
@@ -152,12 +154,19 @@ fn together(
     at_http2: &At<'_>,
     http2: Option<&Http2ProtocolOptions>,
 ) -> Result<ClusterHttp, Invalid> {
-    let common = common_options(at_common, common, Some(DEFAULT_IDLE_TIMEOUT))?;
+    let duration = common.and_then(|common| common.max_connection_duration.as_ref());
+    let max_connection_duration = limit(&at_common.field("max_connection_duration"), duration, None)?;
+    let rest = common.map(|common| CommonProtocolOptions {
+        max_connection_duration: None,
+        ..*common
+    });
+    let common = common_options(at_common, rest.as_ref(), Some(DEFAULT_IDLE_TIMEOUT))?;
     Ok(ClusterHttp {
         protocol,
         http2: http2_options(at_http2, http2)?,
         idle_timeout: common.idle_timeout.unwrap_or(NO_LIMIT),
         max_requests: common.max_requests,
+        max_connection_duration,
     })
 }
 

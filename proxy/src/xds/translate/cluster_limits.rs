@@ -7,23 +7,29 @@ use weft_proto::envoy::config::core::v3::RoutingPriority;
 
 use super::at::{At, Invalid, duration, enumeration, harmless, unsupported};
 use super::share::percent;
-use crate::config::cluster::{OutlierDetection, RetryLimit, Thresholds};
+use crate::config::cluster::{
+    Enforcing, FailurePercentageTest, OutlierDetection, RetryLimit, SuccessRateTest, Thresholds,
+};
 use crate::config::percent::Percent;
 
 /// Envoy's share of active requests that may be retries, where a budget doesn't say.
 const DEFAULT_BUDGET_PERCENT: u32 = 20;
 /// Envoy's: so many retries in any case.
 const DEFAULT_MIN_RETRIES: u32 = 3;
-/// All of the ejections that a test would make; none is the other value that is supported.
-const ENFORCED: u32 = 100;
+/// Envoy's: a test of failures in a row is acted upon always.
+const ALWAYS: u32 = 100;
 
-/// What may be in flight: the thresholds of the default priority.
-pub(super) fn thresholds(
-    at: &At<'_>,
-    wire: Option<&CircuitBreakers>,
-) -> Result<Thresholds, Invalid> {
+/// What may be in flight, by priority.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub(super) usual: Thresholds,
+    pub(super) urgent: Thresholds,
+}
+
+/// What may be in flight. Of several thresholds of one priority the first counts, as in Envoy.
+pub(super) fn thresholds(at: &At<'_>, wire: Option<&CircuitBreakers>) -> Result<Limits, Invalid> {
     let Some(wire) = wire else {
-        return Ok(Thresholds::default());
+        return Ok(Limits::default());
     };
     let CircuitBreakers {
         thresholds,
@@ -31,16 +37,20 @@ pub(super) fn thresholds(
     } = wire;
     unsupported!(at; per_host_thresholds);
     let at = at.field("thresholds");
-    let mut found = Thresholds::default();
+    let (mut usual, mut urgent) = (None, None);
     for (index, wire) in thresholds.iter().enumerate() {
         let at = at.index(index);
-        match enumeration(&at.field("priority"), wire.priority)? {
-            RoutingPriority::Default => found = of_priority(&at, wire)?,
-            // No request has this priority: routes that ask for it are refused.
-            RoutingPriority::High => at.note(),
-        }
+        let found = of_priority(&at, wire)?;
+        let place = match enumeration(&at.field("priority"), wire.priority)? {
+            RoutingPriority::Default => &mut usual,
+            RoutingPriority::High => &mut urgent,
+        };
+        place.get_or_insert(found);
     }
-    Ok(found)
+    Ok(Limits {
+        usual: usual.unwrap_or_default(),
+        urgent: urgent.unwrap_or_default(),
+    })
 }
 
 fn of_priority(at: &At<'_>, wire: &WireThresholds) -> Result<Thresholds, Invalid> {
@@ -86,8 +96,7 @@ fn budget(at: &At<'_>, wire: &RetryBudget) -> Result<RetryLimit, Invalid> {
     })
 }
 
-/// When an endpoint is taken out. Ejection by success rate and by failure percentage is not done: it is refused
-/// where it is asked for, and Envoy's default of it (for clusters of five endpoints and more) is left out.
+/// When an endpoint is taken out.
 pub(super) fn outlier_detection(
     at: &At<'_>,
     wire: &WireOutlier,
@@ -120,81 +129,86 @@ pub(super) fn outlier_detection(
         always_eject_one_host,
         detect_degraded_hosts,
     } = wire;
-    let (success_rate, local_success_rate) = (
-        enforcing_success_rate.filter(|percent| *percent > 0),
-        enforcing_local_origin_success_rate.filter(|percent| *percent > 0),
-    );
-    let (failures, local_failures) = (
-        enforcing_failure_percentage.filter(|percent| *percent > 0),
-        enforcing_failure_percentage_local_origin.filter(|percent| *percent > 0),
-    );
-    for (name, value) in [
-        ("enforcing_success_rate", success_rate),
-        ("enforcing_local_origin_success_rate", local_success_rate),
-        ("enforcing_failure_percentage", failures),
-        ("enforcing_failure_percentage_local_origin", local_failures),
-    ] {
-        if let Some(value) = value {
-            return Err(at.field(name).refuse_value(value));
-        }
-    }
     unsupported!(at; monitors, detect_degraded_hosts);
-    harmless!(at; success_rate_minimum_hosts, success_rate_request_volume, success_rate_stdev_factor,
-        failure_percentage_threshold, failure_percentage_minimum_hosts,
-        failure_percentage_request_volume, max_ejection_time_jitter,
-        successful_active_health_check_uneject_host, always_eject_one_host);
     let default = OutlierDetection::default();
+    let share = |name: &'static str, wire: Option<u32>, default: u32| {
+        let percent = wire.unwrap_or(default);
+        match percent <= 100 {
+            true => Ok(Percent::of(percent)),
+            false => Err(at
+                .field(name)
+                .refuse(format_args!("{percent} is more than 100"))),
+        }
+    };
     let base = duration(&at.field("base_ejection_time"), base_ejection_time.as_ref())?
         .unwrap_or(default.base_ejection_time);
     Ok(OutlierDetection {
-        consecutive_5xx: if is_enforced(
-            at,
-            "enforcing_consecutive_5xx",
-            *enforcing_consecutive_5xx,
-            ENFORCED,
-        )? {
-            consecutive_5xx.unwrap_or(default.consecutive_5xx)
-        } else {
-            0
-        },
-        consecutive_gateway_failure: if is_enforced(
-            at,
-            "enforcing_consecutive_gateway_failure",
-            *enforcing_consecutive_gateway_failure,
-            0,
-        )? {
-            consecutive_gateway_failure.unwrap_or(5)
-        } else {
-            0
-        },
-        consecutive_local_origin_failure: if is_enforced(
-            at,
-            "enforcing_consecutive_local_origin_failure",
-            *enforcing_consecutive_local_origin_failure,
-            ENFORCED,
-        )? {
-            consecutive_local_origin_failure.unwrap_or(default.consecutive_local_origin_failure)
-        } else {
-            0
-        },
+        consecutive_5xx: consecutive_5xx.unwrap_or(default.consecutive_5xx),
+        consecutive_gateway_failure: consecutive_gateway_failure.unwrap_or(5),
+        consecutive_local_origin_failure: consecutive_local_origin_failure
+            .unwrap_or(default.consecutive_local_origin_failure),
         split_local_origin: *split_external_local_origin_errors,
         interval: duration(&at.field("interval"), interval.as_ref())?.unwrap_or(default.interval),
         base_ejection_time: base,
         max_ejection_time: duration(&at.field("max_ejection_time"), max_ejection_time.as_ref())?
             .unwrap_or(default.max_ejection_time)
             .max(base),
-        max_ejection_percent: max_ejection_percent
-            .map_or(default.max_ejection_percent, Percent::of),
+        max_ejection_jitter: duration(
+            &at.field("max_ejection_time_jitter"),
+            max_ejection_time_jitter.as_ref(),
+        )?
+        .unwrap_or_default(),
+        max_ejection_percent: share("max_ejection_percent", *max_ejection_percent, 10)?,
+        always_ejects_one: always_eject_one_host.unwrap_or(default.always_ejects_one),
+        is_ended_by_health_check: successful_active_health_check_uneject_host.unwrap_or(true),
+        enforcing: Enforcing {
+            consecutive_5xx: share(
+                "enforcing_consecutive_5xx",
+                *enforcing_consecutive_5xx,
+                ALWAYS,
+            )?,
+            gateway_failure: share(
+                "enforcing_consecutive_gateway_failure",
+                *enforcing_consecutive_gateway_failure,
+                0,
+            )?,
+            local_origin_failure: share(
+                "enforcing_consecutive_local_origin_failure",
+                *enforcing_consecutive_local_origin_failure,
+                ALWAYS,
+            )?,
+            success_rate: share("enforcing_success_rate", *enforcing_success_rate, ALWAYS)?,
+            local_success_rate: share(
+                "enforcing_local_origin_success_rate",
+                *enforcing_local_origin_success_rate,
+                ALWAYS,
+            )?,
+            failure_percentage: share(
+                "enforcing_failure_percentage",
+                *enforcing_failure_percentage,
+                0,
+            )?,
+            local_failure_percentage: share(
+                "enforcing_failure_percentage_local_origin",
+                *enforcing_failure_percentage_local_origin,
+                0,
+            )?,
+        },
+        success_rate: SuccessRateTest {
+            minimum_hosts: success_rate_minimum_hosts.unwrap_or(5),
+            request_volume: success_rate_request_volume.unwrap_or(100),
+            deviation_thousandths: success_rate_stdev_factor.unwrap_or(1900),
+        },
+        failure_percentage: FailurePercentageTest {
+            threshold: share(
+                "failure_percentage_threshold",
+                *failure_percentage_threshold,
+                85,
+            )?,
+            minimum_hosts: failure_percentage_minimum_hosts.unwrap_or(5),
+            request_volume: failure_percentage_request_volume.unwrap_or(50),
+        },
     })
-}
-
-/// Whether a test ejects; by chance is refused.
-fn is_enforced(at: &At<'_>, name: &str, wire: Option<u32>, default: u32) -> Result<bool, Invalid> {
-    match wire.unwrap_or(default) {
-        0 => Ok(false),
-        ENFORCED => Ok(true),
-        other => Err(at.field(name).refuse_value(other)),
-    }
 }
 
 #[cfg(test)]
@@ -222,10 +236,10 @@ mod tests {
 
         let found = thresholds(&At::root(&notes), Some(&wire)).expect("valid");
 
-        assert_eq!(found.max_requests, 7);
-        assert_eq!(found.max_connections, 1024);
+        assert_eq!(found.usual.max_requests, 7);
+        assert_eq!(found.usual.max_connections, 1024);
         assert_eq!(
-            found.retries,
+            found.usual.retries,
             RetryLimit::Budget {
                 share: Percent::of(25),
                 min_concurrency: 3
@@ -234,42 +248,56 @@ mod tests {
     }
 
     #[test]
-    fn a_test_that_is_not_enforced_is_off() {
+    fn each_priority_has_limits_of_its_own() {
         let notes = Notes::default();
-        let at = At::root(&notes);
-        let off = WireOutlier {
-            enforcing_consecutive_5xx: Some(0),
-            ..WireOutlier::default()
+        let limited = |priority: RoutingPriority, max_requests| WireThresholds {
+            priority: priority.into(),
+            max_requests: Some(max_requests),
+            ..WireThresholds::default()
         };
-        let by_chance = WireOutlier {
-            enforcing_consecutive_5xx: Some(50),
-            ..WireOutlier::default()
+        let wire = CircuitBreakers {
+            thresholds: vec![
+                limited(RoutingPriority::High, 9),
+                limited(RoutingPriority::Default, 1),
+                limited(RoutingPriority::Default, 2),
+            ],
+            ..CircuitBreakers::default()
         };
 
+        let found = thresholds(&At::root(&notes), Some(&wire)).expect("valid");
+
         assert_eq!(
-            outlier_detection(&at, &off).expect("valid").consecutive_5xx,
-            0
-        );
-        assert_eq!(
-            outlier_detection(&at, &WireOutlier::default()),
-            Ok(OutlierDetection::default())
-        );
-        assert_eq!(
-            outlier_detection(&at, &by_chance)
-                .expect_err("refused")
-                .to_string(),
-            "enforcing_consecutive_5xx: 50 is not supported"
+            (found.usual.max_requests, found.urgent.max_requests),
+            (1, 9)
         );
     }
 
     #[test]
-    fn ejection_by_success_rate_is_refused_where_it_is_asked_for() {
+    fn envoys_defaults_hold_where_nothing_is_said() {
         let notes = Notes::default();
-        let wire = WireOutlier {
-            enforcing_success_rate: Some(100),
+
+        let found = outlier_detection(&At::root(&notes), &WireOutlier::default()).expect("valid");
+
+        assert_eq!(found.consecutive_5xx, 5);
+        assert_eq!(found.enforcing.consecutive_5xx, Percent::ALL);
+        assert_eq!(found.enforcing.gateway_failure, Percent::ZERO);
+        assert_eq!(found.enforcing.success_rate, Percent::ALL);
+        assert_eq!(found.enforcing.failure_percentage, Percent::ZERO);
+        assert_eq!(found.max_ejection_percent, Percent::of(10));
+    }
+
+    #[test]
+    fn a_test_is_enforced_as_often_as_it_says_and_no_more_than_always() {
+        let notes = Notes::default();
+        let enforcing = |percent| WireOutlier {
+            enforcing_consecutive_5xx: Some(percent),
             ..WireOutlier::default()
         };
+        let found = |percent| outlier_detection(&At::root(&notes), &enforcing(percent));
 
-        assert!(outlier_detection(&At::root(&notes), &wire).is_err());
+        let half = found(50).expect("valid");
+        assert_eq!(half.enforcing.consecutive_5xx, Percent::of(50));
+        let error = found(101).expect_err("refused").to_string();
+        assert_eq!(error, "enforcing_consecutive_5xx: 101 is more than 100");
     }
 }

@@ -4,16 +4,21 @@ use std::sync::Arc;
 
 use weft_proto::envoy::config::core::v3::{HealthStatus, Locality as WireLocality};
 use weft_proto::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
+use weft_proto::envoy::config::endpoint::v3::cluster_load_assignment::policy::DropOverload;
+use weft_proto::envoy::config::endpoint::v3::endpoint::HealthCheckConfig;
 use weft_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use weft_proto::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
 };
 
-use super::address::host_and_port;
+use super::address::{host_and_port, socket_address};
 use super::at::{At, Invalid, enumeration, harmless, required, unsupported};
 use super::metadata::{transport_labels, workload};
+use super::share::fraction;
+use super::subsets::labels;
 use crate::config::endpoints::{
-    EndpointAddress, EndpointConfig, EndpointHealth, EndpointsConfig, Locality, LocalityConfig,
+    EndpointAddress, EndpointConfig, EndpointHealth, EndpointHealthCheck, EndpointsConfig,
+    HealthPolicy, Locality, LocalityConfig,
 };
 
 /// Whether endpoints may be names, which somebody resolves.
@@ -38,9 +43,10 @@ pub(super) fn endpoints(
         policy: policies,
     } = wire;
     unsupported!(at; named_endpoints);
-    if let Some(wire) = policies {
-        policy(&at.field("policy"), wire)?;
-    }
+    let policy = match policies {
+        Some(wire) => policy(&at.field("policy"), wire)?,
+        None => HealthPolicy::default(),
+    };
     let at = at.field("endpoints");
     let localities = endpoints
         .iter()
@@ -50,19 +56,45 @@ pub(super) fn endpoints(
     Ok(EndpointsConfig {
         name: cluster_name.as_str().into(),
         localities,
+        policy,
     })
 }
 
-fn policy(at: &At<'_>, wire: &Policy) -> Result<(), Invalid> {
+fn policy(at: &At<'_>, wire: &Policy) -> Result<HealthPolicy, Invalid> {
     let Policy {
         drop_overloads,
         overprovisioning_factor,
         endpoint_stale_after,
         weighted_priority_health,
     } = wire;
-    unsupported!(at; drop_overloads);
-    harmless!(at; overprovisioning_factor, endpoint_stale_after, weighted_priority_health);
-    Ok(())
+    harmless!(at; endpoint_stale_after);
+    let default = HealthPolicy::default();
+    let at_factor = at.field("overprovisioning_factor");
+    let overprovisioning = match overprovisioning_factor {
+        Some(0) => return Err(at_factor.refuse("must be more than 0")),
+        Some(factor) => *factor,
+        None => default.overprovisioning,
+    };
+    let at_drops = at.field("drop_overloads");
+    let drops = drop_overloads
+        .iter()
+        .enumerate()
+        .map(|(index, wire)| {
+            let at = at_drops.index(index);
+            let DropOverload {
+                category,
+                drop_percentage,
+            } = wire;
+            let at = at.field("drop_percentage");
+            let share = fraction(&at, required(&at, drop_percentage.as_ref())?)?;
+            Ok((category.as_str().into(), share))
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(HealthPolicy {
+        overprovisioning,
+        is_weighted: *weighted_priority_health,
+        drops,
+    })
 }
 
 fn locality(
@@ -114,13 +146,17 @@ fn endpoint(at: &At<'_>, wire: &LbEndpoint, hosts: Hosts) -> Result<EndpointConf
         load_balancing_weight,
         host_identifier,
     } = wire;
-    let (address, hostname) =
+    let (address, hostname, health_check) =
         match required(&at.field("host_identifier"), host_identifier.as_ref())? {
             HostIdentifier::Endpoint(wire) => {
                 let address = endpoint_address(&at.field("endpoint"), wire, hosts)?;
                 (
                     address,
                     Some(wire.hostname.as_str()).filter(|host| !host.is_empty()),
+                    health_check(
+                        &at.field("endpoint").field("health_check_config"),
+                        wire.health_check_config.as_ref(),
+                    )?,
                 )
             }
             HostIdentifier::EndpointName(name) => {
@@ -140,6 +176,35 @@ fn endpoint(at: &At<'_>, wire: &LbEndpoint, hosts: Hosts) -> Result<EndpointConf
         health,
         workload: Arc::new(workload(metadata.as_ref())),
         transport_labels: transport_labels(&at.field("metadata"), metadata.as_ref())?,
+        labels: labels(metadata.as_ref()),
+        health_check,
+    })
+}
+
+fn health_check(
+    at: &At<'_>,
+    wire: Option<&HealthCheckConfig>,
+) -> Result<EndpointHealthCheck, Invalid> {
+    let Some(HealthCheckConfig {
+        port_value,
+        hostname,
+        address,
+        disable_active_health_check,
+    }) = wire
+    else {
+        return Ok(EndpointHealthCheck::default());
+    };
+    let at_port = at.field("port_value");
+    let port = u16::try_from(*port_value)
+        .map_err(|_| at_port.refuse(format_args!("{port_value} is no port")))?;
+    Ok(EndpointHealthCheck {
+        address: address
+            .as_ref()
+            .map(|wire| socket_address(&at.field("address"), wire))
+            .transpose()?,
+        port: (port != 0).then_some(port),
+        host: (!hostname.is_empty()).then(|| hostname.as_str().into()),
+        is_disabled: *disable_active_health_check,
     })
 }
 
@@ -150,13 +215,13 @@ fn endpoint_address(
 ) -> Result<EndpointAddress, Invalid> {
     let Endpoint {
         address,
-        health_check_config,
         // Read by the caller.
+        health_check_config: _,
         hostname: _,
         additional_addresses,
         observability_name,
     } = wire;
-    harmless!(at; health_check_config, additional_addresses, observability_name);
+    harmless!(at; additional_addresses, observability_name);
     let at = at.field("address");
     let (host, port) = host_and_port(&at, required(&at, address.as_ref())?)?;
     match (host.parse(), hosts) {

@@ -1,0 +1,82 @@
+//! What a cluster's endpoints look like at one moment: who may be chosen, and how.
+//!
+//! Requests read it; it is made anew when endpoints or their health change, and when time changes them.
+
+use std::time::{Duration, Instant};
+
+use super::arrangement::{Arrangement, KeptTurns, Plan};
+use super::members::Members;
+use super::outlier::{instant, millis};
+use super::subsets::Subsets;
+use crate::config::balancing::Balancer;
+use crate::config::cluster::ClusterConfig;
+
+/// One moment's view.
+#[derive(Debug, Default)]
+pub struct Picture {
+    /// All endpoints.
+    pub all: Arrangement,
+    /// The same, divided.
+    pub subsets: Option<Subsets>,
+    /// When it is no longer true.
+    pub due: Option<Instant>,
+}
+
+/// In a slow start, weights are made anew so often within its window.
+const STEPS: u32 = 20;
+/// But no more often than this.
+const SHORTEST_STEP: Duration = Duration::from_millis(100);
+
+impl Picture {
+    /// Of now.
+    pub fn new(
+        config: &ClusterConfig,
+        members: &Members,
+        turns: &mut KeptTurns,
+        now: Instant,
+    ) -> Self {
+        turns.begin();
+        let mut plan = Plan {
+            config,
+            places: members.places(),
+            policy: members.policy(),
+            localities: config.localities,
+            scales: None,
+            turns,
+            scope: "".into(),
+            now,
+        };
+        let all = Arrangement::new(members.all(), &mut plan);
+        let subsets = config
+            .subsets
+            .as_ref()
+            .map(|subsets| Subsets::new(subsets, members.all(), &mut plan));
+        Picture {
+            all,
+            subsets,
+            due: due(config, members, now),
+        }
+    }
+}
+
+/// When an ejection ends or a slow start goes on, whichever is first.
+fn due(config: &ClusterConfig, members: &Members, now: Instant) -> Option<Instant> {
+    let now_millis = millis(now);
+    let ejected = members
+        .endpoints()
+        .map(|endpoint| endpoint.state.outlier.ejected_until())
+        .filter(|until| *until > now_millis)
+        .min()
+        .map(instant);
+    let is_warming = config.slow_start.as_ref().filter(|slow_start| {
+        let window = u64::try_from(slow_start.window.as_millis()).unwrap_or(u64::MAX);
+        matches!(
+            config.balancer,
+            Balancer::RoundRobin | Balancer::LeastRequest { .. }
+        ) && members
+            .endpoints()
+            .any(|endpoint| now_millis < endpoint.state.warm_since().saturating_add(window))
+    });
+    let warmer = is_warming.map(|slow_start| now + (slow_start.window / STEPS).max(SHORTEST_STEP));
+    ejected.into_iter().chain(warmer).min()
+}

@@ -1,0 +1,214 @@
+//! Subsets: endpoints divided by their labels, so that a request is sent only to those it asks for.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::arrangement::{Arrangement, Plan};
+use super::members::Member;
+use crate::config::balancing::{
+    Criteria, Labels, Localities, SelectorFallback, SubsetConfig, SubsetFallback, SubsetSelector,
+};
+
+/// All subsets of a cluster.
+#[derive(Debug)]
+pub struct Subsets {
+    config: Arc<SubsetConfig>,
+    by_labels: HashMap<Box<Pairs>, Arrangement>,
+    default: Option<Arrangement>,
+}
+
+type Pairs = [(Arc<str>, Arc<str>)];
+
+/// Where a request that asks for a subset goes.
+pub enum Found<'a> {
+    /// To these.
+    Subset(&'a Arrangement),
+    /// To any.
+    Any,
+    /// Nowhere.
+    Nowhere,
+}
+
+impl Subsets {
+    /// Divides endpoints, each into as many subsets as selectors name its labels.
+    pub fn new(config: &Arc<SubsetConfig>, members: &[Member], plan: &mut Plan<'_>) -> Self {
+        let mut divided: HashMap<Box<Pairs>, Vec<usize>> = HashMap::new();
+        for (index, member) in members.iter().enumerate() {
+            let mut seen = HashSet::new();
+            for selector in &config.selectors {
+                for pairs in combinations(selector, &member.endpoint.labels, config.list_as_any) {
+                    if seen.insert(pairs.clone()) {
+                        divided.entry(pairs).or_default().push(index);
+                    }
+                }
+            }
+        }
+        let by_labels = divided
+            .into_iter()
+            .map(|(pairs, indices)| {
+                let chosen: Vec<_> = indices
+                    .iter()
+                    .map(|index| members[*index].clone())
+                    .collect();
+                let arrangement = arranged(config, &scope(&pairs), &chosen, members, plan);
+                (pairs, arrangement)
+            })
+            .collect();
+        let default =
+            (config.fallback == SubsetFallback::Default || has_default(config)).then(|| {
+                let is_in = |member: &&Member| {
+                    matches(
+                        config.default.pairs(),
+                        &member.endpoint.labels,
+                        config.list_as_any,
+                    )
+                };
+                let chosen: Vec<_> = members.iter().filter(is_in).cloned().collect();
+                arranged(config, "default", &chosen, members, plan)
+            });
+        Subsets {
+            config: Arc::clone(config),
+            by_labels,
+            default,
+        }
+    }
+
+    /// The subset that is asked for, or what is used in its place.
+    pub fn find(&self, asked: Option<&Criteria>) -> Found<'_> {
+        let Some(asked) = asked.filter(|asked| !asked.is_empty()) else {
+            return self.fallback(self.config.fallback);
+        };
+        if let Some(subset) = self.by_labels.get(asked.pairs()) {
+            return Found::Subset(subset);
+        }
+        let names = asked.pairs().iter().map(|(name, _)| name);
+        let selector = self
+            .config
+            .selectors
+            .iter()
+            .find(|selector| selector.keys.iter().eq(names.clone()));
+        match selector.and_then(|selector| selector.fallback.as_ref()) {
+            Some(SelectorFallback::As(fallback)) => self.fallback(*fallback),
+            // Translation has seen to it that these keys are fewer: this ends.
+            Some(SelectorFallback::Keys(keys)) => match asked.only(keys) {
+                Some(fewer) => self.find(Some(&fewer)),
+                None => Found::Nowhere,
+            },
+            None => self.fallback(self.config.fallback),
+        }
+    }
+
+    /// Whether any endpoint is used where the one of a subset cannot be.
+    pub fn may_use_any(&self) -> bool {
+        self.config.panic_mode_any
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_labels.is_empty()
+    }
+
+    fn fallback(&self, fallback: SubsetFallback) -> Found<'_> {
+        match (fallback, &self.default) {
+            (SubsetFallback::Any, _) => Found::Any,
+            (SubsetFallback::Default, Some(default)) if !default.is_empty() => {
+                Found::Subset(default)
+            }
+            (SubsetFallback::Default | SubsetFallback::Nothing, _) => Found::Nowhere,
+        }
+    }
+}
+
+fn has_default(config: &SubsetConfig) -> bool {
+    let default = SelectorFallback::As(SubsetFallback::Default);
+    let mut fallbacks = config.selectors.iter().map(|selector| &selector.fallback);
+    fallbacks.any(|fallback| fallback.as_ref() == Some(&default))
+}
+
+fn scope(pairs: &Pairs) -> String {
+    let texts: Vec<_> = pairs
+        .iter()
+        .map(|(name, value)| format!("{name:?}={value}"))
+        .collect();
+    texts.join(",")
+}
+
+fn arranged(
+    config: &SubsetConfig,
+    scope: &str,
+    chosen: &[Member],
+    all: &[Member],
+    plan: &mut Plan<'_>,
+) -> Arrangement {
+    let scales = config
+        .scale_locality_weight
+        .then(|| scales(chosen, all, plan.places.len()));
+    let localities = match config.locality_weight_aware {
+        true => plan.localities,
+        false => Localities::Pooled,
+    };
+    let mut plan = Plan {
+        config: plan.config,
+        places: plan.places,
+        policy: plan.policy,
+        localities,
+        scales: scales.as_deref(),
+        turns: plan.turns,
+        scope: scope.into(),
+        now: plan.now,
+    };
+    Arrangement::new(chosen, &mut plan)
+}
+
+/// How much of each locality is in a subset.
+fn scales(chosen: &[Member], all: &[Member], places: usize) -> Vec<f64> {
+    let count = |members: &[Member], place| -> u32 {
+        let there = members.iter().filter(|member| member.place == place);
+        there.map(|_| 1).sum()
+    };
+    (0..places)
+        .map(|place| f64::from(count(chosen, place)) / f64::from(count(all, place).max(1)))
+        .collect()
+}
+
+/// The values of a selector's labels; several where a label is a list.
+fn combinations(selector: &SubsetSelector, labels: &Labels, list_as_any: bool) -> Vec<Box<Pairs>> {
+    let mut found: Vec<Vec<(Arc<str>, Arc<str>)>> = vec![vec![]];
+    for key in &selector.keys {
+        let Some(value) = labels.get(key) else {
+            return vec![];
+        };
+        let values: &[Arc<str>] = match list_as_any && !value.elements.is_empty() {
+            true => &value.elements,
+            false => std::slice::from_ref(&value.text),
+        };
+        found = found
+            .iter()
+            .flat_map(|pairs| {
+                values.iter().map(|value| {
+                    let mut pairs = pairs.clone();
+                    pairs.push((Arc::clone(key), Arc::clone(value)));
+                    pairs
+                })
+            })
+            .take(MAX_COMBINATIONS)
+            .collect();
+    }
+    found.into_iter().map(Vec::into_boxed_slice).collect()
+}
+
+/// An endpoint is in no more subsets of one selector.
+const MAX_COMBINATIONS: usize = 1024;
+
+fn matches(wanted: &Pairs, labels: &Labels, list_as_any: bool) -> bool {
+    wanted.iter().all(|(name, value)| {
+        labels.get(name).is_some_and(|label| {
+            label.text == *value || (list_as_any && label.elements.contains(value))
+        })
+    })
+}
