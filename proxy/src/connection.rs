@@ -29,7 +29,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::chain::{Chain, HttpService, Service};
 use crate::snapshot::choice::Arrival;
 use crate::snapshot::listener::{Listener, ListenerState, Verdict};
-use crate::tcp::{self, Dialled, TcpFailure};
+use crate::tcp::{self, Dialled, TcpFailure, gate};
 use crate::telemetry::report::Downstream;
 use crate::upstream::environment::Environment;
 use crate::upstream::{HttpVersion, explain};
@@ -203,10 +203,10 @@ impl Connection {
             }
             Outcome::ServerSpoke(dialled) => {
                 self.listener.live.remember(Verdict::ServerFirst);
-                if let Some((_, config)) = opaque {
+                if let Some((chain, config)) = opaque {
                     self.proxy(
                         DownstreamIo::plain(first, stream),
-                        &config,
+                        (&chain, &config),
                         Some(Ok(dialled)),
                         None,
                     )
@@ -253,7 +253,7 @@ impl Connection {
         match &chain.service {
             Service::Tcp(config) => {
                 let config = Arc::clone(config);
-                self.proxy(io, &config, None, None).await;
+                self.proxy(io, (&chain, &config), None, None).await;
             }
             Service::Http(service) => {
                 let service = Arc::clone(service);
@@ -283,7 +283,7 @@ impl Connection {
         match &chain.service {
             Service::Tcp(config) => {
                 let config = Arc::clone(config);
-                self.proxy(io, &config, dialled, None).await;
+                self.proxy(io, (&chain, &config), dialled, None).await;
             }
             Service::Http(service) => {
                 let service = Arc::clone(service);
@@ -327,9 +327,14 @@ impl Connection {
         version: HttpVersion,
         peer: Option<tls::Peer>,
     ) {
+        let downstream = self.downstream(peer.as_ref());
+        let counters = &self.environment.counters;
+        let Some(_passed) = gate::pass(&chain.gates, &downstream, counters).await else {
+            return;
+        };
         let details = service.config.client_certificate;
         let entry = Entry {
-            downstream: self.downstream(peer.as_ref()),
+            downstream,
             original_destination: self.original_destination,
             is_tls: io.is_tls(),
             network: self.listener.config.network,
@@ -346,11 +351,15 @@ impl Connection {
     async fn proxy(
         self,
         io: DownstreamIo,
-        config: &TcpConfig,
+        (chain, config): (&Chain, &TcpConfig),
         dialled: Option<Result<Dialled, TcpFailure>>,
         peer: Option<tls::Peer>,
     ) {
         let downstream = self.downstream(peer.as_ref());
+        let counters = &self.environment.counters;
+        let Some(_passed) = gate::pass(&chain.gates, &downstream, counters).await else {
+            return;
+        };
         let dialled = match dialled {
             Some(dialled) => dialled,
             None => self.dial(config).await,

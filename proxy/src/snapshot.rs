@@ -211,6 +211,7 @@ mod tests {
                 name: "".into(),
                 matches: ChainMatch::default(),
                 tls: None,
+                gates: vec![],
                 filter: NetworkFilter::Http(Arc::new(http)),
             }),
             inspect_http: false,

@@ -4,6 +4,7 @@
 //! detection) the upstream connection, too.
 
 pub mod copy;
+pub mod gate;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -10,6 +10,7 @@ pub mod buffer;
 pub mod compression;
 pub mod cors;
 pub mod ext_authz;
+pub mod gate;
 pub mod header_mutation;
 pub mod header_to_metadata;
 pub mod health_check;

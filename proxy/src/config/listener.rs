@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::Network;
 use super::access_log::AccessLogConfig;
+use super::filter::gate::Gate;
 use super::http::HttpConfig;
 use super::matching::TextMatch;
 use super::route::WeightedClusters;
@@ -103,6 +104,8 @@ pub struct FilterChain {
     pub matches: ChainMatch,
     /// TLS towards the client.
     pub tls: Option<Arc<DownstreamTls>>,
+    /// What connections pass first, in order.
+    pub gates: Vec<Gate>,
     /// What is inside.
     pub filter: NetworkFilter,
 }

@@ -127,7 +127,7 @@ impl Connection {
         match &chain.service {
             Service::Tcp(config) => {
                 let config = Arc::clone(config);
-                self.proxy(io, &config, dialled, None).await;
+                self.proxy(io, (&chain, &config), dialled, None).await;
             }
             // A chain for HTTP in the clear: TLS is none.
             Service::Http(_) => self.refuse(Some(Seen::Tls)),
@@ -154,7 +154,7 @@ impl Connection {
         match (&chain.service, version) {
             (Service::Tcp(config), _) => {
                 let config = Arc::clone(config);
-                self.proxy(io, &config, None, Some(peer)).await;
+                self.proxy(io, (&chain, &config), None, Some(peer)).await;
             }
             (Service::Http(service), Some(version)) => {
                 let service = Arc::clone(service);

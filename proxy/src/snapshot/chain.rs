@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::routes::RouteTable;
 use crate::cluster::slot::Slot;
+use crate::config::filter::gate::Gate;
 use crate::config::filter::{HttpFilter, carried_over};
 use crate::config::http::{HttpConfig, RouteSource};
 use crate::config::listener::{ChainMatch, DownstreamTls, FilterChain, NetworkFilter, TcpConfig};
@@ -18,6 +19,8 @@ pub struct Chain {
     pub matches: Option<ChainMatch>,
     /// TLS towards the client.
     pub tls: Option<Arc<TlsTermination>>,
+    /// What connections pass first; what has not changed goes on from its predecessor.
+    pub gates: Vec<Gate>,
     /// What is inside.
     pub service: Service,
 }
@@ -114,9 +117,19 @@ impl Chain {
             name: Arc::clone(&config.name),
             matches,
             tls,
+            gates: gates(&config.gates, before),
             service,
         }
     }
+}
+
+fn gates(gates: &[Gate], before: Option<&Chain>) -> Vec<Gate> {
+    let before = before.map_or(&[][..], |before| &before.gates);
+    let same = |gate: &Gate| before.iter().find(|before| *before == gate);
+    gates
+        .iter()
+        .map(|gate| same(gate).unwrap_or(gate).clone())
+        .collect()
 }
 
 fn filters(http: &HttpConfig, before: Option<&Chain>) -> Arc<[HttpFilter]> {

@@ -164,6 +164,7 @@ mod tests {
             name: name.into(),
             matches,
             tls: None,
+            gates: vec![],
             service: Service::Tcp(Arc::new(tcp)),
         })
     }

@@ -41,6 +41,7 @@ pub(crate) fn chain(filter: NetworkFilter) -> FilterChain {
         name: "".into(),
         matches: ChainMatch::default(),
         tls: None,
+        gates: vec![],
         filter,
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod bodies;
+mod connections;
 mod headers;
 mod limits;
 mod services;

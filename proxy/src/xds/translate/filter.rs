@@ -9,6 +9,7 @@ mod compression;
 mod cors;
 mod ext_authz;
 mod fault;
+pub(super) mod gate;
 mod header_mutation;
 mod header_to_metadata;
 mod health_check;

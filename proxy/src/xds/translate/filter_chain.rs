@@ -10,6 +10,7 @@ use weft_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 
 use super::address::networks;
 use super::at::{At, Invalid, enumeration, harmless, holds, opened, unsupported};
+use super::filter::gate::gates;
 use super::http::http;
 use super::tcp_proxy::tcp_proxy;
 use super::tls::downstream_transport;
@@ -38,6 +39,10 @@ pub(super) fn filter_chain(at: &At<'_>, wire: &WireChain) -> Result<FilterChain,
             .transpose()?
             .unwrap_or_default(),
         tls: downstream_transport(&at.field("transport_socket"), transport_socket.as_ref())?,
+        gates: gates(
+            &at.field("filters"),
+            &filters[..filters.len().saturating_sub(1)],
+        )?,
         filter: network_filter(&at.field("filters"), filters)?,
     })
 }
@@ -113,15 +118,12 @@ fn server_name(at: &At<'_>, name: &str) -> Result<ServerNameMatch, Invalid> {
     }
 }
 
-/// The one filter that ends the chain.
+/// The filter that ends the chain.
 fn network_filter(at: &At<'_>, wire: &[Filter]) -> Result<NetworkFilter, Invalid> {
-    let [Filter { name, config_type }] = wire else {
-        return Err(at.refuse(format_args!(
-            "must be one filter, an HTTP connection manager or a TCP proxy; {} are listed",
-            wire.len()
-        )));
+    let Some((Filter { name, config_type }, before)) = wire.split_last() else {
+        return Err(at.refuse("must end with an HTTP connection manager or a TCP proxy"));
     };
-    let at = at.index(0);
+    let at = at.index(before.len());
     let any = match config_type {
         Some(ConfigType::TypedConfig(any)) => any,
         Some(ConfigType::ConfigDiscovery(_)) => {
@@ -176,7 +178,7 @@ mod tests {
 
         assert_eq!(
             error.to_string(),
-            "filters: must be one filter, an HTTP connection manager or a TCP proxy; 0 are listed"
+            "filters: must end with an HTTP connection manager or a TCP proxy"
         );
     }
 }

@@ -1,0 +1,130 @@
+//! Network filters that decide whether a connection is served: RBAC, a limit on their rate, a limit on their number.
+//!
+//! `connection` asks once it knows who the client is, and before anything is passed on.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::filter::gate::{Gate, GateKind};
+use crate::config::filter::rbac::{Facts, RbacConfig};
+use crate::config::metadata::Metadata;
+use crate::telemetry::counters::{Count, Counters, counted};
+use crate::telemetry::report::Downstream;
+use crate::token_bucket::TokenBucket;
+
+counted! {
+    /// What is counted of rules.
+    struct RuleStats { allowed, denied, shadow_allowed, shadow_denied }
+}
+counted! {
+    /// What is counted of a rate.
+    struct RateStats { rate_limited }
+}
+counted! {
+    /// What is counted of a number.
+    struct OpenStats { active_connections, limited_connections }
+}
+
+/// A connection that has passed; counted out when dropped.
+#[derive(Debug, Default)]
+pub struct Passed(Vec<Counted>);
+
+#[derive(Debug)]
+struct Counted(Arc<Count>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement();
+    }
+}
+
+/// Lets a connection pass all gates; `None` where one of them closes it, which may take a while.
+pub async fn pass(gates: &[Gate], downstream: &Downstream, counters: &Counters) -> Option<Passed> {
+    let mut passed = Passed::default();
+    for gate in gates {
+        if let Err(reason) = ask(gate, downstream, counters, &mut passed) {
+            tracing::debug!(peer = %downstream.peer, reason, "connection closed by a network filter");
+            tokio::time::sleep(gate.delay).await;
+            return None;
+        }
+    }
+    Some(passed)
+}
+
+fn ask(
+    gate: &Gate,
+    downstream: &Downstream,
+    counters: &Counters,
+    passed: &mut Passed,
+) -> Result<(), &'static str> {
+    match &gate.kind {
+        GateKind::Rbac(rules) => {
+            let prefix = || format!("{}.rbac.", gate.stat_prefix);
+            let stats = gate
+                .live
+                .get_or_init(|| RuleStats::new(counters, &prefix()));
+            match is_allowed(rules, downstream, stats) {
+                true => Ok(()),
+                false => Err("RBAC"),
+            }
+        }
+        GateKind::Rate(bucket) => {
+            let now = Instant::now();
+            let prefix = || format!("local_rate_limit.{}.", gate.stat_prefix);
+            let (tokens, stats) = gate.live.get_or_init(|| {
+                let stats = RateStats::new(counters, &prefix());
+                (TokenBucket::new(*bucket, now), stats)
+            });
+            if tokens.take(now) {
+                return Ok(());
+            }
+            stats.rate_limited.increment();
+            Err("rate limit")
+        }
+        GateKind::Open(limit) => {
+            let prefix = || format!("connection_limit.{}.", gate.stat_prefix);
+            let stats = gate
+                .live
+                .get_or_init(|| OpenStats::new(counters, &prefix()));
+            if stats.active_connections.increment_below(*limit) {
+                passed
+                    .0
+                    .push(Counted(Arc::clone(&stats.active_connections)));
+                return Ok(());
+            }
+            stats.limited_connections.increment();
+            Err("connection limit")
+        }
+    }
+}
+
+fn is_allowed(config: &RbacConfig, downstream: &Downstream, stats: &RuleStats) -> bool {
+    let nothing = Metadata::new();
+    let peer = downstream.peer.ip().to_canonical();
+    let facts = Facts {
+        request: None,
+        peer,
+        client: peer,
+        destination: (
+            downstream.local.ip().to_canonical(),
+            downstream.local.port(),
+        ),
+        principal: downstream.principal.as_deref(),
+        server_name: downstream.server_name.as_deref(),
+        metadata: &nothing,
+        route_metadata: &nothing,
+    };
+    if let Some(shadow) = &config.shadow {
+        match shadow.verdict(&facts).is_allowed {
+            true => stats.shadow_allowed.increment(),
+            false => stats.shadow_denied.increment(),
+        }
+    }
+    let is_allowed = |rules: &crate::config::filter::rbac::Rules| rules.verdict(&facts).is_allowed;
+    let is_allowed = config.rules.as_ref().is_none_or(is_allowed);
+    match is_allowed {
+        true => stats.allowed.increment(),
+        false => stats.denied.increment(),
+    }
+    is_allowed
+}
