@@ -42,8 +42,8 @@ pub struct Accepted {
     pub peer: SocketAddr,
     /// Where it arrived.
     pub local: SocketAddr,
-    /// The listener that accepted it.
-    pub listener: Arc<str>,
+    /// The listener that accepted it, as it was then.
+    pub listener: Arc<Listener>,
 }
 
 /// A connection on its way to a chain.
@@ -68,16 +68,15 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
         mut stream,
         peer: direct_peer,
         local,
-        listener,
+        listener: bound,
     } = accepted;
     // Requests and responses are written whole; nothing is won by waiting for more.
     if let Err(error) = stream.set_nodelay(true) {
         return tracing::debug!(%error, "connection ended before it began");
     }
     let snapshot = environment.snapshot.load_full();
-    let Some(bound) = snapshot.listeners.get(&listener).cloned() else {
-        return;
-    };
+    let newer = snapshot.listeners.get(&bound.config.name).cloned();
+    let bound = newer.unwrap_or(bound);
     let mut original_destination = original_destination(&bound, &stream, local);
     if original_destination == Some(local) {
         ClusterStats::count(&bound.live.loops_refused);
@@ -120,7 +119,7 @@ async fn said_by_proxy(
     };
     let read = tokio::select! {
         read = proxied::read_header(stream, expected) => read,
-        () = drain.started() => return None,
+        () = drain.last_call_over() => return None,
     };
     read.inspect_err(|error| {
         ClusterStats::count(&listener.live.proxy_headers_refused);
@@ -308,7 +307,7 @@ impl Connection {
             Codec::Auto => {
                 let looked = tokio::select! {
                     looked = detect::look_ahead(&mut io) => looked,
-                    () = self.drain.started() => return,
+                    () = self.drain.last_call_over() => return,
                 };
                 match looked {
                     Ok(seen) => seen.http_version(),

@@ -9,6 +9,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+/// How long after the start of a drain a connection may still begin something: what its client sent before it
+/// could know is on its way, and closing now would lose it (RFC 9112 §9.6).
+const LAST_CALL: Duration = Duration::from_millis(250);
+
 /// A group of connections that can be asked to finish.
 #[derive(Debug, Clone)]
 pub struct Drain {
@@ -43,7 +47,7 @@ impl Drain {
         }
     }
 
-    /// Asks everything in the group to finish what it has begun and begin nothing new.
+    /// Asks everything in the group to finish what it has begun and, after a last call, begin nothing new.
     pub fn start(&self) {
         self.signal.cancel();
     }
@@ -56,6 +60,12 @@ impl Drain {
     /// Returns when that is asked.
     pub async fn started(&self) {
         self.signal.cancelled().await;
+    }
+
+    /// Returns when that has been asked and nothing new may begin any more.
+    pub async fn last_call_over(&self) {
+        self.started().await;
+        tokio::time::sleep(LAST_CALL).await;
     }
 
     /// Counts as open until the token is dropped.

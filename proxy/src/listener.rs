@@ -17,6 +17,7 @@ use crate::config::Network;
 use crate::config::listener::{Binding, ListenerConfig};
 use crate::drain::Drain;
 use crate::snapshot::Snapshot;
+use crate::snapshot::listener::Listener;
 use crate::upstream::environment::Environment;
 
 /// Where work runs.
@@ -89,7 +90,10 @@ impl Listeners {
             if self.bound.contains_key(&socket) {
                 continue;
             }
-            match self.bind(&socket).await {
+            let Some(listener) = snapshot.listeners.get(&socket.listener) else {
+                continue;
+            };
+            match self.bind(&socket, Arc::clone(listener)).await {
                 Ok(bound) => {
                     self.bound.insert(socket, bound);
                 }
@@ -112,8 +116,8 @@ impl Listeners {
         of.map(|(_, bound)| bound.address).collect()
     }
 
-    async fn bind(&self, socket: &Socket) -> io::Result<Bound> {
-        let listener = if socket.is_host {
+    async fn bind(&self, socket: &Socket, listener: Arc<Listener>) -> io::Result<Bound> {
+        let bound = if socket.is_host {
             self.environment
                 .upstreams
                 .host_network
@@ -122,15 +126,16 @@ impl Listeners {
         } else {
             bind::listen(socket.address)?
         };
-        let address = listener.local_addr()?;
+        let address = bound.local_addr()?;
         let drain = self.environment.drain.child();
         let accepting = accept::Accepting {
             environment: Arc::clone(&self.environment),
             placement: Arc::clone(&self.placement),
             name: Arc::clone(&socket.listener),
+            listener,
             drain: drain.clone(),
         };
-        self.placement.next().spawn(accepting.run(listener));
+        self.placement.next().spawn(accepting.run(bound));
         tracing::info!(listener = %socket.listener, %address, "listening");
         Ok(Bound { drain, address })
     }

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Placement;
 use crate::connection::{self, Accepted};
 use crate::drain::Drain;
+use crate::snapshot::listener::Listener;
 use crate::upstream::environment::Environment;
 
 /// A listening socket at work.
@@ -17,6 +18,8 @@ pub(super) struct Accepting {
     pub(super) environment: Arc<Environment>,
     pub(super) placement: Arc<dyn Placement>,
     pub(super) name: Arc<str>,
+    /// As it was when the last connection came: what is accepted while it is being removed is served by it.
+    pub(super) listener: Arc<Listener>,
     pub(super) drain: Drain,
 }
 
@@ -26,7 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Accepting {
     /// Accepts until the drain starts.
-    pub(super) async fn run(self, listener: std::net::TcpListener) {
+    pub(super) async fn run(mut self, listener: std::net::TcpListener) {
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -57,13 +60,16 @@ impl Accepting {
         }
     }
 
-    fn place(&self, stream: TcpStream, peer: SocketAddr) {
+    fn place(&mut self, stream: TcpStream, peer: SocketAddr) {
         // Off this reactor: the connection belongs to that of its worker.
         let (Ok(local), Ok(stream)) = (stream.local_addr(), stream.into_std()) else {
             return;
         };
         let environment = Arc::clone(&self.environment);
-        let listener = Arc::clone(&self.name);
+        if let Some(newer) = environment.snapshot.load().listeners.get(&self.name) {
+            self.listener = Arc::clone(newer);
+        }
+        let listener = Arc::clone(&self.listener);
         let drain = self.drain.clone();
         self.placement.next().spawn(async move {
             let stream = match TcpStream::from_std(stream) {

@@ -101,7 +101,9 @@ async fn a_removed_listener_finishes_its_requests_and_accepts_no_more() {
 
     proxy.data_plane.apply(configuration([], clusters())).await;
 
-    assert_eq!(asked.await.unwrap().body, "done");
+    let answer = asked.await.unwrap();
+    assert_eq!(answer.body, "done");
+    assert_eq!(answer.header("connection"), Some("close"));
     assert!(proxy.data_plane.addresses(LISTENER).await.is_empty());
     let refused = async {
         while TcpStream::connect(proxy.address).await.is_ok() {
@@ -111,6 +113,28 @@ async fn a_removed_listener_finishes_its_requests_and_accepts_no_more() {
     tokio::time::timeout(Duration::from_secs(10), refused)
         .await
         .expect("it stops listening");
+}
+
+#[tokio::test]
+async fn what_a_client_sends_before_it_can_know_of_the_removal_is_answered() {
+    let upstream = Upstream::named("fine").await;
+    let clusters = || [cluster("fine", &[upstream.address])];
+    let routes = filter(http(all_to(Forward::to("fine"))));
+    let proxy = Proxy::start(configuration([listener(routes)], clusters())).await;
+    let live = Arc::clone(&proxy.data_plane.snapshot().listeners[LISTENER].live);
+    let mut idle = Client::http1(proxy.address).await;
+    assert_eq!(idle.get("/").await.status, 200);
+    let mut unused = Client::http1(proxy.address).await;
+    until(|| live.accepted.load(Ordering::SeqCst) == 2).await;
+
+    proxy.data_plane.apply(configuration([], clusters())).await;
+
+    for client in [&mut idle, &mut unused] {
+        let answer = client.get("/").await;
+        assert_eq!(answer.body, "fine");
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
+    until(|| live.open.load(Ordering::SeqCst) == 0).await;
 }
 
 #[tokio::test]
@@ -131,6 +155,26 @@ async fn a_drain_waits_for_what_has_begun() {
 
     assert_eq!(drained, Ok(()));
     assert_eq!(asked.await.unwrap().body, "done");
+}
+
+/// Closed at once, the connection could cross with a request that is under way.
+#[tokio::test]
+async fn an_idle_connection_that_drains_is_told_so_with_one_more_answer() {
+    let upstream = Upstream::named("fine").await;
+    let proxy = Proxy::to(cluster("fine", &[upstream.address])).await;
+    let mut idle = Client::http1(proxy.address).await;
+    assert_eq!(idle.get("/").await.header("connection"), None);
+
+    let data_plane = Arc::clone(&proxy.data_plane);
+    let draining = tokio::spawn(async move { data_plane.drain(Duration::from_secs(10)).await });
+    until(|| proxy.data_plane.environment().drain.is_started()).await;
+    let last = idle.get("/").await;
+
+    assert_eq!(
+        (last.status.as_u16(), last.header("connection")),
+        (200, Some("close"))
+    );
+    assert_eq!(draining.await.unwrap(), Ok(()));
 }
 
 #[tokio::test]
