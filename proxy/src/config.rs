@@ -17,6 +17,7 @@ pub mod identity;
 pub mod listener;
 pub mod matching;
 pub mod metadata;
+pub mod paths;
 pub mod percent;
 pub mod retry;
 pub mod route;

@@ -3,16 +3,20 @@
 //! `connection` hands over the bytes and says what version they speak; `exchange` is what happens to each
 //! request, and the file to read first.
 
+mod asked;
 mod attempt;
 mod body;
 mod completion;
 mod exchange;
 mod failure;
 mod filter;
+mod formatting;
 mod headers;
+mod internal_redirect;
 mod limits;
 mod mirror;
 mod outgoing;
+mod path;
 mod reply;
 mod retry;
 pub mod serve;

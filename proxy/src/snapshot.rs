@@ -235,13 +235,7 @@ mod tests {
     }
 
     fn routes() -> Arc<RouteConfig> {
-        Arc::new(RouteConfig {
-            name: "routes".into(),
-            virtual_hosts: vec![],
-            request_headers: Default::default(),
-            response_headers: Default::default(),
-            ignore_port: false,
-        })
+        Arc::new(RouteConfig::new("routes", vec![]))
     }
 
     #[test]

@@ -103,11 +103,12 @@ pub async fn dial(
     upstreams: &Upstreams,
 ) -> Result<Dialled, TcpFailure> {
     let name = match &config.target {
-        TcpTarget::Cluster(name) => name,
-        TcpTarget::Weighted(clusters) => &clusters.choose(random::draw()).cluster,
+        TcpTarget::Cluster(name) => Some(name),
+        TcpTarget::Weighted(clusters) => clusters.choose(random::draw().into()).target.fixed(),
     };
-    let cluster = snapshot.clusters.get(name);
-    let cluster = cluster.ok_or_else(|| TcpFailure::NoCluster(Arc::clone(name)))?;
+    let cluster = name.and_then(|name| snapshot.clusters.get(name));
+    let cluster = cluster
+        .ok_or_else(|| TcpFailure::NoCluster(name.map_or_else(Arc::default, Arc::clone)))?;
     let mut tried = vec![];
     loop {
         let dialled = dial_one(cluster, original_destination, &tried, upstreams).await;

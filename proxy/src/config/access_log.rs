@@ -102,6 +102,15 @@ impl AccessLogConfig {
                 .as_ref()
                 .is_some_and(AccessLogFilter::looks_at_headers)
     }
+
+    /// Whether a line depends on response headers of the configuration's choosing.
+    pub fn needs_response_headers(&self) -> bool {
+        match &self.format {
+            AccessLogFormat::Default => false,
+            AccessLogFormat::Text(text) => text.contains("%RESP"),
+            AccessLogFormat::Json(value) => value.to_string().contains("%RESP"),
+        }
+    }
 }
 
 impl AccessLogFilter {

@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::telemetry::access_log::format::Template;
+
 /// What to do where the header is, or is not, already there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderAction {
@@ -15,19 +17,30 @@ pub enum HeaderAction {
     OverwriteIfPresent,
 }
 
+/// What a header is set to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HeaderText {
+    /// Always this.
+    Literal(HeaderValue),
+    /// What operators stand for.
+    Formatted(Template),
+}
+
 /// One header to set.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HeaderChange {
     /// Which.
     pub name: HeaderName,
     /// To what.
-    pub value: HeaderValue,
+    pub text: HeaderText,
     /// How.
     pub action: HeaderAction,
+    /// Whether it is set also where the text comes to nothing.
+    pub keeps_empty: bool,
 }
 
-/// Headers to set and to remove; first the removals, then the changes in order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Headers to set and to remove; first the removals, then what replaces, then what is added.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct HeaderMutations {
     /// Headers to set.
     pub changes: Vec<HeaderChange>,
@@ -36,31 +49,78 @@ pub struct HeaderMutations {
 }
 
 impl HeaderMutations {
-    /// Carries them out.
+    /// Carries them out where nothing is known of the exchange: operators stand for nothing.
     pub fn apply(&self, headers: &mut HeaderMap) {
+        self.apply_in(headers, |_| String::new());
+    }
+
+    /// Carries them out; `text` says what operators stand for. As in Envoy, all texts and conditions are of the
+    /// headers as they were after the removals.
+    pub fn apply_in(
+        &self,
+        headers: &mut HeaderMap,
+        text: impl Fn((&Template, &HeaderMap)) -> String,
+    ) {
         for name in &self.removals {
             headers.remove(name);
         }
-        for change in &self.changes {
-            change.apply(headers);
+        if self.changes.is_empty() {
+            return;
+        }
+        let changes: Vec<_> = self
+            .changes
+            .iter()
+            .filter(|change| change.is_due(headers))
+            .filter_map(|change| Some((change, change.value(headers, &text)?)))
+            .collect();
+        for (change, value) in changes.iter().filter(|(change, _)| change.replaces()) {
+            headers.insert(change.name.clone(), value.clone());
+        }
+        for (change, value) in changes {
+            if !change.replaces() {
+                headers.append(change.name.clone(), value);
+            }
         }
     }
 }
 
 impl HeaderChange {
-    fn apply(&self, headers: &mut HeaderMap) {
-        let is_present = headers.contains_key(&self.name);
-        match (self.action, is_present) {
-            (HeaderAction::Append, _) => {
-                headers.append(self.name.clone(), self.value.clone());
-            }
-            (HeaderAction::AddIfAbsent, false)
-            | (HeaderAction::Overwrite, _)
-            | (HeaderAction::OverwriteIfPresent, true) => {
-                headers.insert(self.name.clone(), self.value.clone());
-            }
-            (HeaderAction::AddIfAbsent, true) | (HeaderAction::OverwriteIfPresent, false) => {}
+    /// Sets a header to a literal value.
+    pub fn literal(name: HeaderName, value: HeaderValue, action: HeaderAction) -> Self {
+        HeaderChange {
+            name,
+            text: HeaderText::Literal(value),
+            action,
+            keeps_empty: false,
         }
+    }
+
+    fn is_due(&self, headers: &HeaderMap) -> bool {
+        match self.action {
+            HeaderAction::Append | HeaderAction::Overwrite => true,
+            HeaderAction::AddIfAbsent => !headers.contains_key(&self.name),
+            HeaderAction::OverwriteIfPresent => headers.contains_key(&self.name),
+        }
+    }
+
+    fn replaces(&self) -> bool {
+        matches!(
+            self.action,
+            HeaderAction::Overwrite | HeaderAction::OverwriteIfPresent
+        )
+    }
+
+    /// `None` where it comes to nothing that a header could hold.
+    fn value(
+        &self,
+        headers: &HeaderMap,
+        text: impl Fn((&Template, &HeaderMap)) -> String,
+    ) -> Option<HeaderValue> {
+        let value = match &self.text {
+            HeaderText::Literal(value) => value.clone(),
+            HeaderText::Formatted(template) => text((template, headers)).try_into().ok()?,
+        };
+        (self.keeps_empty || !value.is_empty()).then_some(value)
     }
 }
 
@@ -73,11 +133,11 @@ mod tests {
         if let Some(value) = present {
             headers.insert("x-a", HeaderValue::from_static(value));
         }
-        let change = HeaderChange {
-            name: HeaderName::from_static("x-a"),
-            value: HeaderValue::from_static("new"),
-            action,
-        };
+        let (name, value) = (
+            HeaderName::from_static("x-a"),
+            HeaderValue::from_static("new"),
+        );
+        let change = HeaderChange::literal(name, value, action);
         HeaderMutations {
             changes: vec![change],
             removals: vec![],
@@ -100,5 +160,39 @@ mod tests {
             after(HeaderAction::OverwriteIfPresent, None),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn texts_and_conditions_are_of_the_headers_as_they_were() {
+        let formatted = |name, text, action| HeaderChange {
+            name: HeaderName::from_static(name),
+            text: HeaderText::Formatted(Template::parse(text).expect("a template")),
+            action,
+            keeps_empty: false,
+        };
+        let mutations = HeaderMutations {
+            changes: vec![
+                formatted("x-a", "%REQ(x-a)%+", HeaderAction::Append),
+                formatted("x-a", "%REQ(x-a)%!", HeaderAction::Overwrite),
+                formatted("x-b", "%REQ(x-a)%", HeaderAction::AddIfAbsent),
+                formatted("x-c", "%REQ(x-none)%", HeaderAction::Append),
+            ],
+            removals: vec![HeaderName::from_static("x-b")],
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert("x-a", HeaderValue::from_static("1"));
+        headers.insert("x-b", HeaderValue::from_static("old"));
+
+        mutations.apply_in(&mut headers, |(template, before)| {
+            if template == &Template::parse("%REQ(x-none)%").expect("a template") {
+                return String::new();
+            }
+            before["x-a"].to_str().expect("text").to_owned()
+        });
+
+        let all: Vec<_> = headers.get_all("x-a").iter().collect();
+        assert_eq!(all, ["1", "1"]);
+        assert_eq!(headers["x-b"], "1");
+        assert!(!headers.contains_key("x-c"));
     }
 }

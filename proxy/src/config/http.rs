@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access_log::AccessLogConfig;
+use ipnet::IpNet;
+
 use super::filter::HttpFilter;
+use super::paths::{HostOptions, PathOptions};
 use super::route::RouteConfig;
 use super::tracing::TracingConfig;
 
@@ -43,6 +46,25 @@ pub struct HttpConfig {
     pub generate_request_id: bool,
     /// Protocols that a connection may be upgraded to, lower case.
     pub upgrades: Vec<Arc<str>>,
+    /// What is done to paths.
+    pub paths: PathOptions,
+    /// What is done to hosts.
+    pub hosts: HostOptions,
+    /// From the beginning of a request to the end of its response; routes may say otherwise.
+    pub max_stream_duration: Option<Duration>,
+    /// Who is inside: callers whose headers about retries and time-outs are listened to.
+    pub internal_addresses: Vec<IpNet>,
+    /// How the router behaves.
+    pub router: RouterOptions,
+}
+
+/// How the router behaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RouterOptions {
+    /// Whether `x-envoy-*` headers are not added.
+    pub suppresses_envoy_headers: bool,
+    /// Whether the time-out that another proxy has announced goes before the route's.
+    pub respects_expected_timeout: bool,
 }
 
 /// Envoy's default for the header bytes of a request.
@@ -68,6 +90,11 @@ impl HttpConfig {
             use_remote_address: false,
             generate_request_id: true,
             upgrades: vec!["websocket".into()],
+            paths: PathOptions::default(),
+            hosts: HostOptions::default(),
+            max_stream_duration: None,
+            internal_addresses: vec![],
+            router: RouterOptions::default(),
         }
     }
 }
@@ -137,5 +164,11 @@ impl HttpConfig {
             .flat_map(|tracing| &tracing.tags)
             .any(|tag| matches!(tag.value, super::tracing::TagValue::RequestHeader { .. }));
         by_logs || by_tags
+    }
+
+    /// Whether somebody asks for response headers when the request is over.
+    pub fn needs_response_headers(&self) -> bool {
+        let logs = &self.access_logs;
+        logs.iter().any(|log| log.needs_response_headers())
     }
 }

@@ -1,16 +1,25 @@
 //! Routes: which requests go where.
 
+pub mod conditions;
+pub mod internal_redirect;
+pub mod limits;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use self::conditions::{CertificateMatch, CookieMatch, TlsRequirement};
+use self::internal_redirect::InternalRedirects;
+use self::limits::{GrpcTimeout, StreamDuration};
 use super::filter::FilterOverrides;
+use super::filter::header_mutation::Mutations;
 use super::headers::HeaderMutations;
-use super::matching::{HeaderMatch, Pattern, Substitution, TextMatch};
+use super::matching::{HeaderMatch, MetadataMatch, Pattern, Substitution, TextMatch};
 use super::percent::Percent;
 use super::retry::RetryPolicy;
+use crate::telemetry::access_log::format::{Format, Template};
 
 /// Virtual hosts, chosen by domain.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +34,31 @@ pub struct RouteConfig {
     pub response_headers: HeaderMutations,
     /// Whether domains are compared without the request's port.
     pub ignore_port: bool,
+    /// Whether path parameters (`;a=b`) are left out where paths are compared.
+    pub ignore_path_parameters: bool,
+    /// Where the innermost part of the headers' changes goes last, and so has the last word; else it goes first.
+    pub innermost_wins: bool,
+    /// Chooses the virtual host in place of the request's own host, where it is there.
+    pub host_header: Option<HeaderName>,
+    /// Headers that nobody outside may send.
+    pub internal_headers: Vec<HeaderName>,
+}
+
+impl RouteConfig {
+    /// Virtual hosts, and nothing else said.
+    pub fn new(name: &str, virtual_hosts: Vec<VirtualHost>) -> Self {
+        RouteConfig {
+            name: name.into(),
+            virtual_hosts,
+            request_headers: HeaderMutations::default(),
+            response_headers: HeaderMutations::default(),
+            ignore_port: false,
+            ignore_path_parameters: false,
+            innermost_wins: false,
+            host_header: None,
+            internal_headers: vec![],
+        }
+    }
 }
 
 /// The routes of some domains.
@@ -44,6 +78,33 @@ pub struct VirtualHost {
     pub response_headers: HeaderMutations,
     /// Filters configured for this host only.
     pub filters: FilterOverrides,
+    /// Which requests must have come by TLS.
+    pub tls: TlsRequirement,
+    /// Whether upstreams are told which try they get.
+    pub tells_attempts: bool,
+    /// Whether callers are told how many tries there were.
+    pub answers_attempts: bool,
+    /// Whether upstreams are told that a try follows one that took too long.
+    pub tells_timeout_retries: bool,
+}
+
+impl VirtualHost {
+    /// Domains and routes, and nothing else said.
+    pub fn new(name: &str, domains: Vec<Domain>, routes: Vec<Route>) -> Self {
+        VirtualHost {
+            name: name.into(),
+            domains,
+            routes,
+            retry: None,
+            request_headers: HeaderMutations::default(),
+            response_headers: HeaderMutations::default(),
+            filters: FilterOverrides::default(),
+            tls: TlsRequirement::None,
+            tells_attempts: false,
+            answers_attempts: false,
+            tells_timeout_retries: false,
+        }
+    }
 }
 
 /// Which hosts a virtual host stands for; texts in lower case.
@@ -76,6 +137,20 @@ pub struct Route {
     pub filters: FilterOverrides,
 }
 
+impl Route {
+    /// What becomes of which requests, and nothing else said.
+    pub fn new(name: &str, matches: RouteMatch, action: RouteAction) -> Self {
+        Route {
+            name: name.into(),
+            matches,
+            action,
+            request_headers: HeaderMutations::default(),
+            response_headers: HeaderMutations::default(),
+            filters: FilterOverrides::default(),
+        }
+    }
+}
+
 /// All of it must hold.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteMatch {
@@ -91,6 +166,12 @@ pub struct RouteMatch {
     pub grpc: bool,
     /// Only this share of the requests.
     pub share: Percent,
+    /// The client's certificate.
+    pub certificate: CertificateMatch,
+    /// What filters have found out.
+    pub metadata: Vec<MetadataMatch>,
+    /// Cookies.
+    pub cookies: Vec<CookieMatch>,
 }
 
 impl RouteMatch {
@@ -103,6 +184,9 @@ impl RouteMatch {
             query: vec![],
             grpc: false,
             share: Percent::ALL,
+            certificate: CertificateMatch::default(),
+            metadata: vec![],
+            cookies: vec![],
         }
     }
 }
@@ -118,6 +202,8 @@ pub enum PathMatch {
     SegmentPrefix(Arc<str>),
     /// The whole of it, by pattern.
     Regex(Pattern),
+    /// CONNECT, which has no path.
+    Connect,
 }
 
 /// A test of one query parameter.
@@ -125,8 +211,19 @@ pub enum PathMatch {
 pub struct QueryMatch {
     /// Which.
     pub name: Arc<str>,
-    /// Of its value, undecoded; `None`: that it is there.
-    pub value: Option<TextMatch>,
+    /// What is asked of it.
+    pub test: QueryTest,
+}
+
+/// What is asked of a query parameter.
+#[derive(Debug, Clone, PartialEq)]
+pub enum QueryTest {
+    /// That it is there.
+    Present,
+    /// That it is not.
+    Absent,
+    /// Of its value, undecoded.
+    Value(TextMatch),
 }
 
 /// What becomes of a request.
@@ -149,14 +246,26 @@ pub struct Forward {
     pub path: Option<PathRewrite>,
     /// The new host.
     pub host: Option<HostRewrite>,
-    /// From the whole request to the whole response.
+    /// Whether the host before goes into `x-forwarded-host`.
+    pub appends_forwarded_host: bool,
+    /// From the whole request to the whole response; not where `stream_duration` is there.
     pub timeout: Option<Duration>,
+    /// What a gRPC caller asks for in place of it.
+    pub grpc_timeout: Option<GrpcTimeout>,
+    /// From the beginning of the request to the whole response.
+    pub stream_duration: Option<StreamDuration>,
     /// How long neither side may say anything.
     pub idle_timeout: Option<Duration>,
     /// When it is tried again.
     pub retry: Option<Arc<RetryPolicy>>,
+    /// Whether a try that took too long goes on beside the next.
+    pub hedges: bool,
+    /// How much of a body is kept for another try.
+    pub max_kept_bytes: Option<usize>,
     /// Copies.
     pub mirrors: Vec<Mirror>,
+    /// Redirects of the upstream that are followed here.
+    pub internal_redirects: Option<Arc<InternalRedirects>>,
     /// The answer where the cluster does not exist; Envoy's default is 503.
     pub cluster_not_found: StatusCode,
 }
@@ -168,10 +277,16 @@ impl Forward {
             target: Target::Cluster(cluster.into()),
             path: None,
             host: None,
+            appends_forwarded_host: false,
             timeout: None,
+            grpc_timeout: None,
+            stream_duration: None,
             idle_timeout: None,
             retry: None,
+            hedges: false,
+            max_kept_bytes: None,
             mirrors: vec![],
+            internal_redirects: None,
             cluster_not_found: StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -193,13 +308,14 @@ pub enum Target {
 pub struct WeightedClusters {
     clusters: Vec<WeightedCluster>,
     total: u32,
+    drawn_by: Option<HeaderName>,
 }
 
 /// One of several clusters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WeightedCluster {
-    /// Its name.
-    pub cluster: Arc<str>,
+    /// Which cluster; not a weighted one.
+    pub target: ClusterName,
     /// Its share, of the sum of all.
     pub weight: u32,
     /// For requests that go there.
@@ -208,6 +324,41 @@ pub struct WeightedCluster {
     pub response_headers: HeaderMutations,
     /// Filters configured for this cluster only.
     pub filters: FilterOverrides,
+    /// The new host, in place of the route's.
+    pub host: Option<HeaderValue>,
+}
+
+/// How a cluster is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClusterName {
+    /// So.
+    Fixed(Arc<str>),
+    /// By this header.
+    Header(HeaderName),
+}
+
+impl ClusterName {
+    /// The name where it does not depend on the request.
+    pub fn fixed(&self) -> Option<&Arc<str>> {
+        match self {
+            ClusterName::Fixed(name) => Some(name),
+            ClusterName::Header(_) => None,
+        }
+    }
+}
+
+impl WeightedCluster {
+    /// A cluster and its share, and nothing else said.
+    pub fn new(cluster: &str, weight: u32) -> Self {
+        WeightedCluster {
+            target: ClusterName::Fixed(cluster.into()),
+            weight,
+            request_headers: HeaderMutations::default(),
+            response_headers: HeaderMutations::default(),
+            filters: FilterOverrides::default(),
+            host: None,
+        }
+    }
 }
 
 impl WeightedClusters {
@@ -216,7 +367,23 @@ impl WeightedClusters {
         let total = clusters
             .iter()
             .try_fold(0_u32, |total, each| total.checked_add(each.weight))?;
-        (total > 0).then_some(WeightedClusters { clusters, total })
+        (total > 0).then_some(WeightedClusters {
+            clusters,
+            total,
+            drawn_by: None,
+        })
+    }
+
+    /// The number by which a cluster is chosen is the value of this header, where it is one.
+    #[must_use]
+    pub fn drawn_by(mut self, header: HeaderName) -> Self {
+        self.drawn_by = Some(header);
+        self
+    }
+
+    /// The header whose value chooses.
+    pub fn drawing_header(&self) -> Option<&HeaderName> {
+        self.drawn_by.as_ref()
     }
 
     /// All of them.
@@ -229,9 +396,11 @@ impl WeightedClusters {
         &mut self.clusters
     }
 
-    /// The one that a number, drawn evenly from all of `u32`, falls to.
-    pub fn choose(&self, drawn: u32) -> &WeightedCluster {
-        let mut point = drawn % self.total;
+    /// The one that a number, drawn evenly from all, falls to.
+    pub fn choose(&self, drawn: u64) -> &WeightedCluster {
+        // The remainder is less than the total, which is a u32.
+        #[allow(clippy::cast_possible_truncation, reason = "less than a u32")]
+        let mut point = (drawn % u64::from(self.total)) as u32;
         for cluster in &self.clusters {
             if point < cluster.weight {
                 return cluster;
@@ -252,6 +421,8 @@ pub enum PathRewrite {
     Regex(Substitution),
     /// The whole path becomes this.
     Full(Arc<str>),
+    /// The whole path becomes what operators stand for.
+    Formatted(Template),
 }
 
 /// A new host.
@@ -263,15 +434,38 @@ pub enum HostRewrite {
     Endpoint,
     /// The value of this header.
     Header(HeaderName),
+    /// The path without its query, changed by pattern.
+    Path(Substitution),
+    /// What operators stand for.
+    Formatted(Template),
 }
 
 /// A copy of requests, whose answers nobody sees.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mirror {
     /// Where they go.
-    pub cluster: Arc<str>,
+    pub cluster: ClusterName,
     /// How many.
     pub share: Percent,
+    /// Whether their host stays as it is, rather than to end in `-shadow`.
+    pub keeps_host: bool,
+    /// Their host.
+    pub host: Option<HeaderValue>,
+    /// What is changed of their headers.
+    pub headers: Arc<Mutations>,
+}
+
+impl Mirror {
+    /// Copies of so many requests, nothing changed but the host.
+    pub fn to(cluster: &str, share: Percent) -> Self {
+        Mirror {
+            cluster: ClusterName::Fixed(cluster.into()),
+            share,
+            keeps_host: false,
+            host: None,
+            headers: Arc::default(),
+        }
+    }
 }
 
 /// Where the caller is sent.
@@ -298,42 +492,55 @@ pub struct DirectResponse {
     pub status: StatusCode,
     /// Its body.
     pub body: Bytes,
+    /// What its body is made of, in place of it.
+    pub format: Option<Arc<Format>>,
+    /// Its content type, where the format says.
+    pub content_type: Option<HeaderValue>,
+}
+
+impl DirectResponse {
+    /// A status and a body.
+    pub fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        DirectResponse {
+            status,
+            body: body.into(),
+            format: None,
+            content_type: None,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn weighted(cluster: &str, weight: u32) -> WeightedCluster {
-        WeightedCluster {
-            cluster: cluster.into(),
-            weight,
-            request_headers: HeaderMutations::default(),
-            response_headers: HeaderMutations::default(),
-            filters: FilterOverrides::default(),
-        }
-    }
-
     #[test]
     fn each_cluster_is_chosen_by_its_share_of_the_numbers() {
         let clusters = WeightedClusters::new(vec![
-            weighted("a", 90),
-            weighted("none", 0),
-            weighted("b", 10),
+            WeightedCluster::new("a", 90),
+            WeightedCluster::new("none", 0),
+            WeightedCluster::new("b", 10),
         ])
         .expect("valid");
 
-        assert_eq!(&*clusters.choose(0).cluster, "a");
-        assert_eq!(&*clusters.choose(89).cluster, "a");
-        assert_eq!(&*clusters.choose(90).cluster, "b");
-        assert_eq!(&*clusters.choose(100).cluster, "a");
+        let chosen = |drawn| match &clusters.choose(drawn).target {
+            ClusterName::Fixed(name) => name.to_string(),
+            ClusterName::Header(name) => name.to_string(),
+        };
+        assert_eq!([0, 89, 90, 100].map(chosen), ["a", "a", "b", "a"]);
     }
 
     #[test]
     fn weights_that_sum_to_nothing_or_too_much_are_refused() {
-        assert_eq!(WeightedClusters::new(vec![weighted("a", 0)]), None);
         assert_eq!(
-            WeightedClusters::new(vec![weighted("a", u32::MAX), weighted("b", 1)]),
+            WeightedClusters::new(vec![WeightedCluster::new("a", 0)]),
+            None
+        );
+        assert_eq!(
+            WeightedClusters::new(vec![
+                WeightedCluster::new("a", u32::MAX),
+                WeightedCluster::new("b", 1)
+            ]),
             None
         );
     }

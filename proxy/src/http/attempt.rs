@@ -3,18 +3,23 @@
 //! One try: the breaker admits it, the balancer picks an endpoint, the pool lends a connection, the request
 //! is sent, and the outcome is recorded once.
 
+mod hedge;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 
 use super::HttpConnection;
+use super::asked::{self, Timeouts};
 use super::completion::Completion;
 use super::failure::{Failure, Reset};
 use super::headers::{self, ATTEMPT_COUNT, Head};
+use super::limits;
 use super::outgoing::{Keep, Outgoing};
 use super::retry::{self, TryEnd};
 use crate::cluster::breaker::{Gauge, Permit};
@@ -30,20 +35,52 @@ use crate::upstream::body::meter::BodyMeter;
 use crate::upstream::lease::{Freshness, Lease};
 use crate::upstream::{ConnectFailure, HttpVersion};
 
+const IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
+
 /// How a request is tried.
 pub(super) struct Attempts<'a> {
     pub(super) connection: &'a HttpConnection,
     pub(super) cluster: &'a Arc<Cluster>,
-    pub(super) policy: Option<&'a Arc<RetryPolicy>>,
+    pub(super) policy: Option<Arc<RetryPolicy>>,
     pub(super) version: HttpVersion,
-    /// Whether requests are addressed to the endpoint's own host.
-    pub(super) is_rewritten_to_endpoint: bool,
+    pub(super) timeouts: Timeouts,
+    /// Whether a try that took too long goes on beside the next.
+    pub(super) hedges: bool,
+    /// Where requests are addressed to the endpoint's own host: what is told of the one before.
+    pub(super) endpoint_host: Option<HostBefore>,
+    pub(super) tells: Tells,
+    /// How much of a body is kept for another try.
+    pub(super) max_kept_bytes: usize,
+    /// Whether the request is wanted again when it has been answered.
+    pub(super) is_wanted_again: bool,
+}
+
+/// What upstreams are told of a host that is replaced.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HostBefore {
+    /// In `x-envoy-original-host`.
+    pub(super) keeps_original: bool,
+    /// In `x-forwarded-host`.
+    pub(super) appends_forwarded: bool,
+}
+
+/// What upstreams are told of tries.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tells {
+    /// Which it is.
+    pub(super) attempts: bool,
+    /// That it follows one that took too long.
+    pub(super) timeout_retries: bool,
+    /// How long it may take.
+    pub(super) expected_time: bool,
 }
 
 /// A response, and what must be held until its body has ended.
 pub(super) struct Answered {
     pub(super) response: Response<Incoming>,
     pub(super) borrowed: Borrowed,
+    /// The request's body, where it was wanted again and all of it is here.
+    pub(super) body_again: Option<ClientBody>,
 }
 
 /// What a request has borrowed: given back when its response has ended, or closed when dropped.
@@ -61,6 +98,9 @@ struct Missed {
     /// The request, where it can be sent again as it is.
     unsent: Option<Request<RequestBody>>,
 }
+
+/// What several tries write into.
+type Log<'a> = Mutex<&'a mut Completion>;
 
 /// A connection that was closed while it lay idle is replaced so often, within one try.
 const MAX_STALE: u32 = 3;
@@ -82,82 +122,148 @@ impl Attempts<'_> {
         completion: &mut Completion,
     ) -> Result<Answered, Failure> {
         let is_idempotent = retry::is_idempotent(&head.method);
-        let (mut request, mut outgoing) =
-            Outgoing::split(head, body, meter, self.keep(is_idempotent));
-        let mut tried = vec![];
-        let mut permit = None;
-        let mut retries = 0;
+        let started = completion.started();
+        let keep = self.keep(is_idempotent);
+        let (mut request, mut outgoing) = Outgoing::split(head, body, meter.clone(), keep);
+        let log = Mutex::new(completion);
+        let mut course = Course {
+            log: &log,
+            meter,
+            started,
+            retries: 0,
+            tried: vec![],
+            is_idempotent,
+        };
         ClusterStats::count(&self.cluster.stats.requests);
+        self.tell_first(&mut request);
+        let answered = if self.hedges && self.timeouts.per_try.is_some() {
+            Box::pin(self.run_hedged(request, &mut outgoing, &mut course)).await
+        } else {
+            self.run_in_turn(request, &mut outgoing, &mut course).await
+        };
+        answered.map(|mut answered| {
+            if self.is_wanted_again {
+                answered.body_again = outgoing.body_again();
+            }
+            answered
+        })
+    }
+
+    /// One try after the other.
+    async fn run_in_turn(
+        &self,
+        mut request: Request<RequestBody>,
+        outgoing: &mut Outgoing,
+        course: &mut Course<'_>,
+    ) -> Result<Answered, Failure> {
+        let mut permit = None;
         loop {
-            completion.attempted();
-            request
-                .headers_mut()
-                .insert(ATTEMPT_COUNT, HeaderValue::from(retries + 1));
-            let ended = self.bounded_try(request, &tried, completion).await;
-            let again = self.again(&ended, retries, is_idempotent, completion);
+            course.log.lock().attempted();
+            let ended = self.bounded_try(request, course).await;
+            let again = self.again(&ended, course);
+            let after_timeout = is_timeout(&ended);
             let (ended, unsent) = match ended {
                 Ok(answered) => (Ok(answered), None),
                 Err(missed) => (Err(missed.failure), missed.unsent),
             };
             let next = again.and_then(|again| Some((again, unsent.or_else(|| outgoing.again())?)));
             let Some((again, next)) = next else {
-                return self.last(ended, permit, retries);
+                return self.last(ended, permit, course.retries);
             };
             if let Ok(answered) = ended {
                 answered.discard();
             }
             request = next;
             permit = Some(again.permit);
-            tried.extend(again.avoid);
+            course.tried.extend(again.avoid);
             tokio::time::sleep(again.wait).await;
-            retries += 1;
+            course.retries += 1;
+            self.tell_again(&mut request, course, after_timeout);
+        }
+    }
+
+    /// Tells the upstream about the first try.
+    fn tell_first(&self, request: &mut Request<RequestBody>) {
+        if self.tells.attempts {
+            let headers = request.headers_mut();
+            headers.insert(ATTEMPT_COUNT, HeaderValue::from(1_u32));
+        }
+    }
+
+    /// Tells the upstream about another try.
+    fn tell_again(
+        &self,
+        request: &mut Request<RequestBody>,
+        course: &Course<'_>,
+        after_timeout: bool,
+    ) {
+        let headers = request.headers_mut();
+        if self.tells.attempts {
+            headers.insert(ATTEMPT_COUNT, HeaderValue::from(course.retries + 1));
+        }
+        if self.tells.timeout_retries && after_timeout {
+            headers.insert(IS_TIMEOUT_RETRY, HeaderValue::from_static("true"));
+        }
+        if self.tells.expected_time {
+            let expected = self
+                .timeouts
+                .expected(course.started.elapsed(), self.hedges);
+            asked::tell_expected(headers, expected);
         }
     }
 
     /// A copy is kept only where a request may have to be sent again after it was sent.
     fn keep(&self, is_idempotent: bool) -> Keep {
         let is_http2 = self.version == HttpVersion::Http2;
-        match self.policy {
-            Some(policy)
-                if policy.retries > 0 && retry::may_resend(&policy.on, is_idempotent, is_http2) =>
-            {
-                Keep::Copy
-            }
-            _ => Keep::Nothing,
+        let may_resend = self.policy.as_ref().is_some_and(|policy| {
+            let is_resent = retry::may_resend(&policy.on, is_idempotent, is_http2);
+            policy.retries > 0 && (self.hedges || is_resent)
+        });
+        match may_resend || self.is_wanted_again {
+            true => Keep::Copy(self.max_kept_bytes),
+            false => Keep::Nothing,
         }
     }
 
     /// Whether, and how, it is tried again.
-    fn again(
-        &self,
-        ended: &Result<Answered, Missed>,
-        retries: u32,
-        is_idempotent: bool,
-        completion: &mut Completion,
-    ) -> Option<Again> {
-        let policy = self.policy?;
+    fn again(&self, ended: &Result<Answered, Missed>, course: &Course<'_>) -> Option<Again> {
+        let policy = self.policy.as_deref()?;
         let end = match ended {
             Ok(answered) => answered.end(),
             Err(missed) => TryEnd::of(&missed.failure),
         };
-        if !retry::is_retried(&policy.on, end, is_idempotent) {
+        if !retry::is_retried(&policy.on, end, course.is_idempotent) {
             return None;
         }
-        if retries >= policy.retries {
-            completion.flag(ResponseFlags::UPSTREAM_RETRY_LIMIT);
+        let headers = ended.as_ref().ok();
+        let headers = headers.map(|answered| answered.response.headers());
+        self.admit_another(policy, headers, course)
+    }
+
+    /// Another try, as far as policy and budget allow.
+    fn admit_another(
+        &self,
+        policy: &RetryPolicy,
+        headers: Option<&HeaderMap>,
+        course: &Course<'_>,
+    ) -> Option<Again> {
+        let mut log = course.log.lock();
+        if course.retries >= policy.retries {
+            log.flag(ResponseFlags::UPSTREAM_RETRY_LIMIT);
             return None;
         }
         let Ok(permit) = self.cluster.breakers.admit(Gauge::Retries) else {
             ClusterStats::count(&self.cluster.stats.retries_refused);
+            log.flag(ResponseFlags::UPSTREAM_OVERFLOW);
             return None;
         };
         ClusterStats::count(&self.cluster.stats.retries);
         Some(Again {
             permit,
-            avoid: completion
+            avoid: log
                 .endpoint_address()
                 .filter(|_| policy.avoid_previous_endpoints),
-            wait: random::with(|random| retry::wait(policy.back_off, retries, random)),
+            wait: wait(policy, headers, course.retries),
         })
     }
 
@@ -176,32 +282,37 @@ impl Attempts<'_> {
         Ok(answered)
     }
 
+    /// One try, no longer and no more silent than it may be.
     async fn bounded_try(
         &self,
         request: Request<RequestBody>,
-        tried: &[SocketAddr],
-        completion: &mut Completion,
+        course: &Course<'_>,
     ) -> Result<Answered, Missed> {
-        let Some(limit) = self.policy.and_then(|policy| policy.per_try_timeout) else {
-            return self.one_try(request, tried, completion).await;
-        };
-        let tried = self.one_try(request, tried, completion);
-        if let Ok(ended) = tokio::time::timeout(limit, tried).await {
-            return ended;
+        let Timeouts {
+            per_try,
+            per_try_idle,
+            ..
+        } = self.timeouts;
+        let one = self.one_try(request, &course.tried, course.log);
+        if per_try.is_none() && per_try_idle.is_none() {
+            return one.await;
         }
+        let cluster = || Arc::clone(self.cluster.name());
+        let failure = tokio::select! {
+            ended = one => return ended,
+            limit = after_request(per_try, course.meter.as_ref()) => Failure::PerTryTimeout { cluster: cluster(), limit },
+            limit = limits::silence(per_try_idle, course.meter.as_ref()) => Failure::PerTryIdle { cluster: cluster(), limit },
+        };
         ClusterStats::count(&self.cluster.stats.timeouts);
-        completion.blame_endpoint(self.cluster);
-        Err(Missed::sent(Failure::PerTryTimeout {
-            cluster: Arc::clone(self.cluster.name()),
-            limit,
-        }))
+        course.log.lock().blame_endpoint(self.cluster);
+        Err(Missed::sent(failure))
     }
 
     async fn one_try(
         &self,
         mut request: Request<RequestBody>,
         tried: &[SocketAddr],
-        completion: &mut Completion,
+        log: &Log<'_>,
     ) -> Result<Answered, Missed> {
         let permit = match self.cluster.breakers.admit(Gauge::Requests) {
             Ok(permit) => permit,
@@ -228,9 +339,9 @@ impl Attempts<'_> {
                 ));
             }
         };
-        completion.reached(&endpoint);
-        if let (true, Some(host)) = (self.is_rewritten_to_endpoint, &endpoint.hostname) {
-            headers::readdress(&mut request, self.version, host);
+        log.lock().reached(&endpoint);
+        if let (Some(before), Some(host)) = (self.endpoint_host, &endpoint.hostname) {
+            headers::readdress(&mut request, self.version, host, before);
         }
         let active = endpoint.state.begin();
         let (response, lease) = self.send(request, &endpoint).await?;
@@ -248,6 +359,7 @@ impl Attempts<'_> {
                 _active: active,
                 retry: None,
             },
+            body_again: None,
         })
     }
 
@@ -329,11 +441,53 @@ impl Attempts<'_> {
     }
 }
 
+/// The tries of a request so far.
+struct Course<'a> {
+    log: &'a Log<'a>,
+    meter: Option<Arc<BodyMeter>>,
+    started: Instant,
+    retries: u32,
+    tried: Vec<SocketAddr>,
+    is_idempotent: bool,
+}
+
+fn is_timeout(ended: &Result<Answered, Missed>) -> bool {
+    let failure = ended.as_ref().err().map(|missed| &missed.failure);
+    matches!(
+        failure,
+        Some(Failure::PerTryTimeout { .. } | Failure::PerTryIdle { .. })
+    )
+}
+
+/// How long to wait before another try: as long as the upstream asks, else as the policy says.
+fn wait(policy: &RetryPolicy, headers: Option<&HeaderMap>, retries: u32) -> Duration {
+    random::with(|random| {
+        let asked = policy.asked_back_off.as_ref().zip(headers);
+        let asked = asked.and_then(|(config, headers)| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            retry::asked_wait(config, headers, now.unwrap_or_default(), random)
+        });
+        asked.unwrap_or_else(|| retry::wait(policy.back_off, retries, random))
+    })
+}
+
+/// Returns so long after all of the request has come in; never without a limit.
+async fn after_request(limit: Option<Duration>, body: Option<&Arc<BodyMeter>>) -> Duration {
+    let Some(limit) = limit else {
+        return std::future::pending().await;
+    };
+    if let Some(body) = body {
+        body.ended().await;
+    }
+    tokio::time::sleep(limit).await;
+    limit
+}
+
 /// One more try.
 struct Again {
     permit: Permit,
     avoid: Option<SocketAddr>,
-    wait: std::time::Duration,
+    wait: Duration,
 }
 
 impl Missed {
@@ -353,22 +507,15 @@ impl Missed {
 }
 
 impl Answered {
-    fn end(&self) -> TryEnd {
-        let headers = self.response.headers();
-        let grpc_status = || headers.get("grpc-status")?.to_str().ok()?.parse().ok();
+    fn end(&self) -> TryEnd<'_> {
         TryEnd::Response {
             status: self.response.status().as_u16(),
-            grpc_status: self
-                .response
-                .body()
-                .is_end_stream()
-                .then(grpc_status)
-                .flatten(),
+            headers: self.response.headers(),
         }
     }
 
     /// Nobody wants the response: without a body, its connection can still be used.
-    fn discard(self) {
+    pub(super) fn discard(self) {
         if self.response.body().is_end_stream() {
             self.borrowed.give_back();
         }

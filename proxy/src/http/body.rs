@@ -57,6 +57,8 @@ pub(super) struct Watch {
     pub(super) deadline: Option<Instant>,
     /// How long it may be silent.
     pub(super) idle: Option<Duration>,
+    /// The whole stream must have ended by then.
+    pub(super) stream_deadline: Option<Instant>,
 }
 
 /// Why a body ended early.
@@ -68,6 +70,9 @@ pub(super) enum ResponseError {
     /// The route's time-out was over.
     #[error("the response took longer than the route's time-out")]
     Timeout,
+    /// The whole stream took too long.
+    #[error("the stream took longer than streams may")]
+    Duration,
     /// It was silent for too long.
     #[error("the response paused for longer than the idle time-out")]
     Idle,
@@ -104,6 +109,7 @@ impl ResponseBody {
             if self.due().is_some_and(|(due, _)| due <= Instant::now()) {
                 let flag = match error {
                     ResponseError::Idle => ResponseFlags::STREAM_IDLE_TIMEOUT,
+                    ResponseError::Duration => ResponseFlags::DURATION_TIMEOUT,
                     _ => ResponseFlags::UPSTREAM_TIMEOUT,
                 };
                 self.completion.fail(flag, error.to_string().into());
@@ -118,12 +124,16 @@ impl ResponseBody {
             .watch
             .idle
             .and_then(|idle| self.last_frame.checked_add(idle));
-        match (self.watch.deadline, idle) {
-            (Some(deadline), Some(idle)) if idle < deadline => Some((idle, ResponseError::Idle)),
-            (Some(deadline), _) => Some((deadline, ResponseError::Timeout)),
-            (None, Some(idle)) => Some((idle, ResponseError::Idle)),
-            (None, None) => None,
-        }
+        [
+            self.watch.deadline.map(|due| (due, ResponseError::Timeout)),
+            idle.map(|due| (due, ResponseError::Idle)),
+            self.watch
+                .stream_deadline
+                .map(|due| (due, ResponseError::Duration)),
+        ]
+        .into_iter()
+        .flatten()
+        .min_by_key(|(due, _)| *due)
     }
 
     fn fail(&mut self, error: SourceError) -> ResponseError {

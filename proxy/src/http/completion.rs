@@ -40,6 +40,7 @@ struct Inner {
     /// What filters hold until the end.
     held: Vec<Box<dyn Held>>,
     has_ended: bool,
+    keeps_response_headers: bool,
 }
 
 /// What a filter holds until the request is over; dropped then, however it ends.
@@ -92,6 +93,7 @@ impl Completion {
             response_bytes: 0,
             access_logs: Arc::clone(&config.access_logs),
             request_headers: None,
+            response_headers: None,
             tracing: config.tracing.clone(),
             metadata: Metadata::new(),
         };
@@ -105,12 +107,14 @@ impl Completion {
             watch: Watch::default(),
             held: vec![],
             has_ended: false,
+            keeps_response_headers: false,
         })))
     }
 
     /// Once the request's own headers are complete: continues its trace, and remembers what logs need.
     pub(super) fn identify(&mut self, head: &mut Head, service: &HttpService) {
         let Some(inner) = &mut self.0 else { return };
+        inner.keeps_response_headers = service.keeps_response_headers;
         let report = &mut inner.report;
         if let Some(tracing) = &report.tracing {
             let context = TraceContext::from_headers(&head.headers, tracing.random_sampling);
@@ -179,6 +183,16 @@ impl Completion {
         self.tell(|inner| inner.borrowed = Some(borrowed));
     }
 
+    /// What is known of the request so far.
+    pub(super) fn report(&self) -> Option<&RequestReport> {
+        self.0.as_ref().map(|inner| &inner.report)
+    }
+
+    /// How often it has been tried.
+    pub(super) fn attempts(&self) -> u32 {
+        self.report().map_or(0, |report| report.attempts)
+    }
+
     /// What filters have found out about the request.
     pub(super) fn metadata(&self) -> &Metadata {
         static NONE: Metadata = Metadata::new();
@@ -208,6 +222,7 @@ impl Completion {
             inner.watch = Watch {
                 deadline: limits.deadline(inner.started, body),
                 idle: limits.idle,
+                stream_deadline: limits.stream_deadline(inner.started),
             };
         });
     }
@@ -250,6 +265,11 @@ impl Completion {
     pub(super) fn carried_by(mut self, response: Response<Source>) -> Response<ResponseBody> {
         let status = response.status();
         self.status(status);
+        self.tell(|inner| {
+            if inner.keeps_response_headers {
+                inner.report.response_headers = Some(Box::new(response.headers().clone()));
+            }
+        });
         let watch = self
             .0
             .as_ref()

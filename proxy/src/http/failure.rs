@@ -45,10 +45,14 @@ pub(super) enum Failure {
     },
     #[error("cluster {cluster}: no answer within {limit:?}, the time-out of a try")]
     PerTryTimeout { cluster: Arc<str>, limit: Duration },
+    #[error("cluster {cluster}: nothing was said for {limit:?}, the idle time-out of a try")]
+    PerTryIdle { cluster: Arc<str>, limit: Duration },
     #[error("no answer from upstream within {limit:?}, the route's time-out")]
     Timeout { limit: Duration },
     #[error("nothing was said for {limit:?}, the idle time-out")]
-    Idle { limit: Duration },
+    Idle { limit: Duration, has_request: bool },
+    #[error("the request took longer than {limit:?}, the longest that a stream may take")]
+    Duration { limit: Duration, has_request: bool },
     #[error("the request had not ended after {limit:?}, the request time-out")]
     RequestTimeout { limit: Duration },
     #[error("{}", .0.details)]
@@ -132,10 +136,18 @@ impl Failure {
             | Failure::Overflow { .. }
             | Failure::Connect { .. }
             | Failure::Reset { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Failure::PerTryTimeout { .. } | Failure::Timeout { .. } | Failure::Idle { .. } => {
-                StatusCode::GATEWAY_TIMEOUT
+            Failure::PerTryTimeout { .. }
+            | Failure::PerTryIdle { .. }
+            | Failure::Timeout { .. }
+            | Failure::Idle {
+                has_request: true, ..
             }
-            Failure::RequestTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
+            | Failure::Duration {
+                has_request: true, ..
+            } => StatusCode::GATEWAY_TIMEOUT,
+            Failure::Idle { .. } | Failure::Duration { .. } | Failure::RequestTimeout { .. } => {
+                StatusCode::REQUEST_TIMEOUT
+            }
             Failure::Answered(reply) => reply.status,
             Failure::Authority { .. } => StatusCode::BAD_REQUEST,
             Failure::Rewrite { .. } => StatusCode::INTERNAL_SERVER_ERROR,
@@ -159,9 +171,10 @@ impl Failure {
                 Reset::Refused | Reset::Stream => ResponseFlags::UPSTREAM_REMOTE_RESET,
                 Reset::Protocol => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
             },
-            Failure::PerTryTimeout { .. } | Failure::Timeout { .. } => {
-                ResponseFlags::UPSTREAM_TIMEOUT
-            }
+            Failure::PerTryTimeout { .. }
+            | Failure::PerTryIdle { .. }
+            | Failure::Timeout { .. } => ResponseFlags::UPSTREAM_TIMEOUT,
+            Failure::Duration { .. } => ResponseFlags::DURATION_TIMEOUT,
             Failure::Idle { .. } => ResponseFlags::STREAM_IDLE_TIMEOUT,
             // Envoy has no flag for it.
             Failure::RequestTimeout { .. } => ResponseFlags::default(),
@@ -169,5 +182,62 @@ impl Failure {
             Failure::Authority { .. } => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             Failure::Rewrite { .. } => ResponseFlags::LOCAL_RESET,
         }
+    }
+
+    /// The body of the answer, in Envoy's words: clients look for them.
+    pub(super) fn body(&self) -> Bytes {
+        let reset = |reason: &str| {
+            let text = "upstream connect error or disconnect/reset before headers. reset reason:";
+            Bytes::from(format!("{text} {reason}"))
+        };
+        match self {
+            Failure::NoRoutesYet { .. }
+            | Failure::NoRoute { .. }
+            | Failure::NoCluster { .. }
+            | Failure::Authority { .. }
+            | Failure::Rewrite { .. } => Bytes::new(),
+            Failure::NoEndpoint { .. } => Bytes::from_static(b"no healthy upstream"),
+            Failure::Overflow { .. }
+            | Failure::Connect {
+                source: ConnectFailure::Overflow(_),
+                ..
+            } => reset("overflow"),
+            Failure::Connect { source, .. } => match source.is_timeout() {
+                true => reset("connection timeout"),
+                false => reset("remote connection failure"),
+            },
+            Failure::Reset { how, .. } => reset(match how {
+                Reset::BeforeRequest | Reset::Connection => "connection termination",
+                Reset::Refused => "remote refused stream reset",
+                Reset::Stream => "remote reset",
+                Reset::Protocol => "protocol error",
+            }),
+            Failure::PerTryTimeout { .. }
+            | Failure::PerTryIdle { .. }
+            | Failure::Timeout { .. } => Bytes::from_static(b"upstream request timeout"),
+            Failure::Idle { .. } => Bytes::from_static(b"stream timeout"),
+            Failure::Duration { .. } => Bytes::from_static(b"downstream duration timeout"),
+            Failure::RequestTimeout { .. } => Bytes::from_static(b"request timeout"),
+            Failure::Answered(reply) => reply.body.clone(),
+        }
+    }
+
+    /// Whether it happened while the router tried, so that the answer may say how often.
+    pub(super) fn is_of_a_try(&self) -> bool {
+        matches!(
+            self,
+            Failure::NoEndpoint { .. }
+                | Failure::Overflow { .. }
+                | Failure::Connect { .. }
+                | Failure::Reset { .. }
+                | Failure::PerTryTimeout { .. }
+                | Failure::PerTryIdle { .. }
+                | Failure::Timeout { .. }
+        )
+    }
+
+    /// Whether a limit of ours refused it.
+    pub(super) fn is_overflow(&self) -> bool {
+        self.flag() == ResponseFlags::UPSTREAM_OVERFLOW
     }
 }

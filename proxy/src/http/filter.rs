@@ -128,6 +128,8 @@ fn request_facts<'a>(passing: &'a Passing<'_>) -> RequestFacts<'a> {
         line: passing.line(),
         headers: &passing.head.headers,
         drawn: random::draw(),
+        is_authenticated: passing.connection.downstream.principal.is_some(),
+        metadata: passing.completion.metadata(),
     }
 }
 

@@ -7,17 +7,22 @@ use hyper::body::Incoming;
 use rand::RngExt;
 
 use super::HttpConnection;
+use super::asked::INTERNAL_ONLY;
+use super::attempt::HostBefore;
 use super::completion::Completion;
 use super::failure::Failure;
 use super::upgrade::Upgrade;
 use crate::cluster::random;
-use crate::config::http::{ForwardClientCertificate, HttpConfig};
+use crate::config::http::{ForwardClientCertificate, HttpConfig, RouterOptions};
 use crate::config::matching::RequestLine;
 use crate::upstream::HttpVersion;
 
 pub(super) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
+const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -76,14 +81,19 @@ impl Head {
 
     /// Host and port; empty where there is none.
     pub(super) fn authority(&self) -> &str {
-        let authority = self.authority.as_ref();
-        authority
-            .and_then(|authority| authority.to_str().ok())
-            .unwrap_or_default()
+        text(self.authority.as_ref())
     }
 }
 
-fn scheme(is_tls: bool) -> &'static str {
+/// The text of a header; empty where there is none.
+pub(super) fn text(value: Option<&HeaderValue>) -> &str {
+    value
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
+/// The scheme of a connection.
+pub(super) fn scheme(is_tls: bool) -> &'static str {
     if is_tls { "https" } else { "http" }
 }
 
@@ -103,14 +113,83 @@ pub(super) fn receive(
     if config.generate_request_id && !head.headers.contains_key(REQUEST_ID) {
         head.headers.insert(REQUEST_ID, random_request_id());
     }
+    head.headers.remove(INTERNAL);
+    let caller = caller(&head.headers, connection, config);
     if config.use_remote_address {
         forwarded_for(&mut head.headers, connection);
     }
-    if !head.headers.contains_key(FORWARDED_PROTO) {
+    if caller.is_some_and(|caller| {
+        config
+            .internal_addresses
+            .iter()
+            .any(|net| net.contains(&caller))
+    }) {
+        let is_internal = HeaderValue::from_static("true");
+        head.headers.insert(INTERNAL, is_internal);
+    } else {
+        for name in INTERNAL_ONLY {
+            head.headers.remove(name);
+        }
+    }
+    // Who is believed to be the client is believed about its scheme, too.
+    if config.use_remote_address || !head.headers.contains_key(FORWARDED_PROTO) {
         let scheme = HeaderValue::from_static(scheme(connection.is_tls));
         head.headers.insert(FORWARDED_PROTO, scheme);
     }
     client_certificate(&mut head.headers, connection, config.client_certificate);
+}
+
+/// Whoever is said to have sent a request, where that is one address alone: then nobody passed it on.
+fn caller(
+    headers: &HeaderMap,
+    connection: &HttpConnection,
+    config: &HttpConfig,
+) -> Option<std::net::IpAddr> {
+    let before = headers.get(FORWARDED_FOR);
+    match config.use_remote_address {
+        true if before.is_none() => Some(connection.downstream.peer.ip().to_canonical()),
+        true => None,
+        false => text(before).trim().parse().ok(),
+    }
+}
+
+/// Whether a request comes from inside, as [`receive`] has found.
+pub(super) fn is_internal(headers: &HeaderMap) -> bool {
+    headers.contains_key(INTERNAL)
+}
+
+/// Takes away what only callers inside may send.
+pub(super) fn remove_internal(headers: &mut HeaderMap, names: &[HeaderName]) {
+    if !names.is_empty() && !is_internal(headers) {
+        for name in names {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Tells the upstream which host a request was for before it was given another.
+pub(super) fn remember_host(
+    headers: &mut HeaderMap,
+    before: Option<&HeaderValue>,
+    keeps_original: bool,
+    appends_forwarded: bool,
+) {
+    let Some(before) = before else { return };
+    if appends_forwarded && !before.is_empty() {
+        let known = text(headers.get(FORWARDED_HOST));
+        let last = known.rsplit(',').next().unwrap_or_default().trim();
+        let value = match known {
+            "" => Some(before.clone()),
+            _ if last == text(Some(before)) => None,
+            known => HeaderValue::try_from(format!("{known},{}", text(Some(before)))).ok(),
+        };
+        if let Some(value) = value {
+            headers.insert(FORWARDED_HOST, value);
+        }
+    }
+    if keeps_original {
+        headers.insert(ORIGINAL_HOST, before.clone());
+    }
 }
 
 /// Puts the head into the form of the version that is spoken upstream.
@@ -138,7 +217,22 @@ pub(super) fn address(head: &mut Head, version: HttpVersion, is_tls: bool) -> Re
 }
 
 /// Sends a request to another host; one that is no host changes nothing.
-pub(super) fn readdress<B>(request: &mut Request<B>, version: HttpVersion, host: &str) {
+pub(super) fn readdress<B>(
+    request: &mut Request<B>,
+    version: HttpVersion,
+    host: &str,
+    before: HostBefore,
+) {
+    let old = match request.uri().authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        None => request.headers().get(header::HOST).cloned(),
+    };
+    let HostBefore {
+        keeps_original,
+        appends_forwarded,
+    } = before;
+    let headers = request.headers_mut();
+    remember_host(headers, old.as_ref(), keeps_original, appends_forwarded);
     match version {
         HttpVersion::Http1 => {
             if let Ok(host) = HeaderValue::from_str(host) {
@@ -158,14 +252,20 @@ pub(super) fn readdress<B>(request: &mut Request<B>, version: HttpVersion, host:
 }
 
 /// What is done to every response from upstream.
-pub(super) fn send_back(response: &mut Response<Incoming>, completion: &mut Completion) {
+pub(super) fn send_back(
+    response: &mut Response<Incoming>,
+    completion: &mut Completion,
+    router: RouterOptions,
+) {
     let is_upgrade = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
     let latency = completion.answered(response);
     let headers = response.headers_mut();
     if !is_upgrade {
         end_hop_by_hop(headers);
     }
-    headers.insert(SERVICE_TIME, HeaderValue::from(latency));
+    if !router.suppresses_envoy_headers {
+        headers.insert(SERVICE_TIME, HeaderValue::from(latency));
+    }
     // The version is that of each side's own connection.
     *response.version_mut() = http::Version::HTTP_11;
 }
@@ -316,6 +416,26 @@ mod tests {
             Some(&b"trailers"[..])
         );
         assert!(other.is_empty());
+    }
+
+    #[test]
+    fn the_host_before_is_told_once() {
+        let mut headers = HeaderMap::new();
+        let before = HeaderValue::from_static("a");
+
+        remember_host(&mut headers, Some(&before), true, true);
+        remember_host(&mut headers, Some(&before), true, true);
+        assert_eq!(headers["x-forwarded-host"], "a");
+        assert_eq!(headers["x-envoy-original-host"], "a");
+
+        remember_host(
+            &mut headers,
+            Some(&HeaderValue::from_static("b")),
+            false,
+            true,
+        );
+        assert_eq!(headers["x-forwarded-host"], "a,b");
+        assert_eq!(headers["x-envoy-original-host"], "a");
     }
 
     #[test]

@@ -17,15 +17,32 @@ pub(super) struct Limits {
     pub(super) idle: Option<Duration>,
     /// From the beginning of the request to its end.
     request: Option<Duration>,
+    /// From the beginning of the request to the end of the response.
+    stream: Option<Duration>,
 }
 
 impl Limits {
     /// Those of a route, where it has its own, else those of the chain.
-    pub(super) fn of(config: &HttpConfig, forward: &Forward) -> Self {
+    pub(super) fn of(
+        config: &HttpConfig,
+        forward: &Forward,
+        route: Option<Duration>,
+        stream: Option<Duration>,
+    ) -> Self {
         Limits {
-            route: forward.timeout,
+            route,
             idle: forward.idle_timeout.or(config.stream_idle_timeout),
             request: config.request_timeout,
+            stream,
+        }
+    }
+
+    /// With the limit of a try on how long it may be silent.
+    pub(super) fn within_try(self, idle: Option<Duration>) -> Self {
+        let both = self.idle.into_iter().chain(idle);
+        Limits {
+            idle: both.min(),
+            ..self
         }
     }
 
@@ -33,9 +50,10 @@ impl Limits {
     pub(super) async fn enforce<T>(
         self,
         attempts: impl Future<Output = Result<T, Failure>>,
+        started: Instant,
         body: Option<&Arc<BodyMeter>>,
     ) -> Result<T, Failure> {
-        if let (None, None, None) = (self.route, self.idle, self.request) {
+        if let (None, None, None, None) = (self.route, self.idle, self.request, self.stream) {
             return attempts.await;
         }
         tokio::select! {
@@ -43,6 +61,7 @@ impl Limits {
             failure = self.route_exceeded(body) => Err(failure),
             failure = self.idle_exceeded(body) => Err(failure),
             failure = self.request_exceeded(body) => Err(failure),
+            failure = self.stream_exceeded(started, body) => Err(failure),
         }
     }
 
@@ -54,6 +73,22 @@ impl Limits {
     ) -> Option<Instant> {
         let ended = body.map_or(Some(started), |body| body.ended_at())?;
         ended.checked_add(self.route?)
+    }
+
+    /// When the stream must have ended.
+    pub(super) fn stream_deadline(self, started: Instant) -> Option<Instant> {
+        started.checked_add(self.stream?)
+    }
+
+    async fn stream_exceeded(self, started: Instant, body: Option<&Arc<BodyMeter>>) -> Failure {
+        let (Some(limit), Some(deadline)) = (self.stream, self.stream_deadline(started)) else {
+            return std::future::pending().await;
+        };
+        tokio::time::sleep_until(deadline.into()).await;
+        Failure::Duration {
+            limit,
+            has_request: has_ended(body),
+        }
     }
 
     async fn route_exceeded(self, body: Option<&Arc<BodyMeter>>) -> Failure {
@@ -68,18 +103,10 @@ impl Limits {
     }
 
     async fn idle_exceeded(self, body: Option<&Arc<BodyMeter>>) -> Failure {
-        let Some(limit) = self.idle else {
-            return std::future::pending().await;
-        };
-        let received = || body.map_or(0, |body| body.bytes());
-        let mut before = received();
-        loop {
-            tokio::time::sleep(limit).await;
-            let now = received();
-            if now == before {
-                return Failure::Idle { limit };
-            }
-            before = now;
+        let limit = silence(self.idle, body).await;
+        Failure::Idle {
+            limit,
+            has_request: has_ended(body),
         }
     }
 
@@ -92,5 +119,26 @@ impl Limits {
             return std::future::pending().await;
         }
         Failure::RequestTimeout { limit }
+    }
+}
+
+fn has_ended(body: Option<&Arc<BodyMeter>>) -> bool {
+    body.is_none_or(|body| body.ended_at().is_some())
+}
+
+/// Returns once nothing has come from the client for so long; never without a limit.
+pub(super) async fn silence(limit: Option<Duration>, body: Option<&Arc<BodyMeter>>) -> Duration {
+    let Some(limit) = limit else {
+        return std::future::pending().await;
+    };
+    let received = || body.map_or(0, |body| body.bytes());
+    let mut before = received();
+    loop {
+        tokio::time::sleep(limit).await;
+        let now = received();
+        if now == before {
+            return limit;
+        }
+        before = now;
     }
 }

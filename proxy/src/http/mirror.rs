@@ -18,6 +18,7 @@ use crate::cluster::stats::ClusterStats;
 use crate::cluster::{Cluster, Pick, random};
 use crate::config::route::Mirror;
 use crate::snapshot::Snapshot;
+use crate::snapshot::routes::split_port;
 use crate::telemetry::report::Protocol;
 use crate::upstream::HttpVersion;
 use crate::upstream::body::RequestBody;
@@ -48,14 +49,15 @@ pub(super) fn send_copies(
     connection: &HttpConnection,
 ) {
     for mirror in mirrors {
-        let Some(cluster) = snapshot.clusters.get(&mirror.cluster) else {
+        let name = target::named(&mirror.cluster, &head.headers);
+        let Some(cluster) = snapshot.clusters.get(&name) else {
             continue;
         };
         if !mirror.share.covers(random::draw()) {
             continue;
         }
         let version = target::version(cluster, protocol, target::Kind::Ordinary);
-        let mut head = shadow(head);
+        let mut head = shadow(head, mirror);
         if headers::address(&mut head, version, connection.is_tls).is_err() {
             continue;
         }
@@ -79,9 +81,22 @@ pub(super) fn send_copies(
 }
 
 /// As Envoy does: whoever gets the copy can tell it by its host.
-fn shadow(head: &Head) -> Head {
+fn shadow(head: &Head, mirror: &Mirror) -> Head {
     let mut head = head.clone();
-    head.authority = HeaderValue::try_from(format!("{}-shadow", head.authority())).ok();
+    for change in &mirror.headers.request {
+        change.apply(&mut head.headers);
+    }
+    match &mirror.host {
+        Some(host) => head.authority = Some(host.clone()),
+        None if mirror.keeps_host => {}
+        None => {
+            let host = match split_port(head.authority()) {
+                Some((host, port)) => format!("{host}-shadow:{port}"),
+                None => format!("{}-shadow", head.authority()),
+            };
+            head.authority = HeaderValue::try_from(host).ok();
+        }
+    }
     head
 }
 

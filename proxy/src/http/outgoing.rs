@@ -29,8 +29,8 @@ enum Kept {
 /// What is kept of a request once it has been sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keep {
-    /// A copy, as far as its body is small.
-    Copy,
+    /// A copy, as far as its body has no more bytes than this.
+    Copy(usize),
     /// Nothing.
     Nothing,
 }
@@ -49,8 +49,8 @@ impl Outgoing {
                 let incoming = body;
                 (RequestBody::Once { incoming, meter }, Kept::Gone)
             }
-            (Some(meter), Keep::Copy) => {
-                let buffer = ReplayBuffer::new(body, meter);
+            (Some(meter), Keep::Copy(max_bytes)) => {
+                let buffer = ReplayBuffer::new(body, meter, max_bytes);
                 match buffer.replay() {
                     Some(body) => (body, Kept::Replay(buffer)),
                     None => (RequestBody::Empty, Kept::Gone),
@@ -58,7 +58,7 @@ impl Outgoing {
             }
         };
         let outgoing = Outgoing {
-            head: (keep == Keep::Copy).then(|| head.clone()),
+            head: (keep != Keep::Nothing).then(|| head.clone()),
             body: kept,
         };
         (request(head, first), outgoing)
@@ -73,6 +73,17 @@ impl Outgoing {
             Kept::Gone => return None,
         };
         Some(request(head, body))
+    }
+}
+
+impl Outgoing {
+    /// The body once more, for another request.
+    pub(super) fn body_again(self) -> Option<ClientBody> {
+        match self.body {
+            Kept::Empty => Some(ClientBody::Empty),
+            Kept::Replay(buffer) => Some(ClientBody::Filtered(Box::pin(buffer.replay()?))),
+            Kept::Gone => None,
+        }
     }
 }
 

@@ -13,13 +13,14 @@ use super::HttpConnection;
 use super::body::Source;
 use super::completion::Completion;
 use super::failure::Failure;
-use super::headers::Head;
-use super::target;
-use crate::config::route::{DirectResponse, Redirect};
-use crate::snapshot::routes::{Selected, without_port};
+use super::headers::{self, Head};
+use super::{formatting, target};
+use crate::config::route::{DirectResponse, PathRewrite, Redirect};
+use crate::snapshot::routes::{Selected, split_port};
 use crate::upstream::explain;
 
 const REASON: HeaderName = HeaderName::from_static("x-weft-reason");
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -31,17 +32,24 @@ pub(super) fn to_failure(
 ) -> Response<Source> {
     let reason: Arc<str> = explain(failure).into();
     completion.flag(failure.flag());
-    let (asked_status, message) = match failure {
-        Failure::Answered(reply) => (reply.grpc_status, &*reply.body),
-        _ => (None, reason.as_bytes()),
+    let asked_status = match failure {
+        Failure::Answered(reply) => reply.grpc_status,
+        _ => None,
     };
+    let message = failure.body();
     let is_grpc = completion.is_grpc() || asked_status.is_some();
     let grpc_status =
         is_grpc.then(|| asked_status.unwrap_or_else(|| grpc_status(failure.status())));
     let mut response = match grpc_status {
-        Some(status) => grpc(status, &String::from_utf8_lossy(message)),
+        // A gRPC caller is shown nothing else.
+        Some(status) if message.is_empty() && !connection.is_published => grpc(status, &reason),
+        Some(status) => grpc(status, &String::from_utf8_lossy(&message)),
         None => text(failure.status(), message),
     };
+    if failure.is_overflow() {
+        let is_overloaded = HeaderValue::from_static("true");
+        response.headers_mut().insert(OVERLOADED, is_overloaded);
+    }
     if let Failure::Answered(reply) = failure {
         for (name, value) in &reply.headers {
             response.headers_mut().insert(name.clone(), value.clone());
@@ -60,13 +68,26 @@ pub(super) fn to_failure(
 
 /// The answer that a route gives itself.
 pub(super) fn direct(config: &DirectResponse, completion: &mut Completion) -> Response<Source> {
+    completion.status(config.status);
+    let body = match &config.format {
+        None => config.body.clone(),
+        Some(format) => {
+            let body = String::from_utf8_lossy(&config.body);
+            formatting::local_body(format, &body, completion).into()
+        }
+    };
     if completion.is_grpc() {
         let status = grpc_status(config.status);
-        let message = String::from_utf8_lossy(&config.body);
-        completion.replied("the route answers itself".into(), Some(status));
-        return grpc(status, &message);
+        completion.replied("direct_response".into(), Some(status));
+        return grpc(status, &String::from_utf8_lossy(&body));
     }
-    text(config.status, &config.body)
+    completion.replied("direct_response".into(), None);
+    let mut response = text(config.status, body);
+    if let Some(content_type) = &config.content_type {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, content_type.clone());
+    }
+    response
 }
 
 /// The caller is sent elsewhere.
@@ -75,43 +96,74 @@ pub(super) fn redirect(
     head: &Head,
     selected: Selected<'_>,
     connection: &HttpConnection,
+    completion: &mut Completion,
 ) -> Response<Source> {
-    let scheme = match &config.scheme {
-        Some(scheme) => scheme,
-        None if connection.is_tls => "https",
-        None => "http",
-    };
-    let host = match (&config.host, config.port) {
-        (Some(host), _) => host,
-        // Another scheme, or another port, has another port.
-        (None, Some(_)) => without_port(head.authority()),
-        (None, None) if config.scheme.is_some() => without_port(head.authority()),
-        (None, None) => head.authority(),
+    let scheme = config
+        .scheme
+        .as_deref()
+        .unwrap_or(headers::scheme(connection.is_tls));
+    let host = match &config.host {
+        Some(host) => host,
+        None => host_of(head, scheme, config.port),
     };
     let port = config
         .port
         .map(|port| format!(":{port}"))
         .unwrap_or_default();
-    let mut path = match &config.path {
-        Some(rewrite) => target::rewritten(head.path(), rewrite, &selected.route.matches),
-        None => head.path().to_owned(),
-    };
-    if config.strip_query {
-        path.truncate(path.find('?').unwrap_or(path.len()));
-    }
+    let path = redirected_path(config, head, selected, completion, connection.is_tls);
     let mut response = Response::new(Source::Empty);
     *response.status_mut() = config.status;
     if let Ok(location) = HeaderValue::try_from(format!("{scheme}://{host}{port}{path}")) {
         response.headers_mut().insert(header::LOCATION, location);
     }
+    completion.replied("direct_response".into(), None);
     response
 }
 
-fn text(status: StatusCode, body: &[u8]) -> Response<Source> {
+/// The request's host, without its port where there is another, or the port is the old scheme's own.
+fn host_of<'a>(head: &'a Head, scheme: &str, new_port: Option<u16>) -> &'a str {
+    let authority = head.authority();
+    let Some((host, port)) = split_port(authority) else {
+        return authority;
+    };
+    let before = headers::text(head.headers.get("x-forwarded-proto"));
+    let is_own = matches!((before, port), ("https", "443") | ("http", "80"));
+    if new_port.is_some() || (scheme != before && is_own) {
+        host
+    } else {
+        authority
+    }
+}
+
+fn redirected_path(
+    config: &Redirect,
+    head: &Head,
+    selected: Selected<'_>,
+    completion: &Completion,
+    is_tls: bool,
+) -> String {
+    let matches = &selected.route.matches;
+    let mut path = match &config.path {
+        // Envoy: the query of the new path goes before the request's, and stays.
+        Some(PathRewrite::Full(path)) if path.contains('?') => return path.to_string(),
+        Some(PathRewrite::Formatted(template)) => {
+            let path = formatting::request_text(template, head, completion, is_tls);
+            target::rewritten(head.path(), &PathRewrite::Full(path.into()), matches)
+        }
+        Some(rewrite) => target::rewritten(head.path(), rewrite, matches),
+        None => head.path().to_owned(),
+    };
+    if config.strip_query {
+        path.truncate(path.find('?').unwrap_or(path.len()));
+    }
+    path
+}
+
+fn text(status: StatusCode, body: Bytes) -> Response<Source> {
     let mut response = Response::new(Source::Empty);
     *response.status_mut() = status;
     if !body.is_empty() {
-        *response.body_mut() = Source::Full(Some(Bytes::copy_from_slice(body)));
+        *response.body_mut() = Source::Full(Some(body));
         let plain = HeaderValue::from_static("text/plain");
         response.headers_mut().insert(header::CONTENT_TYPE, plain);
     }

@@ -2,23 +2,23 @@
 
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderMap, HeaderName, Method};
 use rand::Rng;
 
 use super::failure::{Failure, Reset};
 use crate::cluster::random;
-use crate::config::retry::{BackOff, RetryConditions};
+use crate::config::matching::RequestLine;
+use crate::config::retry::{AskedBackOff, BackOff, ResetFormat, RetryConditions};
 use crate::upstream::ConnectFailure;
+
+/// Another proxy's rate limit has refused the request: it is not asked again unless the policy says so.
+const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 
 /// How a try ended, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TryEnd {
+pub(super) enum TryEnd<'a> {
     /// With a response.
-    Response {
-        status: u16,
-        /// Only where it came in the headers: then there is no body that would be lost.
-        grpc_status: Option<u32>,
-    },
+    Response { status: u16, headers: &'a HeaderMap },
     /// There was no connection.
     NotConnected,
     /// The request was not sent.
@@ -33,7 +33,7 @@ pub(super) enum TryEnd {
     Final,
 }
 
-impl TryEnd {
+impl TryEnd<'_> {
     /// That of a failure.
     pub(super) fn of(failure: &Failure) -> Self {
         match failure {
@@ -47,29 +47,20 @@ impl TryEnd {
                 Reset::Refused => TryEnd::Refused,
                 Reset::Stream | Reset::Connection | Reset::Protocol => TryEnd::Lost,
             },
-            Failure::PerTryTimeout { .. } => TryEnd::TimedOut,
+            Failure::PerTryTimeout { .. } | Failure::PerTryIdle { .. } => TryEnd::TimedOut,
             _ => TryEnd::Final,
         }
     }
 }
 
 /// Whether the conditions ask for another try.
-pub(super) fn is_retried(on: &RetryConditions, end: TryEnd, is_idempotent: bool) -> bool {
+pub(super) fn is_retried(on: &RetryConditions, end: TryEnd<'_>, is_idempotent: bool) -> bool {
     let on_any_reset = on.reset
         || on.server_error
         || on.gateway_error
         || (on.reset_if_idempotent && is_idempotent);
     match end {
-        TryEnd::Response {
-            status,
-            grpc_status,
-        } => {
-            (on.server_error && status >= 500)
-                || (on.gateway_error && matches!(status, 502..=504))
-                || (on.retriable_4xx && status == 409)
-                || on.status_codes.contains(&status)
-                || grpc_status.is_some_and(|status| on.grpc_statuses.contains(&status))
-        }
+        TryEnd::Response { status, headers } => is_retried_response(on, status, headers),
         TryEnd::NotConnected => on.connect_failure || on_any_reset,
         TryEnd::NotSent => on.reset_before_request || on.connect_failure || on_any_reset,
         TryEnd::Refused => on.refused_stream || on_any_reset,
@@ -77,6 +68,31 @@ pub(super) fn is_retried(on: &RetryConditions, end: TryEnd, is_idempotent: bool)
         TryEnd::Final => false,
     }
 }
+
+fn is_retried_response(on: &RetryConditions, status: u16, headers: &HeaderMap) -> bool {
+    if headers.contains_key(RATE_LIMITED) {
+        return on.rate_limited;
+    }
+    let grpc_status = || headers.get("grpc-status")?.to_str().ok()?.parse().ok();
+    (on.server_error && status >= 500)
+        || (on.gateway_error && matches!(status, 502..=504))
+        || (on.retriable_4xx && status == 409)
+        || on.status_codes.contains(&status)
+        || on
+            .headers
+            .iter()
+            .any(|wanted| wanted.is_match(NO_LINE, headers))
+        || (!on.grpc_statuses.is_empty()
+            && grpc_status().is_some_and(|status| on.grpc_statuses.contains(&status)))
+}
+
+/// A response has none.
+const NO_LINE: RequestLine<'static> = RequestLine {
+    method: "",
+    path: "",
+    authority: "",
+    scheme: "",
+};
 
 /// Whether a request may have to be sent again after it was sent: then a copy of it must be kept.
 pub(super) fn may_resend(on: &RetryConditions, is_idempotent: bool, is_http2: bool) -> bool {
@@ -86,6 +102,8 @@ pub(super) fn may_resend(on: &RetryConditions, is_idempotent: bool, is_http2: bo
         || on.retriable_4xx
         || !on.status_codes.is_empty()
         || !on.grpc_statuses.is_empty()
+        || !on.headers.is_empty()
+        || on.rate_limited
         || (on.reset_if_idempotent && is_idempotent)
         || (on.refused_stream && is_http2)
 }
@@ -109,6 +127,28 @@ pub(super) fn wait(back_off: BackOff, retry: u32, random: &mut impl Rng) -> Dura
     Duration::from_nanos(random::below(random, nanos))
 }
 
+/// How long the upstream asks to wait, between that and half as long again: so that not all come back at once.
+/// `now` is since 1970.
+pub(super) fn asked_wait(
+    config: &AskedBackOff,
+    headers: &HeaderMap,
+    now: Duration,
+    random: &mut impl Rng,
+) -> Option<Duration> {
+    let asked = config.headers.iter().find_map(|header| {
+        let value = headers.get(&header.name)?.to_str().ok()?;
+        let seconds = Duration::from_secs(value.parse().ok()?);
+        let asked = match header.format {
+            ResetFormat::Seconds => seconds,
+            ResetFormat::UnixTimestamp => seconds.checked_sub(now)?,
+        };
+        (asked <= config.max).then_some(asked)
+    });
+    let asked = asked.filter(|asked| asked.as_millis() > 1)?;
+    let half = u64::try_from(asked.as_nanos() / 2).unwrap_or(u64::MAX);
+    Some(asked.saturating_add(Duration::from_nanos(random::below(random, half))))
+}
+
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng;
@@ -126,11 +166,18 @@ mod tests {
         }
     }
 
-    fn response(status: u16) -> TryEnd {
+    static NO_HEADERS: std::sync::LazyLock<HeaderMap> = std::sync::LazyLock::new(HeaderMap::new);
+
+    fn response(status: u16) -> TryEnd<'static> {
         TryEnd::Response {
             status,
-            grpc_status: None,
+            headers: &NO_HEADERS,
         }
+    }
+
+    fn headers(name: &'static str, value: &'static str) -> HeaderMap {
+        let name = HeaderName::from_static(name);
+        HeaderMap::from_iter([(name, http::HeaderValue::from_static(value))])
     }
 
     #[test]
@@ -165,14 +212,87 @@ mod tests {
             grpc_statuses: vec![14],
             ..RetryConditions::default()
         };
-        let answered = |grpc_status| TryEnd::Response {
-            status: 200,
-            grpc_status,
+        let is_retried = |headers: &HeaderMap| {
+            let end = TryEnd::Response {
+                status: 200,
+                headers,
+            };
+            is_retried(&on, end, false)
         };
 
-        assert!(is_retried(&on, answered(Some(14)), false));
-        assert!(!is_retried(&on, answered(Some(0)), false));
-        assert!(!is_retried(&on, answered(None), false));
+        assert!(is_retried(&headers("grpc-status", "14")));
+        assert!(!is_retried(&headers("grpc-status", "0")));
+        assert!(!is_retried(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_rate_limited_response_is_retried_only_where_asked() {
+        let headers = headers("x-envoy-ratelimited", "true");
+        let end = TryEnd::Response {
+            status: 503,
+            headers: &headers,
+        };
+        let mut on = RetryConditions {
+            server_error: true,
+            ..RetryConditions::default()
+        };
+
+        assert!(!is_retried(&on, end, true));
+        on.rate_limited = true;
+        assert!(is_retried(&on, end, true));
+    }
+
+    #[test]
+    fn a_header_makes_a_response_worth_another_try() {
+        use crate::config::matching::{HeaderMatch, HeaderTest, Subject};
+        let on = RetryConditions {
+            headers: vec![HeaderMatch {
+                subject: Subject::Header(HeaderName::from_static("x-again")),
+                test: HeaderTest::Present,
+                invert: false,
+                missing_is_empty: false,
+            }],
+            ..RetryConditions::default()
+        };
+        let headers = headers("x-again", "1");
+        let with = TryEnd::Response {
+            status: 200,
+            headers: &headers,
+        };
+
+        assert!(is_retried(&on, with, false));
+        assert!(!is_retried(&on, response(200), false));
+    }
+
+    #[test]
+    fn the_upstream_says_how_long_to_wait() {
+        use crate::config::retry::ResetHeader;
+        let config = AskedBackOff {
+            headers: vec![
+                ResetHeader {
+                    name: HeaderName::from_static("retry-after"),
+                    format: ResetFormat::Seconds,
+                },
+                ResetHeader {
+                    name: HeaderName::from_static("x-reset"),
+                    format: ResetFormat::UnixTimestamp,
+                },
+            ],
+            max: Duration::from_secs(60),
+        };
+        let mut random = SmallRng::seed_from_u64(5);
+        let mut wait = |name, value| {
+            let now = Duration::from_secs(1000);
+            let wait = asked_wait(&config, &headers(name, value), now, &mut random)?;
+            Some(wait.as_secs())
+        };
+
+        assert!((4..6).contains(&wait("retry-after", "4").expect("a wait")));
+        assert!((8..12).contains(&wait("x-reset", "1008").expect("a wait")));
+        assert_eq!(wait("x-reset", "900"), None);
+        assert_eq!(wait("retry-after", "61"), None);
+        assert_eq!(wait("retry-after", "soon"), None);
+        assert_eq!(wait("other", "1"), None);
     }
 
     #[test]

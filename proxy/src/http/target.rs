@@ -2,20 +2,25 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
 use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::completion::Completion;
 use super::failure::Failure;
-use super::headers::Head;
+use super::formatting;
+use super::headers::{self, Head};
 use crate::cluster::{Cluster, random};
 use crate::config::cluster::UpstreamProtocol;
+use crate::config::http::RouterOptions;
 use crate::config::route::{
-    Forward, HostRewrite, PathMatch, PathRewrite, RouteMatch, Target, WeightedCluster,
+    ClusterName, Forward, HostRewrite, PathMatch, PathRewrite, RouteMatch, Target, WeightedCluster,
 };
 use crate::snapshot::Snapshot;
 use crate::snapshot::routes::{RouteTable, Selected};
 use crate::telemetry::report::Protocol;
 use crate::upstream::HttpVersion;
+
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 
 /// The cluster of a request, and what is configured for requests that go there.
 pub(super) struct Destination<'a> {
@@ -25,26 +30,30 @@ pub(super) struct Destination<'a> {
 
 /// Chooses the cluster's name.
 pub(super) fn choose<'a>(forward: &'a Forward, head: &Head) -> Result<Destination<'a>, Failure> {
-    match &forward.target {
-        Target::Cluster(name) => Ok(Destination {
-            cluster: Arc::clone(name),
-            weighted: None,
-        }),
+    let (cluster, weighted) = match &forward.target {
+        Target::Cluster(name) => (Arc::clone(name), None),
+        Target::Header(name) => (header_text(&head.headers, name).into(), None),
         Target::Weighted(clusters) => {
-            let weighted = clusters.choose(random::draw());
-            Ok(Destination {
-                cluster: Arc::clone(&weighted.cluster),
-                weighted: Some(weighted),
-            })
+            let asked = clusters.drawing_header();
+            let asked = asked.and_then(|name| header_text(&head.headers, name).parse().ok());
+            let weighted = clusters.choose(asked.unwrap_or_else(|| random::draw().into()));
+            (named(&weighted.target, &head.headers), Some(weighted))
         }
-        Target::Header(name) => {
-            let named = head.headers.get(name).and_then(|value| value.to_str().ok());
-            Ok(Destination {
-                cluster: named.unwrap_or_default().into(),
-                weighted: None,
-            })
-        }
+    };
+    Ok(Destination { cluster, weighted })
+}
+
+/// The name of a cluster; empty where its header is missing.
+pub(super) fn named(name: &ClusterName, headers: &HeaderMap) -> Arc<str> {
+    match name {
+        ClusterName::Fixed(name) => Arc::clone(name),
+        ClusterName::Header(header) => header_text(headers, header).into(),
     }
+}
+
+fn header_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default()
 }
 
 /// The cluster itself.
@@ -81,41 +90,107 @@ pub(super) fn version(cluster: &Cluster, downstream: Protocol, kind: Kind) -> Ht
     }
 }
 
-/// Carries out what the route says of path, host and headers; the innermost part goes first, as in Envoy.
-pub(super) fn rewrite(
-    head: &mut Head,
-    routes: &RouteTable,
-    selected: Selected<'_>,
-    destination: &Destination<'_>,
-    forward: &Forward,
-) -> Result<(), Failure> {
-    if let Some(weighted) = destination.weighted {
-        weighted.request_headers.apply(&mut head.headers);
-    }
-    selected.route.request_headers.apply(&mut head.headers);
-    selected.host.request_headers.apply(&mut head.headers);
-    routes.config().request_headers.apply(&mut head.headers);
-    if let Some(rewrite) = &forward.path {
+/// What the rewriting of a request depends on.
+pub(super) struct Rewriting<'a> {
+    pub(super) routes: &'a RouteTable,
+    pub(super) selected: Selected<'a>,
+    pub(super) destination: &'a Destination<'a>,
+    pub(super) forward: &'a Forward,
+    pub(super) completion: &'a Completion,
+    pub(super) router: RouterOptions,
+    pub(super) is_tls: bool,
+}
+
+impl Rewriting<'_> {
+    /// Carries out what the route says of headers, then of host and path.
+    pub(super) fn apply(&self, head: &mut Head) -> Result<(), Failure> {
+        self.change_headers(head);
+        self.rewrite_host(head);
+        let Some(rewrite) = &self.forward.path else {
+            return Ok(());
+        };
         let original = head.path().to_owned();
-        let path = rewritten(&original, rewrite, &selected.route.matches);
+        let path = match rewrite {
+            PathRewrite::Formatted(template) => {
+                let path = formatting::request_text(template, head, self.completion, self.is_tls);
+                rewritten(
+                    &original,
+                    &PathRewrite::Full(path.into()),
+                    &self.selected.route.matches,
+                )
+            }
+            rewrite => rewritten(&original, rewrite, &self.selected.route.matches),
+        };
         head.path = path
             .parse::<PathAndQuery>()
             .map_err(|_| Failure::Rewrite { path: path.into() })?;
-        if let Ok(original) = HeaderValue::try_from(original) {
-            head.headers.insert("x-envoy-original-path", original);
+        if !self.router.suppresses_envoy_headers
+            && let Ok(original) = HeaderValue::try_from(original)
+        {
+            head.headers.insert(ORIGINAL_PATH, original);
+        }
+        Ok(())
+    }
+
+    /// The innermost part goes first, unless it is to have the last word; as in Envoy.
+    fn change_headers(&self, head: &mut Head) {
+        let config = self.routes.config();
+        let weighted = self.destination.weighted;
+        let all = [
+            weighted.map(|weighted| &weighted.request_headers),
+            Some(&self.selected.route.request_headers),
+            Some(&self.selected.host.request_headers),
+            Some(&config.request_headers),
+        ];
+        for mutations in in_order(all, config.innermost_wins) {
+            formatting::change_request(mutations, head, self.completion, self.is_tls);
         }
     }
-    match &forward.host {
-        Some(HostRewrite::Literal(host)) => head.authority = Some(host.clone()),
-        Some(HostRewrite::Header(name)) => {
-            if let Some(host) = head.headers.get(name) {
-                head.authority = Some(host.clone());
+
+    fn rewrite_host(&self, head: &mut Head) {
+        let weighted = self.destination.weighted;
+        if let Some(host) = weighted.and_then(|weighted| weighted.host.as_ref()) {
+            return self.set_host(head, host.clone());
+        }
+        let host = match &self.forward.host {
+            Some(HostRewrite::Literal(host)) => Some(host.clone()),
+            Some(HostRewrite::Header(name)) => head.headers.get(name).cloned(),
+            Some(HostRewrite::Path(substitution)) => {
+                let path = head.path().split('?').next().unwrap_or_default();
+                HeaderValue::from_str(&substitution.apply(path)).ok()
             }
+            Some(HostRewrite::Formatted(template)) => {
+                let host = formatting::request_text(template, head, self.completion, self.is_tls);
+                HeaderValue::try_from(host)
+                    .ok()
+                    .filter(|host| !host.is_empty())
+            }
+            // Once the endpoint is known.
+            Some(HostRewrite::Endpoint) | None => None,
+        };
+        if let Some(host) = host {
+            self.set_host(head, host);
         }
-        // Once the endpoint is known.
-        Some(HostRewrite::Endpoint) | None => {}
     }
-    Ok(())
+
+    fn set_host(&self, head: &mut Head, host: HeaderValue) {
+        let before = head.authority.replace(host);
+        let keeps = !self.router.suppresses_envoy_headers;
+        let forwarded = self.forward.appends_forwarded_host;
+        headers::remember_host(&mut head.headers, before.as_ref(), keeps, forwarded);
+    }
+}
+
+/// Parts of the configuration, the innermost first or last.
+pub(super) fn in_order<T>(
+    innermost_first: [Option<T>; 4],
+    innermost_wins: bool,
+) -> impl Iterator<Item = T> {
+    let mut all = innermost_first;
+    if innermost_wins {
+        all.reverse();
+    }
+    all.into_iter().flatten()
 }
 
 /// The new path; the query stays.
@@ -126,13 +201,16 @@ pub(super) fn rewritten(path: &str, rewrite: &PathRewrite, matches: &RouteMatch)
     };
     let mut new = match rewrite {
         PathRewrite::Full(full) => full.to_string(),
+        // Who knows what operators stand for has put it in already.
+        PathRewrite::Formatted(_) => path.to_owned(),
         PathRewrite::Regex(substitution) => substitution.apply(path).into_owned(),
         PathRewrite::Prefix(prefix) => {
             let matched = match &matches.path {
                 PathMatch::Prefix(matched)
                 | PathMatch::Exact(matched)
                 | PathMatch::SegmentPrefix(matched) => matched.len(),
-                PathMatch::Regex(_) => 0,
+                // The whole of it has matched.
+                PathMatch::Regex(_) | PathMatch::Connect => path.len(),
             };
             join(
                 prefix,
@@ -182,6 +260,17 @@ mod tests {
         assert_eq!(rewritten("/api/a", &to("/"), &segments), "/a");
         assert_eq!(rewritten("/api", &to("/"), &segments), "/");
         assert_eq!(rewritten("/api", &to("/v2"), &segments), "/v2");
+    }
+
+    #[test]
+    fn what_a_pattern_matched_is_the_whole_path() {
+        use crate::config::matching::Pattern;
+        let regex = matching(PathMatch::Regex(Pattern::new("/a/.*").expect("valid")));
+
+        assert_eq!(
+            rewritten("/a/b?x=1", &PathRewrite::Prefix("/new".into()), &regex),
+            "/new?x=1"
+        );
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct HttpService {
     pub filters: Arc<[HttpFilter]>,
     /// Whether somebody asks for request headers when the request is over.
     pub keeps_request_headers: bool,
+    /// Whether somebody asks for response headers when the request is over.
+    pub keeps_response_headers: bool,
 }
 
 /// TLS towards clients.
@@ -101,17 +103,24 @@ impl Chain {
         });
         let service = match &config.filter {
             NetworkFilter::Tcp(tcp) => Service::Tcp(Arc::clone(tcp)),
-            NetworkFilter::Http(http) => Service::Http(Arc::new(HttpService {
-                keeps_request_headers: http.needs_request_headers(),
-                filters: filters(http, before),
-                config: Arc::clone(http),
-                routes: match &http.routes {
+            NetworkFilter::Http(http) => {
+                let routes = match &http.routes {
                     RouteSource::Inline(routes) => {
                         Some(Arc::new(RouteTable::new(Arc::clone(routes))))
                     }
                     RouteSource::Discovered(name) => routes.get(name).cloned(),
-                },
-            })),
+                };
+                let answers = routes
+                    .as_ref()
+                    .is_some_and(|routes| routes.answers_by_request);
+                Service::Http(Arc::new(HttpService {
+                    keeps_request_headers: http.needs_request_headers() || answers,
+                    keeps_response_headers: http.needs_response_headers(),
+                    filters: filters(http, before),
+                    config: Arc::clone(http),
+                    routes,
+                }))
+            }
         };
         Chain {
             name: Arc::clone(&config.name),

@@ -5,13 +5,17 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
+use crate::config::headers::{HeaderMutations, HeaderText};
 use crate::config::matching::{RequestLine, starts_with_ignoring_case};
+use crate::config::metadata::Metadata;
+use crate::config::route::conditions::TlsRequirement;
 use crate::config::route::{
-    Domain, PathMatch, QueryMatch, Route, RouteConfig, RouteMatch, VirtualHost,
+    Domain, PathMatch, QueryMatch, QueryTest, Redirect, Route, RouteAction, RouteConfig,
+    RouteMatch, Target, VirtualHost,
 };
 
 /// Routes with an index over their domains.
@@ -24,6 +28,8 @@ pub struct RouteTable {
     /// The longest first.
     prefixes: Vec<(Arc<str>, usize)>,
     any: Option<usize>,
+    /// Whether what it adds to responses depends on their requests.
+    pub answers_by_request: bool,
 }
 
 /// What of a request decides where it goes.
@@ -35,6 +41,10 @@ pub struct RequestFacts<'a> {
     pub headers: &'a HeaderMap,
     /// Drawn evenly from all of `u32`, for routes that take a share.
     pub drawn: u32,
+    /// Whether the client has shown a certificate, which is valid then.
+    pub is_authenticated: bool,
+    /// What filters have found out.
+    pub metadata: &'a Metadata,
 }
 
 /// Where a request belongs.
@@ -54,6 +64,7 @@ impl RouteTable {
             suffixes: vec![],
             prefixes: vec![],
             any: None,
+            answers_by_request: answers_by_request(&config),
             config,
         };
         let config = Arc::clone(&table.config);
@@ -75,8 +86,17 @@ impl RouteTable {
 
     /// Where a request belongs, if anywhere.
     pub fn select(&self, request: &RequestFacts<'_>) -> Option<Selected<'_>> {
-        let host = self.host(request.line.authority)?;
-        let (path, query) = split_query(request.line.path);
+        let named = self.config.host_header.as_ref();
+        let named = named.and_then(|name| request.headers.get(name)?.to_str().ok());
+        let host = self.host(named.unwrap_or(request.line.authority))?;
+        if requires_tls(host, request.headers) {
+            let route = &*TO_TLS;
+            return Some(Selected { host, route });
+        }
+        let (mut path, query) = split_query(request.line.path);
+        if self.config.ignore_path_parameters {
+            path = path.split(';').next().unwrap_or_default();
+        }
         let route = host
             .routes
             .iter()
@@ -137,12 +157,65 @@ impl RouteTable {
     }
 }
 
+/// Where those are sent who should have come by TLS.
+static TO_TLS: LazyLock<Route> = LazyLock::new(|| {
+    let redirect = Redirect {
+        status: StatusCode::MOVED_PERMANENTLY,
+        scheme: Some("https".into()),
+        host: None,
+        port: None,
+        path: None,
+        strip_query: false,
+    };
+    let action = RouteAction::Redirect(redirect);
+    Route::new("require_tls", RouteMatch::prefix("/"), action)
+});
+
+fn requires_tls(host: &VirtualHost, headers: &HeaderMap) -> bool {
+    let is = |name: &str, wanted: &str| headers.get(name).is_some_and(|value| value == wanted);
+    let is_tls = || is("x-forwarded-proto", "https");
+    match host.tls {
+        TlsRequirement::None => false,
+        TlsRequirement::All => !is_tls(),
+        TlsRequirement::External => !is("x-envoy-internal", "true") && !is_tls(),
+    }
+}
+
+fn answers_by_request(config: &RouteConfig) -> bool {
+    let is_formatted = |headers: &HeaderMutations| {
+        let mut changes = headers.changes.iter();
+        changes.any(|change| matches!(change.text, HeaderText::Formatted(_)))
+    };
+    let of_route = |route: &Route| {
+        let weighted = match &route.action {
+            RouteAction::Forward(forward) => match &forward.target {
+                Target::Weighted(clusters) => clusters.clusters(),
+                _ => &[],
+            },
+            _ => &[],
+        };
+        is_formatted(&route.response_headers)
+            || weighted
+                .iter()
+                .any(|cluster| is_formatted(&cluster.response_headers))
+    };
+    is_formatted(&config.response_headers)
+        || config
+            .virtual_hosts
+            .iter()
+            .any(|host| is_formatted(&host.response_headers) || host.routes.iter().any(of_route))
+}
+
 /// The host of an authority; an IPv6 address keeps its brackets.
 pub fn without_port(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    }
+    split_port(authority).map_or(authority, |(host, _)| host)
+}
+
+/// Host and port of an authority, where there is a port.
+pub fn split_port(authority: &str) -> Option<(&str, &str)> {
+    let (host, port) = authority.rsplit_once(':')?;
+    let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    is_port.then_some((host, port))
 }
 
 fn lower_case(text: &str) -> Cow<'_, str> {
@@ -164,7 +237,7 @@ pub fn is_for(matches: &RouteMatch, request: &RequestFacts<'_>) -> bool {
 }
 
 fn is_match(matches: &RouteMatch, path: &str, query: &str, request: &RequestFacts<'_>) -> bool {
-    is_path_match(matches, path)
+    is_path_match(matches, path, request.line.method)
         && matches
             .headers
             .iter()
@@ -175,9 +248,38 @@ fn is_match(matches: &RouteMatch, path: &str, query: &str, request: &RequestFact
             .all(|parameter| is_query_match(parameter, query))
         && (!matches.grpc || is_grpc(request.headers))
         && matches.share.covers(request.drawn)
+        && matches.certificate.is_match(request.is_authenticated)
+        && matches
+            .metadata
+            .iter()
+            .all(|wanted| wanted.is_match(request.metadata))
+        && matches
+            .cookies
+            .iter()
+            .all(|wanted| wanted.is_match(cookie(request.headers, &wanted.name)))
 }
 
-fn is_path_match(matches: &RouteMatch, path: &str) -> bool {
+/// The value of a cookie.
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let pairs = headers
+        .get_all(http::header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
+    let (_, value) = pairs.into_iter().find(|(known, _)| *known == name)?;
+    let quoted = value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    Some(quoted.unwrap_or(value))
+}
+
+fn is_path_match(matches: &RouteMatch, path: &str, method: &str) -> bool {
+    let is_connect = method == "CONNECT";
+    // CONNECT has no path that could match (RFC 9110 §9.3.6).
+    if is_connect || matches.path == PathMatch::Connect {
+        return is_connect && matches.path == PathMatch::Connect;
+    }
     let starts_with = |prefix: &str| match matches.ignore_case {
         true => starts_with_ignoring_case(path, prefix),
         false => path.starts_with(prefix),
@@ -191,21 +293,22 @@ fn is_path_match(matches: &RouteMatch, path: &str) -> bool {
                 && (path.len() == prefix.len() || path.as_bytes()[prefix.len()] == b'/')
         }
         PathMatch::Regex(pattern) => pattern.is_match(path),
+        PathMatch::Connect => false,
     }
 }
 
 /// Whether a query has a parameter as wanted.
 pub fn is_query_match(wanted: &QueryMatch, query: &str) -> bool {
-    query
+    let value = query
         .split('&')
         .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
         .find(|(name, _)| *name == &*wanted.name)
-        .is_some_and(|(_, value)| {
-            wanted
-                .value
-                .as_ref()
-                .is_none_or(|test| test.is_match(value))
-        })
+        .map(|(_, value)| value);
+    match (&wanted.test, value) {
+        (QueryTest::Present, value) => value.is_some(),
+        (QueryTest::Absent, value) => value.is_none(),
+        (QueryTest::Value(test), value) => value.is_some_and(|value| test.is_match(value)),
+    }
 }
 
 /// Whether headers are of a gRPC message.
@@ -222,17 +325,15 @@ mod tests {
     use super::*;
     use crate::config::matching::{Pattern, TextMatch};
     use crate::config::percent::Percent;
-    use crate::config::route::{Forward, RouteAction};
+    use crate::config::route::Forward;
+    use crate::config::route::conditions::{CertificateMatch, CookieMatch};
 
     fn route(name: &str, matches: RouteMatch) -> Route {
-        Route {
-            name: name.into(),
+        Route::new(
+            name,
             matches,
-            action: RouteAction::Forward(Arc::new(Forward::to(name))),
-            request_headers: Default::default(),
-            response_headers: Default::default(),
-            filters: Default::default(),
-        }
+            RouteAction::Forward(Arc::new(Forward::to(name))),
+        )
     }
 
     fn path(path: PathMatch) -> RouteMatch {
@@ -243,38 +344,35 @@ mod tests {
     }
 
     fn host(name: &str, domains: Vec<Domain>, routes: Vec<Route>) -> VirtualHost {
-        VirtualHost {
-            name: name.into(),
-            domains,
-            routes,
-            retry: None,
-            request_headers: Default::default(),
-            response_headers: Default::default(),
-            filters: Default::default(),
-        }
+        VirtualHost::new(name, domains, routes)
     }
 
     fn table(virtual_hosts: Vec<VirtualHost>) -> RouteTable {
         RouteTable::new(Arc::new(RouteConfig {
-            name: "test".into(),
-            virtual_hosts,
-            request_headers: Default::default(),
-            response_headers: Default::default(),
             ignore_port: true,
+            ..RouteConfig::new("test", virtual_hosts)
         }))
     }
 
-    fn selected(table: &RouteTable, authority: &str, path: &str) -> Option<(String, String)> {
-        let facts = RequestFacts {
+    fn facts<'a>(authority: &'a str, path: &'a str, headers: &'a HeaderMap) -> RequestFacts<'a> {
+        static NONE: Metadata = Metadata::new();
+        RequestFacts {
             line: RequestLine {
                 method: "GET",
                 path,
                 authority,
                 scheme: "http",
             },
-            headers: &HeaderMap::new(),
+            headers,
             drawn: 0,
-        };
+            is_authenticated: false,
+            metadata: &NONE,
+        }
+    }
+
+    fn selected(table: &RouteTable, authority: &str, path: &str) -> Option<(String, String)> {
+        let headers = HeaderMap::new();
+        let facts = facts(authority, path, &headers);
         let selected = table.select(&facts)?;
         Some((
             selected.host.name.to_string(),
@@ -333,11 +431,11 @@ mod tests {
             query: vec![
                 QueryMatch {
                     name: "user".into(),
-                    value: Some(TextMatch::exact("jason")),
+                    test: QueryTest::Value(TextMatch::exact("jason")),
                 },
                 QueryMatch {
                     name: "debug".into(),
-                    value: None,
+                    test: QueryTest::Present,
                 },
             ],
             ..RouteMatch::prefix("/")
@@ -380,5 +478,135 @@ mod tests {
         assert!(is_grpc_of("application/grpc+proto"));
         assert!(!is_grpc_of("application/grpc-web"));
         assert!(!is_grpc_of("application/json"));
+    }
+
+    fn one(matches: RouteMatch) -> RouteTable {
+        table(vec![host(
+            "any",
+            vec![Domain::Any],
+            vec![route("r", matches)],
+        )])
+    }
+
+    #[test]
+    fn connect_matches_where_it_is_asked_for_and_nowhere_else() {
+        let headers = HeaderMap::new();
+        let mut connect = facts("a:443", "/", &headers);
+        connect.line.method = "CONNECT";
+
+        let by_prefix = one(RouteMatch::prefix("/"));
+        let by_method = one(path(PathMatch::Connect));
+
+        assert!(by_prefix.select(&connect).is_none());
+        assert!(by_method.select(&connect).is_some());
+        assert!(by_method.select(&facts("a", "/", &headers)).is_none());
+    }
+
+    #[test]
+    fn a_certificate_a_cookie_and_metadata_can_be_asked_for() {
+        let mut headers = HeaderMap::new();
+        headers.insert("cookie", "a=1; user=\"jane\"".parse().expect("a value"));
+        let mut request = facts("a", "/", &headers);
+        let certificate = one(RouteMatch {
+            certificate: CertificateMatch {
+                presented: Some(true),
+                validated: None,
+            },
+            ..RouteMatch::prefix("/")
+        });
+        let cookie = |value: &str, invert| {
+            one(RouteMatch {
+                cookies: vec![CookieMatch {
+                    name: "user".into(),
+                    value: TextMatch::exact(value),
+                    invert,
+                }],
+                ..RouteMatch::prefix("/")
+            })
+        };
+
+        assert!(certificate.select(&request).is_none());
+        assert!(cookie("jane", false).select(&request).is_some());
+        assert!(cookie("joe", false).select(&request).is_none());
+        assert!(cookie("joe", true).select(&request).is_some());
+        request.is_authenticated = true;
+        assert!(certificate.select(&request).is_some());
+    }
+
+    #[test]
+    fn path_parameters_are_left_out_where_asked() {
+        let config = RouteConfig {
+            ignore_path_parameters: true,
+            ..RouteConfig::new(
+                "test",
+                vec![host(
+                    "any",
+                    vec![Domain::Any],
+                    vec![route("r", path(PathMatch::Exact("/a".into())))],
+                )],
+            )
+        };
+        let ignoring = RouteTable::new(Arc::new(config));
+        let minding = one(path(PathMatch::Exact("/a".into())));
+
+        assert!(selected(&ignoring, "x", "/a;v=1?b=c").is_some());
+        assert!(selected(&minding, "x", "/a;v=1?b=c").is_none());
+    }
+
+    #[test]
+    fn those_who_should_have_come_by_tls_are_sent_there() {
+        let host = |tls| VirtualHost {
+            tls,
+            ..host("h", vec![Domain::Any], vec![])
+        };
+        let all = table(vec![host(TlsRequirement::All)]);
+        let external = table(vec![host(TlsRequirement::External)]);
+        let sent = |table: &RouteTable, headers: &HeaderMap| {
+            let selected = table.select(&facts("a", "/", headers));
+            selected.is_some_and(|selected| &*selected.route.name == "require_tls")
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert("x-envoy-internal", "true".parse().expect("a value"));
+
+        assert!(sent(&all, &headers));
+        assert!(!sent(&external, &headers));
+        assert!(sent(&external, &HeaderMap::new()));
+        headers.insert("x-forwarded-proto", "https".parse().expect("a value"));
+        assert!(!sent(&all, &headers));
+    }
+
+    #[test]
+    fn another_header_may_choose_the_host() {
+        let named = |name: &str| {
+            host(
+                name,
+                vec![Domain::Exact(name.into())],
+                vec![route(name, RouteMatch::prefix("/"))],
+            )
+        };
+        let table = RouteTable::new(Arc::new(RouteConfig {
+            host_header: Some(http::HeaderName::from_static("x-host")),
+            ..RouteConfig::new("test", vec![named("a"), named("b")])
+        }));
+        let mut headers = HeaderMap::new();
+        headers.insert("x-host", "b".parse().expect("a value"));
+
+        let chosen = table.select(&facts("a", "/", &headers)).expect("a route");
+        assert_eq!(&*chosen.host.name, "b");
+        assert_eq!(
+            &*table
+                .select(&facts("a", "/", &HeaderMap::new()))
+                .expect("a route")
+                .host
+                .name,
+            "a"
+        );
+    }
+
+    #[test]
+    fn an_address_of_version_6_keeps_its_brackets() {
+        assert_eq!(without_port("[::1]:80"), "[::1]");
+        assert_eq!(without_port("[::1]"), "[::1]");
+        assert_eq!(without_port("a:"), "a:");
     }
 }

@@ -53,13 +53,13 @@ impl Protocol {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct ResponseFlags(u32);
 
-/// All flags, with Envoy's short names.
-const FLAGS: [(ResponseFlags, &str); 20] = [
+/// All flags, with Envoy's short names; what is found out first comes first.
+const FLAGS: [(ResponseFlags, &str); 21] = [
+    (ResponseFlags::UPSTREAM_RETRY_LIMIT, "URX"),
     (ResponseFlags::NO_HEALTHY_UPSTREAM, "UH"),
     (ResponseFlags::UPSTREAM_CONNECTION_FAILURE, "UF"),
     (ResponseFlags::UPSTREAM_OVERFLOW, "UO"),
     (ResponseFlags::NO_ROUTE, "NR"),
-    (ResponseFlags::UPSTREAM_RETRY_LIMIT, "URX"),
     (ResponseFlags::NO_CLUSTER, "NC"),
     (ResponseFlags::DOWNSTREAM_TERMINATION, "DC"),
     (ResponseFlags::LOCAL_RESET, "LR"),
@@ -73,6 +73,7 @@ const FLAGS: [(ResponseFlags, &str); 20] = [
     (ResponseFlags::UNAUTHORIZED, "UAEX"),
     (ResponseFlags::RATE_LIMITED, "RL"),
     (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "UPE"),
+    (ResponseFlags::DURATION_TIMEOUT, "DT"),
     (ResponseFlags::FAILED_LOCAL_HEALTH_CHECK, "LH"),
     (ResponseFlags::RATE_LIMIT_SERVICE_ERROR, "RLSE"),
 ];
@@ -118,6 +119,10 @@ impl ResponseFlags {
     pub const FAILED_LOCAL_HEALTH_CHECK: Self = Self(1 << 18);
     /// The rate limit service did not answer.
     pub const RATE_LIMIT_SERVICE_ERROR: Self = Self(1 << 19);
+    /// The stream took longer than streams may.
+    pub const DURATION_TIMEOUT: Self = Self(1 << 20);
+    /// All of them.
+    pub const ALL: Self = Self((1 << 21) - 1);
 
     /// Adds those of another.
     pub fn add(&mut self, other: ResponseFlags) {
@@ -144,7 +149,7 @@ impl ResponseFlags {
 }
 
 impl std::fmt::Display for ResponseFlags {
-    /// `UF,URX`, or `-` for none: as in Envoy's access log.
+    /// `URX,UF`, or `-` for none: as in Envoy's access log.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.is_empty() {
             return formatter.write_str("-");
@@ -238,6 +243,8 @@ pub struct RequestReport {
     pub access_logs: Arc<[Arc<AccessLogConfig>]>,
     /// Request headers, kept only where an access log or a tag asks for one.
     pub request_headers: Option<Box<HeaderMap>>,
+    /// Response headers, likewise.
+    pub response_headers: Option<Box<HeaderMap>>,
     /// How it is traced.
     pub tracing: Option<Arc<TracingConfig>>,
     /// What filters have found out.
@@ -281,6 +288,6 @@ mod tests {
         flags.add(ResponseFlags::UPSTREAM_RETRY_LIMIT);
         flags.add(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
 
-        assert_eq!(flags.to_string(), "UF,URX");
+        assert_eq!(flags.to_string(), "URX,UF");
     }
 }

@@ -85,6 +85,7 @@ pub(crate) fn request() -> RequestReport {
         response_bytes: 357,
         access_logs: Arc::new([]),
         request_headers: None,
+        response_headers: None,
         tracing: None,
         metadata: Default::default(),
     }

@@ -61,6 +61,6 @@ fn weighted(clusters: &WeightedClusters) -> Vec<Arc<str>> {
     clusters
         .clusters()
         .iter()
-        .map(|each| Arc::clone(&each.cluster))
+        .filter_map(|each| each.target.fixed().cloned())
         .collect()
 }

@@ -57,31 +57,16 @@ pub(crate) fn filter(http: HttpConfig) -> NetworkFilter {
 
 pub(crate) fn route_config(routes: Vec<Route>) -> RouteConfig {
     RouteConfig {
-        name: "routes".into(),
-        virtual_hosts: vec![VirtualHost {
-            name: "all".into(),
-            domains: vec![Domain::Any],
-            routes,
-            retry: None,
-            request_headers: Default::default(),
-            response_headers: Default::default(),
-            filters: Default::default(),
-        }],
-        request_headers: Default::default(),
-        response_headers: Default::default(),
         ignore_port: true,
+        ..RouteConfig::new(
+            "routes",
+            vec![VirtualHost::new("all", vec![Domain::Any], routes)],
+        )
     }
 }
 
 pub(crate) fn route(prefix: &str, action: RouteAction) -> Route {
-    Route {
-        name: prefix.into(),
-        matches: RouteMatch::prefix(prefix),
-        action,
-        request_headers: Default::default(),
-        response_headers: Default::default(),
-        filters: Default::default(),
-    }
+    Route::new(prefix, RouteMatch::prefix(prefix), action)
 }
 
 /// Everything goes to a cluster.

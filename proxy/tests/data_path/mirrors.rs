@@ -38,10 +38,7 @@ async fn listening() -> (Upstream, Heard) {
 
 fn mirrored_to(cluster: &str, share: Percent) -> Forward {
     Forward {
-        mirrors: vec![Mirror {
-            cluster: cluster.into(),
-            share,
-        }],
+        mirrors: vec![Mirror::to(cluster, share)],
         ..Forward::to("c")
     }
 }

@@ -99,7 +99,7 @@ async fn without_a_reachable_endpoint_the_caller_is_told() {
     let report = proxy.reports.request(0).await;
     assert_eq!(
         (report.flags.to_string().as_str(), report.attempts),
-        ("UF,URX", 3)
+        ("URX,UF", 3)
     );
 }
 

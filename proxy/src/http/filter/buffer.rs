@@ -74,7 +74,10 @@ pub(super) async fn read_ahead(
         let idle_by = Instant::now() + idle;
         let (until, failure) = match whole_by {
             Some((by, limit)) if by < idle_by => (by, Failure::RequestTimeout { limit }),
-            _ => (idle_by, Failure::Idle { limit: idle }),
+            _ => {
+                let (limit, has_request) = (idle, false);
+                (idle_by, Failure::Idle { limit, has_request })
+            }
         };
         let frame = poll_fn(|context| Pin::new(&mut *passing.body).poll_frame(context));
         match timeout_at(until, frame).await {

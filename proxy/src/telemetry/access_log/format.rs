@@ -1,10 +1,12 @@
-//! Templates of access-log lines: texts and JSON values with Envoy's command operators in them.
+//! Templates: texts and JSON values with Envoy's command operators in them.
+//!
+//! Access-log lines, headers that routes set, and bodies of local answers are all made here.
 
 use std::fmt::Write;
 
 use serde_json::{Map, Value as Json};
 
-use super::operator::{Entry, InvalidOperator, Operator, Value};
+use super::operator::{Entry, InvalidOperator, Operator, Subject, Value};
 use crate::config::access_log::AccessLogFormat;
 
 /// Envoy's default text.
@@ -68,17 +70,26 @@ impl Format {
 
     /// The line about an exchange, with its end.
     pub fn line(&self, entry: Entry<'_>) -> String {
+        let subject = entry.into();
         match self {
-            Format::Text(template) => {
-                let mut line = String::with_capacity(256);
-                template.write(entry, &mut line);
-                line
-            }
-            Format::Json(template) => {
-                let mut line = template.value(entry).to_string();
+            Format::Text(_) => self.body(subject),
+            Format::Json(_) => {
+                let mut line = self.body(subject);
                 line.push('\n');
                 line
             }
+        }
+    }
+
+    /// The same without a line's end.
+    pub fn body(&self, subject: Subject<'_>) -> String {
+        match self {
+            Format::Text(template) => {
+                let mut text = String::with_capacity(256);
+                template.write(subject, &mut text);
+                text
+            }
+            Format::Json(template) => template.value(subject).to_string(),
         }
     }
 }
@@ -105,12 +116,39 @@ impl Template {
         Ok(Self(pieces))
     }
 
-    fn write(&self, entry: Entry<'_>, line: &mut String) {
+    /// Whether it has operators.
+    pub fn has_operators(&self) -> bool {
+        let is_operator = |piece: &Piece| matches!(piece, Piece::Operator(..));
+        self.0.iter().any(is_operator)
+    }
+
+    /// Its text where there are no operators.
+    pub fn literal(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [] => Some(""),
+            [Piece::Literal(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// What it comes to; what is missing is nothing. As in Envoy for headers and paths.
+    pub fn text(&self, subject: Subject<'_>) -> String {
+        let mut text = String::new();
+        self.write_with(subject, "", &mut text);
+        text
+    }
+
+    /// What it comes to in a log or a body: what is missing is a dash.
+    pub fn write(&self, subject: Subject<'_>, line: &mut String) {
+        self.write_with(subject, "-", line);
+    }
+
+    fn write_with(&self, subject: Subject<'_>, missing: &str, line: &mut String) {
         for piece in &self.0 {
             match piece {
                 Piece::Literal(text) => line.push_str(text),
                 Piece::Operator(operator, limit) => {
-                    write_value(&operator.value(entry), *limit, line)
+                    write_value(&operator.value(subject), *limit, missing, line)
                 }
             }
         }
@@ -142,22 +180,24 @@ impl JsonTemplate {
         })
     }
 
-    fn value(&self, entry: Entry<'_>) -> Json {
+    fn value(&self, subject: Subject<'_>) -> Json {
         match self {
             JsonTemplate::Literal(json) => json.clone(),
             JsonTemplate::Text(template) => match template.only_operator() {
-                Some(operator) => json_value(operator.value(entry)),
+                Some(operator) => json_value(operator.value(subject)),
                 None => {
                     let mut text = String::new();
-                    template.write(entry, &mut text);
+                    template.write(subject, &mut text);
                     Json::String(text)
                 }
             },
-            JsonTemplate::Array(values) => values.iter().map(|value| value.value(entry)).collect(),
+            JsonTemplate::Array(values) => {
+                values.iter().map(|value| value.value(subject)).collect()
+            }
             JsonTemplate::Object(fields) => Json::Object(
                 fields
                     .iter()
-                    .map(|(name, value)| (name.clone(), value.value(entry)))
+                    .map(|(name, value)| (name.clone(), value.value(subject)))
                     .collect::<Map<_, _>>(),
             ),
         }
@@ -192,10 +232,10 @@ fn push_literal(pieces: &mut Vec<Piece>, text: &str) {
     }
 }
 
-fn write_value(value: &Value<'_>, limit: Option<usize>, line: &mut String) {
+fn write_value(value: &Value<'_>, limit: Option<usize>, missing: &str, line: &mut String) {
     let limit = limit.unwrap_or(usize::MAX);
     match value {
-        Value::Missing => line.push('-'),
+        Value::Missing => line.push_str(missing),
         Value::Text(text) if text.len() > limit => line.extend(text.chars().take(limit)),
         Value::Text(text) => line.push_str(text),
         Value::Number(number) => {

@@ -2,13 +2,17 @@
 //!
 //! <https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage#command-operators>
 
+mod argument;
+
 use std::borrow::Cow;
 use std::time::SystemTime;
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
 
+use self::argument::WithArgument;
 use super::super::report::{Downstream, RequestReport, ResponseFlags, TcpReport, Upstream};
+use crate::config::matching::RequestLine;
 
 /// What is written about.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +21,39 @@ pub enum Entry<'report> {
     Request(&'report RequestReport),
     /// A connection.
     Connection(&'report TcpReport),
+}
+
+/// What operators are asked about.
+#[derive(Debug, Clone, Copy)]
+pub enum Subject<'report> {
+    /// A request, on its way or over.
+    Exchange(Exchange<'report>),
+    /// A connection.
+    Connection(&'report TcpReport),
+}
+
+impl<'report> From<Entry<'report>> for Subject<'report> {
+    fn from(entry: Entry<'report>) -> Self {
+        match entry {
+            Entry::Request(report) => Subject::Exchange(Exchange::ended(report)),
+            Entry::Connection(report) => Subject::Connection(report),
+        }
+    }
+}
+
+/// A request on its way, as it is now.
+#[derive(Debug, Clone, Copy)]
+pub struct Exchange<'report> {
+    /// What is known of it so far.
+    pub report: &'report RequestReport,
+    /// Its line; where there is none any more, the report's is taken.
+    pub line: Option<RequestLine<'report>>,
+    /// Its headers; where there are none any more, the report's are taken.
+    pub request: Option<&'report HeaderMap>,
+    /// The headers of its response.
+    pub response: Option<&'report HeaderMap>,
+    /// The body of an answer of the proxy's own.
+    pub local_body: Option<&'report str>,
 }
 
 /// The value of an operator.
@@ -42,8 +79,15 @@ pub enum Operator {
         /// Where it is missing.
         alternative: Option<Header>,
     },
-    /// `%RESP(NAME)%`; only `x-envoy-upstream-service-time` and `grpc-status` are kept.
-    ResponseHeader(ResponseHeader),
+    /// `%RESP(NAME?ALTERNATIVE)%`.
+    ResponseHeader {
+        /// The header.
+        name: ResponseHeader,
+        /// Where it is missing.
+        alternative: Option<ResponseHeader>,
+    },
+    /// One of the others with an argument.
+    WithArgument(WithArgument),
     /// One of those without arguments.
     Plain(Plain),
 }
@@ -67,15 +111,15 @@ pub enum Header {
     Other(HeaderName),
 }
 
-/// A response header that is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A response header.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResponseHeader {
     /// `x-envoy-upstream-service-time`
     UpstreamServiceTime,
     /// `grpc-status`
     GrpcStatus,
-    /// Every other: missing.
-    Unkept,
+    /// Any other.
+    Other(HeaderName),
 }
 
 macro_rules! plain_operators {
@@ -116,6 +160,12 @@ plain_operators! {
     ResponseDuration = "RESPONSE_DURATION",
     /// The endpoint.
     UpstreamHost = "UPSTREAM_HOST",
+    /// The endpoint, once more.
+    UpstreamRemoteAddress = "UPSTREAM_REMOTE_ADDRESS",
+    /// Without its port.
+    UpstreamRemoteAddressWithoutPort = "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    /// Its port.
+    UpstreamRemotePort = "UPSTREAM_REMOTE_PORT",
     /// The cluster.
     UpstreamCluster = "UPSTREAM_CLUSTER",
     /// The same.
@@ -132,18 +182,36 @@ plain_operators! {
     DownstreamRemoteAddress = "DOWNSTREAM_REMOTE_ADDRESS",
     /// The client without its port.
     DownstreamRemoteAddressWithoutPort = "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
-    /// The same.
+    /// The client's port.
+    DownstreamRemotePort = "DOWNSTREAM_REMOTE_PORT",
+    /// The same as without `DIRECT`.
     DownstreamDirectRemoteAddress = "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
+    /// Without its port.
+    DownstreamDirectRemoteAddressWithoutPort = "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
+    /// Its port.
+    DownstreamDirectRemotePort = "DOWNSTREAM_DIRECT_REMOTE_PORT",
     /// Where the client was going.
     DownstreamLocalAddress = "DOWNSTREAM_LOCAL_ADDRESS",
+    /// Without its port.
+    DownstreamLocalAddressWithoutPort = "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    /// Its port.
+    DownstreamLocalPort = "DOWNSTREAM_LOCAL_PORT",
     /// The client's identity.
     DownstreamPeerUriSan = "DOWNSTREAM_PEER_URI_SAN",
     /// The trace.
     TraceId = "TRACE_ID",
+    /// The span.
+    SpanId = "SPAN_ID",
+    /// `x-request-id`.
+    StreamId = "STREAM_ID",
     /// gRPC's status, as a number.
     GrpcStatusNumber = "GRPC_STATUS_NUMBER",
-    /// The same.
+    /// gRPC's status, as `NotFound`.
     GrpcStatus = "GRPC_STATUS",
+    /// Envoy's flags in words.
+    ResponseFlagsLong = "RESPONSE_FLAGS_LONG",
+    /// The body of an answer of the proxy's own.
+    LocalReplyBody = "LOCAL_REPLY_BODY",
 }
 
 /// Why an operator is none.
@@ -158,6 +226,9 @@ pub enum InvalidOperator {
     /// Its argument is no format of a time.
     #[error("{0:?} is no format of a time")]
     TimeFormat(String),
+    /// Its argument is none that it takes.
+    #[error("{0:?} is no argument of the operator")]
+    Argument(String),
 }
 
 impl Operator {
@@ -167,44 +238,99 @@ impl Operator {
             Some((word, rest)) => (word, rest.rsplit_once(')').map(|(argument, _)| argument)),
             None => (text, None),
         };
+        let unknown = || InvalidOperator::Unknown(text.to_owned());
         match (word, argument) {
             ("START_TIME", argument) => start_time(argument.unwrap_or_default()),
             ("REQ" | "REQUEST_HEADER", Some(argument)) => request_header(argument),
-            ("RESP" | "RESPONSE_HEADER", Some(argument)) => Ok(response_header(argument)),
-            (word, None) => Plain::from_word(word)
-                .map(Operator::Plain)
-                .ok_or_else(|| InvalidOperator::Unknown(text.to_owned())),
-            _ => Err(InvalidOperator::Unknown(text.to_owned())),
+            ("RESP" | "RESPONSE_HEADER", Some(argument)) => response_header(argument),
+            (word, argument) => match (WithArgument::parse(word, argument)?, argument) {
+                (Some(operator), _) => Ok(Operator::WithArgument(operator)),
+                (None, None) => Plain::from_word(word)
+                    .map(Operator::Plain)
+                    .ok_or_else(unknown),
+                (None, Some(_)) => Err(unknown()),
+            },
         }
     }
 
     /// What it stands for.
-    pub fn value<'report>(&self, entry: Entry<'report>) -> Value<'report> {
-        match (self, entry) {
-            (Operator::StartTime(format), entry) => time(entry.start(), format),
-            (Operator::RequestHeader { name, alternative }, Entry::Request(report)) => {
-                match (name.value(report), alternative) {
-                    (Value::Missing, Some(alternative)) => alternative.value(report),
-                    (value, _) => value,
-                }
+    pub fn value<'report>(&self, subject: Subject<'report>) -> Value<'report> {
+        let exchange = match subject {
+            Subject::Connection(report) => return self.of_connection(report),
+            Subject::Exchange(exchange) => exchange,
+        };
+        match self {
+            Operator::StartTime(format) => time(exchange.report.start, format),
+            Operator::RequestHeader { name, alternative } => match name.value(exchange) {
+                Value::Missing => alternative
+                    .as_ref()
+                    .map_or(Value::Missing, |name| name.value(exchange)),
+                value => value,
+            },
+            Operator::ResponseHeader { name, alternative } => match name.value(exchange) {
+                Value::Missing => alternative
+                    .as_ref()
+                    .map_or(Value::Missing, |name| name.value(exchange)),
+                value => value,
+            },
+            Operator::WithArgument(operator) => operator.value(exchange),
+            Operator::Plain(Plain::LocalReplyBody) => {
+                exchange.local_body.map_or(Value::Missing, text)
             }
-            (Operator::ResponseHeader(header), Entry::Request(report)) => header.value(report),
-            (Operator::Plain(plain), Entry::Request(report)) => plain.of_request(report),
-            (Operator::Plain(plain), Entry::Connection(report)) => plain.of_connection(report),
-            (
-                Operator::RequestHeader { .. } | Operator::ResponseHeader(_),
-                Entry::Connection(_),
-            ) => Value::Missing,
+            Operator::Plain(plain) => plain.of_request(exchange.report),
+        }
+    }
+
+    fn of_connection<'report>(&self, report: &'report TcpReport) -> Value<'report> {
+        match self {
+            Operator::StartTime(format) => time(report.start, format),
+            Operator::Plain(plain) => plain.of_connection(report),
+            Operator::WithArgument(WithArgument::Fixed(fixed)) => Value::Text(fixed.clone().into()),
+            Operator::RequestHeader { .. }
+            | Operator::ResponseHeader { .. }
+            | Operator::WithArgument(_) => Value::Missing,
+        }
+    }
+
+    /// Whether it looks at headers of a request that a report does not hold unless it is asked to.
+    pub fn needs_request_headers(&self) -> bool {
+        let is_other = |header: &Header| matches!(header, Header::Other(_));
+        match self {
+            Operator::RequestHeader { name, alternative } => {
+                is_other(name) || alternative.as_ref().is_some_and(is_other)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it looks at headers of a response that a report does not hold unless it is asked to.
+    pub fn needs_response_headers(&self) -> bool {
+        let is_other = |header: &ResponseHeader| matches!(header, ResponseHeader::Other(_));
+        match self {
+            Operator::ResponseHeader { name, alternative } => {
+                is_other(name) || alternative.as_ref().is_some_and(is_other)
+            }
+            _ => false,
         }
     }
 }
 
-impl Entry<'_> {
-    fn start(&self) -> SystemTime {
-        match self {
-            Entry::Request(report) => report.start,
-            Entry::Connection(report) => report.start,
+impl<'report> Exchange<'report> {
+    /// One that is over.
+    pub fn ended(report: &'report RequestReport) -> Self {
+        Exchange {
+            report,
+            line: None,
+            request: None,
+            response: None,
+            local_body: None,
         }
+    }
+
+    /// Path and query, as they are now.
+    fn path(self) -> Option<&'report str> {
+        let line = self.line.map(|line| line.path);
+        line.or(self.report.path.as_ref().map(|path| path.as_str()))
     }
 }
 
@@ -223,9 +349,20 @@ impl Plain {
                 Some(trace) => Value::Text(format!("{:032x}", trace.trace_id()).into()),
                 None => Value::Missing,
             },
-            Plain::GrpcStatus | Plain::GrpcStatusNumber => report
+            Plain::SpanId => match &report.trace {
+                Some(trace) => Value::Text(format!("{:016x}", trace.span_id()).into()),
+                None => Value::Missing,
+            },
+            Plain::StreamId => report
+                .request_id
+                .as_ref()
+                .map_or(Value::Missing, header_text),
+            Plain::GrpcStatusNumber => report
                 .grpc_status
                 .map_or(Value::Missing, |status| Value::Number(status.into())),
+            Plain::GrpcStatus => report
+                .grpc_status
+                .map_or(Value::Missing, argument::camel_case_status),
             other => other.of_both(&Common {
                 downstream: &report.downstream,
                 upstream: report.upstream.as_ref(),
@@ -255,6 +392,7 @@ impl Plain {
     fn of_both<'report>(self, report: &Common<'report>) -> Value<'report> {
         match self {
             Plain::ResponseFlags => Value::Text(report.flags.to_string().into()),
+            Plain::ResponseFlagsLong => Value::Text(argument::long_flags(report.flags).into()),
             Plain::ResponseCodeDetails => report.reason.map_or(Value::Missing, text),
             Plain::UpstreamTransportFailureReason => report
                 .reason
@@ -264,9 +402,15 @@ impl Plain {
                         .contains(ResponseFlags::UPSTREAM_CONNECTION_FAILURE)
                 })
                 .map_or(Value::Missing, text),
-            Plain::UpstreamHost => report
+            Plain::UpstreamHost | Plain::UpstreamRemoteAddress => report
                 .upstream
                 .map_or(Value::Missing, |upstream| shown(upstream.address)),
+            Plain::UpstreamRemoteAddressWithoutPort => report
+                .upstream
+                .map_or(Value::Missing, |upstream| shown(upstream.address.ip())),
+            Plain::UpstreamRemotePort => report
+                .upstream
+                .map_or(Value::Missing, |upstream| port(upstream.address)),
             Plain::UpstreamCluster | Plain::UpstreamClusterRaw => {
                 report.cluster.map_or(Value::Missing, text)
             }
@@ -278,8 +422,14 @@ impl Plain {
             Plain::DownstreamRemoteAddress | Plain::DownstreamDirectRemoteAddress => {
                 shown(report.downstream.peer)
             }
-            Plain::DownstreamRemoteAddressWithoutPort => shown(report.downstream.peer.ip()),
+            Plain::DownstreamRemoteAddressWithoutPort
+            | Plain::DownstreamDirectRemoteAddressWithoutPort => shown(report.downstream.peer.ip()),
+            Plain::DownstreamRemotePort | Plain::DownstreamDirectRemotePort => {
+                port(report.downstream.peer)
+            }
             Plain::DownstreamLocalAddress => shown(report.downstream.local),
+            Plain::DownstreamLocalAddressWithoutPort => shown(report.downstream.local.ip()),
+            Plain::DownstreamLocalPort => port(report.downstream.local),
             Plain::DownstreamPeerUriSan => report
                 .downstream
                 .principal
@@ -316,15 +466,23 @@ impl Header {
         })
     }
 
-    fn value<'report>(&self, report: &'report RequestReport) -> Value<'report> {
+    fn value<'report>(&self, exchange: Exchange<'report>) -> Value<'report> {
+        let report = exchange.report;
+        if let (Some(line), Header::Method | Header::Path | Header::Authority) =
+            (exchange.line, self)
+        {
+            return text(match self {
+                Header::Method => line.method,
+                Header::Authority => line.authority,
+                _ => line.path,
+            });
+        }
+        if let Some(headers) = exchange.request {
+            return self.among(headers);
+        }
         let value = match self {
             Header::Method => return text(report.method.as_str()),
-            Header::Path => {
-                return report
-                    .path
-                    .as_ref()
-                    .map_or(Value::Missing, |path| text(path.as_str()));
-            }
+            Header::Path => return exchange.path().map_or(Value::Missing, text),
             Header::Authority => report.authority.as_ref(),
             Header::UserAgent => report.user_agent.as_ref(),
             Header::ForwardedFor => report.forwarded_for.as_ref(),
@@ -334,14 +492,36 @@ impl Header {
                 .as_ref()
                 .and_then(|headers| headers.get(name)),
         };
-        value.map_or(Value::Missing, |value| {
-            Value::Text(String::from_utf8_lossy(value.as_bytes()))
-        })
+        value.map_or(Value::Missing, header_text)
+    }
+
+    fn among<'report>(&self, headers: &'report HeaderMap) -> Value<'report> {
+        let value = match self {
+            Header::Method | Header::Path | Header::Authority => None,
+            Header::UserAgent => headers.get(http::header::USER_AGENT),
+            Header::ForwardedFor => headers.get("x-forwarded-for"),
+            Header::RequestId => headers.get("x-request-id"),
+            Header::Other(name) => headers.get(name),
+        };
+        value.map_or(Value::Missing, header_text)
     }
 }
 
 impl ResponseHeader {
-    fn value(self, report: &RequestReport) -> Value<'_> {
+    fn parse(name: &str) -> Result<Self, InvalidOperator> {
+        Ok(match name.to_ascii_lowercase().as_str() {
+            "x-envoy-upstream-service-time" => ResponseHeader::UpstreamServiceTime,
+            "grpc-status" => ResponseHeader::GrpcStatus,
+            other => ResponseHeader::Other(
+                other
+                    .parse()
+                    .map_err(|_| InvalidOperator::HeaderName(name.to_owned()))?,
+            ),
+        })
+    }
+
+    fn value<'report>(&self, exchange: Exchange<'report>) -> Value<'report> {
+        let report = exchange.report;
         match self {
             ResponseHeader::UpstreamServiceTime => {
                 report.upstream_latency.map_or(Value::Missing, millis)
@@ -349,7 +529,11 @@ impl ResponseHeader {
             ResponseHeader::GrpcStatus => report
                 .grpc_status
                 .map_or(Value::Missing, |status| Value::Number(status.into())),
-            ResponseHeader::Unkept => Value::Missing,
+            ResponseHeader::Other(name) => exchange
+                .response
+                .or(report.response_headers.as_deref())
+                .and_then(|headers| headers.get(name))
+                .map_or(Value::Missing, header_text),
         }
     }
 }
@@ -380,12 +564,23 @@ fn request_header(argument: &str) -> Result<Operator, InvalidOperator> {
     })
 }
 
-fn response_header(argument: &str) -> Operator {
-    Operator::ResponseHeader(match argument.to_ascii_lowercase().as_str() {
-        "x-envoy-upstream-service-time" => ResponseHeader::UpstreamServiceTime,
-        "grpc-status" => ResponseHeader::GrpcStatus,
-        _ => ResponseHeader::Unkept,
+fn response_header(argument: &str) -> Result<Operator, InvalidOperator> {
+    let (name, alternative) = match argument.split_once('?') {
+        Some((name, alternative)) => (name, Some(ResponseHeader::parse(alternative)?)),
+        None => (argument, None),
+    };
+    Ok(Operator::ResponseHeader {
+        name: ResponseHeader::parse(name)?,
+        alternative,
     })
+}
+
+fn header_text(value: &http::HeaderValue) -> Value<'_> {
+    Value::Text(String::from_utf8_lossy(value.as_bytes()))
+}
+
+fn port(address: std::net::SocketAddr) -> Value<'static> {
+    Value::Number(address.port().into())
 }
 
 fn time(time: SystemTime, format: &str) -> Value<'static> {

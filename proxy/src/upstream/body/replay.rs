@@ -13,10 +13,10 @@ use super::client::ClientBody;
 use super::meter::BodyMeter;
 use super::{BodyError, RequestBody};
 
-/// No more of a body is kept for another try.
-pub const MAX_REPLAYED: usize = 64 * 1024;
+/// No more of a body is kept for another try, unless the route says otherwise: Envoy's default buffer.
+pub const MAX_REPLAYED: usize = 1024 * 1024;
 
-/// A body that several tries may read, one at a time.
+/// A body that several tries may read: one at a time as long as it comes in, at once when all of it is here.
 #[derive(Debug)]
 pub struct ReplayBuffer {
     meter: Arc<BodyMeter>,
@@ -29,6 +29,7 @@ struct State {
     kept: BytesMut,
     trailers: Option<HeaderMap>,
     has_ended: bool,
+    max_kept: usize,
     is_too_large: bool,
     /// Which try reads it.
     turn: u64,
@@ -45,8 +46,8 @@ pub struct Replay {
 }
 
 impl ReplayBuffer {
-    /// Over a body from the client.
-    pub fn new(incoming: ClientBody, meter: Arc<BodyMeter>) -> Arc<Self> {
+    /// Over a body from the client, of which so many bytes are kept.
+    pub fn new(incoming: ClientBody, meter: Arc<BodyMeter>, max_kept: usize) -> Arc<Self> {
         Arc::new(ReplayBuffer {
             meter,
             state: Mutex::new(State {
@@ -54,6 +55,7 @@ impl ReplayBuffer {
                 kept: BytesMut::new(),
                 trailers: None,
                 has_ended: false,
+                max_kept,
                 is_too_large: false,
                 turn: 0,
             }),
@@ -84,7 +86,7 @@ impl State {
             self.trailers = Some(trailers.clone());
         }
         let Some(data) = frame.data_ref() else { return };
-        if self.is_too_large || self.kept.len() + data.len() > MAX_REPLAYED {
+        if self.is_too_large || self.kept.len() + data.len() > self.max_kept {
             self.is_too_large = true;
             self.kept = BytesMut::new();
         } else {
@@ -99,7 +101,8 @@ impl Replay {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut state = self.buffer.state.lock();
-        if state.turn != self.turn {
+        let is_shared = state.has_ended && !state.is_too_large;
+        if state.turn != self.turn && !is_shared {
             return Poll::Ready(Some(Err(BodyError::TakenOver)));
         }
         if self.position < state.kept.len() {

@@ -161,6 +161,9 @@ fn together(
         ..*common
     });
     let common = common_options(at_common, rest.as_ref(), Some(DEFAULT_IDLE_TIMEOUT))?;
+    if let Some(limit) = common.max_stream_duration {
+        return Err(at_common.field("max_stream_duration").refuse_value(limit));
+    }
     Ok(ClusterHttp {
         protocol,
         http2: http2_options(at_http2, http2)?,

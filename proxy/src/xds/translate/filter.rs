@@ -10,7 +10,7 @@ mod cors;
 mod ext_authz;
 mod fault;
 pub(super) mod gate;
-mod header_mutation;
+pub(super) mod header_mutation;
 mod header_to_metadata;
 mod health_check;
 mod jwt_authn;

@@ -6,10 +6,11 @@ use weft_proto::envoy::config::core::v3::{HeaderValue as WireHeader, HeaderValue
 
 use super::at::{At, Invalid, enumeration, required};
 use super::text::header_name;
-use crate::config::headers::{HeaderAction, HeaderChange, HeaderMutations};
+use crate::config::headers::{HeaderAction, HeaderChange, HeaderMutations, HeaderText};
+use crate::telemetry::access_log::format::Template;
 
-/// Headers to add and to remove, of the fields with these names.
-pub(super) fn mutations(
+/// Headers to add and to remove, of the fields with these names; values may hold operators.
+pub(super) fn formatted_mutations(
     at: &At<'_>,
     (adds, to_add): (&str, &[HeaderValueOption]),
     (removes, to_remove): (&str, &[String]),
@@ -18,16 +19,45 @@ pub(super) fn mutations(
     let at_removes = at.field(removes);
     let mut mutations = HeaderMutations::default();
     for (index, wire) in to_add.iter().enumerate() {
-        mutations
-            .changes
-            .extend(change(&at_adds.index(index), wire)?);
+        let change = change(&at_adds.index(index), wire)?;
+        mutations.changes.extend(change);
     }
     for (index, name) in to_remove.iter().enumerate() {
-        mutations
-            .removals
-            .push(header_name(&at_removes.index(index), name)?);
+        let name = changeable(&at_removes.index(index), name)?;
+        mutations.removals.push(name);
     }
     Ok(mutations)
+}
+
+/// The same without operators, for those who know nothing of the exchange.
+pub(super) fn mutations(
+    at: &At<'_>,
+    (adds, to_add): (&str, &[HeaderValueOption]),
+    removed: (&str, &[String]),
+) -> Result<HeaderMutations, Invalid> {
+    let mutations = formatted_mutations(at, (adds, to_add), removed)?;
+    let is_formatted = |change: &HeaderChange| matches!(change.text, HeaderText::Formatted(_));
+    match mutations.changes.iter().position(is_formatted) {
+        None => Ok(mutations),
+        Some(index) => {
+            let value = to_add.get(index).and_then(|wire| wire.header.as_ref());
+            let value = value.map_or("", |header| &header.value);
+            let at = at.field(adds);
+            Err(at
+                .index(index)
+                .field("header")
+                .field("value")
+                .refuse_value(value))
+        }
+    }
+}
+
+/// A header that routes may change: `host` is rewritten, and not changed.
+fn changeable(at: &At<'_>, name: &str) -> Result<http::HeaderName, Invalid> {
+    match header_name(at, name)? {
+        http::header::HOST => Err(at.refuse("`host` can be rewritten, and not be changed")),
+        name => Ok(name),
+    }
 }
 
 /// One header to set; none where its value is empty and empty ones are dropped.
@@ -44,14 +74,15 @@ fn change(at: &At<'_>, wire: &HeaderValueOption) -> Result<Option<HeaderChange>,
         value,
         raw_value,
     } = required(&at_header, header.as_ref())?;
-    let value = match (value.is_empty(), raw_value.is_empty()) {
-        (true, false) => raw_value.to_vec(),
-        (_, true) => literal(&at_header.field("value"), value)?.into_bytes(),
+    let text = match (value.is_empty(), raw_value.is_empty()) {
+        (true, false) => HeaderText::Literal(
+            HeaderValue::from_bytes(raw_value)
+                .map_err(|_| at_header.field("raw_value").refuse("no header value"))?,
+        ),
+        (true, true) if !keep_empty_value => return Ok(None),
+        (_, true) => header_text(&at_header.field("value"), value)?,
         (false, false) => return Err(at_header.field("raw_value").refuse("`value` is set, too")),
     };
-    if value.is_empty() && !keep_empty_value {
-        return Ok(None);
-    }
     let action = match (
         append,
         enumeration(&at.field("append_action"), *append_action)?,
@@ -63,19 +94,27 @@ fn change(at: &At<'_>, wire: &HeaderValueOption) -> Result<Option<HeaderChange>,
         (_, HeaderAppendAction::OverwriteIfExists) => HeaderAction::OverwriteIfPresent,
     };
     Ok(Some(HeaderChange {
-        name: header_name(&at_header.field("key"), key)?,
-        value: HeaderValue::from_bytes(&value)
-            .map_err(|_| at_header.field("value").refuse("no header value"))?,
+        name: changeable(&at_header.field("key"), key)?,
+        text,
         action,
+        keeps_empty: *keep_empty_value,
     }))
 }
 
-/// A text without Envoy's command operators; `%%` is one percent sign.
-pub(super) fn literal(at: &At<'_>, text: &str) -> Result<String, Invalid> {
-    if text.replace("%%", "").contains('%') {
-        return Err(at.refuse_value(text));
+/// A text with Envoy's command operators, made ready.
+fn header_text(at: &At<'_>, text: &str) -> Result<HeaderText, Invalid> {
+    let template = template(at, text)?;
+    match template.literal() {
+        Some(literal) => HeaderValue::from_str(literal)
+            .map(HeaderText::Literal)
+            .map_err(|_| at.refuse("no header value")),
+        None => Ok(HeaderText::Formatted(template)),
     }
-    Ok(text.replace("%%", "%"))
+}
+
+/// A text with Envoy's command operators; `%%` is one percent sign.
+pub(super) fn template(at: &At<'_>, text: &str) -> Result<Template, Invalid> {
+    Template::parse(text).map_err(|error| at.refuse(error))
 }
 
 #[cfg(test)]
@@ -136,7 +175,8 @@ mod tests {
             error.to_string(),
             "request_headers_to_add[0].header.value: \"%REQ(x)%\" is not supported"
         );
-        assert_eq!(percent.changes[0].value, "100%");
+        let hundred = HeaderValue::from_static("100%");
+        assert_eq!(percent.changes[0].text, HeaderText::Literal(hundred));
     }
 
     #[test]
@@ -147,5 +187,21 @@ mod tests {
                 .changes
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn the_host_is_not_changed_and_an_operator_must_be_one() {
+        let notes = Notes::default();
+        let at = At::root(&notes);
+        let refused = |name: &str, value: &str| {
+            let mut wire = option(value, None);
+            wire.header.as_mut().expect("a header").key = name.into();
+            let added = ("request_headers_to_add", &[wire][..]);
+            let error = formatted_mutations(&at, added, ("r", &[])).expect_err("refused");
+            error.to_string()
+        };
+
+        assert!(refused("Host", "a").starts_with("request_headers_to_add[0].header.key: "));
+        assert!(refused("x-a", "%NONSENSE%").contains("%NONSENSE%"));
     }
 }

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
-    ServerHeaderTransformation,
-    SetCurrentClientCertDetails, UpgradeConfig,
+    CodecType, ForwardClientCertDetails, InternalAddressConfig, PathWithEscapedSlashesAction,
+    RouteSpecifier, ServerHeaderTransformation, SetCurrentClientCertDetails, StripPortMode,
+    UpgradeConfig,
 };
 use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, Rds,
 };
 
 use super::access_log::access_logs;
+use super::address::networks;
 use super::at::{At, Invalid, enumeration, harmless, limit, nonempty, required, unsupported};
 use super::config_source::from_ads;
 use super::http_filters::http_filters;
@@ -22,6 +24,7 @@ use super::tracing::tracing;
 use crate::config::http::{
     Codec, DEFAULT_MAX_HEADER_BYTES, ForwardClientCertificate, HttpConfig, RouteSource,
 };
+use crate::config::paths::{EscapedSlashes, HostOptions, PathOptions, StripPort};
 
 /// Envoy's: a stream may be silent for five minutes.
 const DEFAULT_STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -89,13 +92,12 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         strip_port_mode,
     } = wire;
     unsupported!(at; xff_num_trusted_hops, original_ip_detection_extensions,
-        early_header_mutation_extensions, merge_slashes, local_reply_config, strip_matching_host_port,
-        path_normalization_options, strip_trailing_host_dot, append_x_forwarded_port,
-        forward_proto_config, strip_port_mode);
+        early_header_mutation_extensions, local_reply_config, path_normalization_options,
+        append_x_forwarded_port, forward_proto_config);
     harmless!(at; add_user_agent, http1_safe_max_connection_duration, server_name,
         scheme_header_transformation, stream_flush_timeout, drain_timeout,
         drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval,
-        flush_access_log_on_new_request, access_log_options, internal_address_config, via,
+        flush_access_log_on_new_request, access_log_options, via,
         preserve_external_request_id, always_set_request_id_in_response, proxy_100_continue,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6, request_id_extension,
         stream_error_on_invalid_http_message, proxy_status_config, typed_header_validation_config,
@@ -104,7 +106,7 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         &at.field("server_header_transformation"),
         *server_header_transformation,
     )?;
-    refuse_path_changes(at, *normalize_path, *path_with_escaped_slashes_action)?;
+    let (filters, router) = http_filters(&at.field("http_filters"), filters)?;
     note_certificate_details(at, set_current_client_cert_details.as_ref());
     if let Some(options) = http_protocol_options {
         http1_options(&at.field("http_protocol_options"), options)?;
@@ -118,7 +120,26 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         stat_prefix: stat_prefix.as_str().into(),
         routes: routes(at, route_specifier.as_ref())?,
         codec: codec(&at.field("codec_type"), *codec_type)?,
-        filters: http_filters(&at.field("http_filters"), filters)?,
+        filters,
+        router,
+        paths: PathOptions {
+            escaped_slashes: escaped_slashes(at, *path_with_escaped_slashes_action)?,
+            normalize: normalize_path.unwrap_or(false),
+            merge_slashes: *merge_slashes,
+        },
+        hosts: HostOptions {
+            strip_trailing_dot: *strip_trailing_host_dot,
+            strip_port: match (strip_port_mode, strip_matching_host_port) {
+                (Some(StripPortMode::StripAnyHostPort(true)), _) => StripPort::Any,
+                (_, true) => StripPort::Matching,
+                (_, false) => StripPort::None,
+            },
+        },
+        max_stream_duration: common.max_stream_duration,
+        internal_addresses: internal_addresses(
+            &at.field("internal_address_config"),
+            internal_address_config.as_ref(),
+        )?,
         request_headers_timeout: limit(
             &at.field("request_headers_timeout"),
             request_headers_timeout.as_ref(),
@@ -163,21 +184,30 @@ fn note_server_header(at: &At<'_>, wire: i32) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Routes are matched on the path as it came; a normalised one could match another route.
-fn refuse_path_changes(
-    at: &At<'_>,
-    normalize_path: Option<bool>,
-    escaped_slashes: i32,
-) -> Result<(), Invalid> {
-    if normalize_path == Some(true) {
-        return Err(at.field("normalize_path").refuse_value(true));
-    }
+fn escaped_slashes(at: &At<'_>, wire: i32) -> Result<EscapedSlashes, Invalid> {
     let at = at.field("path_with_escaped_slashes_action");
-    match enumeration(&at, escaped_slashes)? {
+    Ok(match enumeration(&at, wire)? {
         PathWithEscapedSlashesAction::ImplementationSpecificDefault
-        | PathWithEscapedSlashesAction::KeepUnchanged => Ok(()),
-        other => Err(at.refuse_value(other)),
-    }
+        | PathWithEscapedSlashesAction::KeepUnchanged => EscapedSlashes::Keep,
+        PathWithEscapedSlashesAction::RejectRequest => EscapedSlashes::Reject,
+        PathWithEscapedSlashesAction::UnescapeAndRedirect => EscapedSlashes::Redirect,
+        PathWithEscapedSlashesAction::UnescapeAndForward => EscapedSlashes::Unescape,
+    })
+}
+
+/// As in Envoy since 1.33, nobody is inside where nothing is said.
+fn internal_addresses(
+    at: &At<'_>,
+    wire: Option<&InternalAddressConfig>,
+) -> Result<Vec<IpNet>, Invalid> {
+    let Some(wire) = wire else { return Ok(vec![]) };
+    let InternalAddressConfig {
+        unix_sockets,
+        cidr_ranges,
+    } = wire;
+    // No client of a listener here comes by a unix socket.
+    harmless!(at; unix_sockets);
+    networks(&at.field("cidr_ranges"), cidr_ranges)
 }
 
 /// The client's URI is always told, with the hash of its certificate; the rest is not.
@@ -306,9 +336,23 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_paths_is_refused() {
-        let error = translated(json!({"normalize_path": true})).expect_err("refused");
+    fn paths_and_hosts_are_changed_as_asked() {
+        let config = translated(json!({
+            "normalize_path": true,
+            "merge_slashes": true,
+            "path_with_escaped_slashes_action": "UNESCAPE_AND_REDIRECT",
+            "strip_any_host_port": true,
+            "strip_trailing_host_dot": true,
+            "internal_address_config": {"cidr_ranges": [
+                {"address_prefix": "10.0.0.0", "prefix_len": 8},
+            ]},
+        }))
+        .expect("valid");
 
-        assert_eq!(error.to_string(), "normalize_path: true is not supported");
+        assert!(config.paths.normalize && config.paths.merge_slashes);
+        assert_eq!(config.paths.escaped_slashes, EscapedSlashes::Redirect);
+        assert_eq!(config.hosts.strip_port, StripPort::Any);
+        assert!(config.hosts.strip_trailing_dot);
+        assert_eq!(config.internal_addresses.len(), 1);
     }
 }

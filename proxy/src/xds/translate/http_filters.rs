@@ -7,9 +7,13 @@ use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3
 use super::at::{At, Invalid, harmless, holds, opened, unsupported};
 use super::filter;
 use crate::config::filter::HttpFilter;
+use crate::config::http::RouterOptions;
 
-/// All filters but the router, which must be there.
-pub(super) fn http_filters(at: &At<'_>, wire: &[WireFilter]) -> Result<Vec<HttpFilter>, Invalid> {
+/// All filters but the router, which must be there; and how the router behaves.
+pub(super) fn http_filters(
+    at: &At<'_>,
+    wire: &[WireFilter],
+) -> Result<(Vec<HttpFilter>, RouterOptions), Invalid> {
     let Some((last, others)) = wire.split_last() else {
         return Err(at.refuse("must end with the router"));
     };
@@ -17,8 +21,8 @@ pub(super) fn http_filters(at: &At<'_>, wire: &[WireFilter]) -> Result<Vec<HttpF
     for (index, filter) in others.iter().enumerate() {
         filters.extend(http_filter(&at.index(index), filter)?);
     }
-    check_router(&at.index(others.len()), last)?;
-    Ok(filters)
+    let router = last_filter(&at.index(others.len()), last)?;
+    Ok((filters, router))
 }
 
 /// A filter; none where it is optional and not known.
@@ -51,7 +55,7 @@ fn http_filter(at: &At<'_>, wire: &WireFilter) -> Result<Option<HttpFilter>, Inv
     }
 }
 
-fn check_router(at: &At<'_>, wire: &WireFilter) -> Result<(), Invalid> {
+fn last_filter(at: &At<'_>, wire: &WireFilter) -> Result<RouterOptions, Invalid> {
     let WireFilter {
         name: _,
         is_optional: _,
@@ -67,7 +71,7 @@ fn check_router(at: &At<'_>, wire: &WireFilter) -> Result<(), Invalid> {
     }
 }
 
-fn router(at: &At<'_>, wire: &Router) -> Result<(), Invalid> {
+fn router(at: &At<'_>, wire: &Router) -> Result<RouterOptions, Invalid> {
     let Router {
         dynamic_stats,
         start_child_span,
@@ -81,10 +85,12 @@ fn router(at: &At<'_>, wire: &Router) -> Result<(), Invalid> {
         reject_connect_request_early_data,
     } = wire;
     unsupported!(at; upstream_log, strict_check_headers, upstream_http_filters);
-    harmless!(at; dynamic_stats, start_child_span, upstream_log_options, suppress_envoy_headers,
-        respect_expected_rq_timeout, suppress_grpc_request_failure_code_stats,
-        reject_connect_request_early_data);
-    Ok(())
+    harmless!(at; dynamic_stats, start_child_span, upstream_log_options,
+        suppress_grpc_request_failure_code_stats, reject_connect_request_early_data);
+    Ok(RouterOptions {
+        suppresses_envoy_headers: *suppress_envoy_headers,
+        respects_expected_timeout: *respect_expected_rq_timeout,
+    })
 }
 
 #[cfg(test)]
@@ -109,7 +115,7 @@ mod tests {
 
     fn translated(wire: &[WireFilter]) -> Result<Vec<HttpFilter>, Invalid> {
         let notes = Notes::default();
-        http_filters(&At::root(&notes).field("http_filters"), wire)
+        http_filters(&At::root(&notes).field("http_filters"), wire).map(|(filters, _)| filters)
     }
 
     #[test]

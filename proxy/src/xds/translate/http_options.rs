@@ -17,6 +17,8 @@ pub(super) struct CommonOptions {
     pub(super) idle_timeout: Option<Duration>,
     /// How many requests a connection may carry.
     pub(super) max_requests: Option<u32>,
+    /// From the beginning of a request to the end of its response.
+    pub(super) max_stream_duration: Option<Duration>,
 }
 
 /// Options of every version of HTTP; `idle_timeout` holds where they say nothing.
@@ -29,6 +31,7 @@ pub(super) fn common_options(
         return Ok(CommonOptions {
             idle_timeout,
             max_requests: None,
+            max_stream_duration: None,
         });
     };
     let HttpProtocolOptions {
@@ -41,7 +44,7 @@ pub(super) fn common_options(
         headers_with_underscores_action,
         max_requests_per_connection,
     } = wire;
-    unsupported!(at; max_connection_duration, max_stream_duration);
+    unsupported!(at; max_connection_duration);
     harmless!(at; max_connection_duration_jitter, max_headers_count, max_response_headers_kb);
     let at_action = at.field("headers_with_underscores_action");
     match enumeration(&at_action, *headers_with_underscores_action)? {
@@ -51,6 +54,11 @@ pub(super) fn common_options(
     Ok(CommonOptions {
         idle_timeout: limit(&at.field("idle_timeout"), idle.as_ref(), idle_timeout)?,
         max_requests: max_requests_per_connection.filter(|max| *max > 0),
+        max_stream_duration: limit(
+            &at.field("max_stream_duration"),
+            max_stream_duration.as_ref(),
+            None,
+        )?,
     })
 }
 

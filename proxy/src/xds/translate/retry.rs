@@ -3,15 +3,25 @@
 use std::time::Duration;
 
 use weft_proto::envoy::config::route::v3::RetryPolicy as WirePolicy;
-use weft_proto::envoy::config::route::v3::retry_policy::{RetryBackOff, RetryHostPredicate};
+use weft_proto::envoy::config::route::v3::retry_policy::retry_host_predicate::ConfigType;
+use weft_proto::envoy::config::route::v3::retry_policy::{
+    RateLimitedRetryBackOff, ResetHeader as WireResetHeader, ResetHeaderFormat, RetryBackOff,
+    RetryHostPredicate,
+};
+use weft_proto::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 
-use super::at::{At, Invalid, duration, harmless, limit, required, unsupported};
-use crate::config::retry::{BackOff, RetryConditions, RetryPolicy};
+use super::at::{At, Invalid, duration, enumeration, holds, limit, required, unsupported};
+use super::text::{header_matches, header_name};
+use crate::config::retry::{
+    AskedBackOff, BackOff, ResetFormat, ResetHeader, RetryConditions, RetryPolicy, words,
+};
 
 /// Envoy's: one retry where a policy doesn't say how many.
 const DEFAULT_RETRIES: u32 = 1;
 /// Envoy takes shorter bases as this.
 const SHORTEST_BASE: Duration = Duration::from_millis(1);
+/// Envoy's: what an upstream asks to wait is passed over where it is longer.
+const LONGEST_ASKED: Duration = Duration::from_secs(300);
 
 /// When a request is tried again.
 pub(super) fn retry_policy(at: &At<'_>, wire: &WirePolicy) -> Result<RetryPolicy, Invalid> {
@@ -31,9 +41,7 @@ pub(super) fn retry_policy(at: &At<'_>, wire: &WirePolicy) -> Result<RetryPolicy
         per_try_idle_timeout,
         refresh_cluster_on_retry,
     } = wire;
-    unsupported!(at; retry_priority, retriable_headers, retriable_request_headers,
-        retry_options_predicates, per_try_idle_timeout, refresh_cluster_on_retry);
-    harmless!(at; rate_limited_retry_back_off);
+    unsupported!(at; retry_priority, retry_options_predicates, refresh_cluster_on_retry);
     let mut on = conditions(&at.field("retry_on"), retry_on);
     let at_codes = at.field("retriable_status_codes");
     let codes = retriable_status_codes
@@ -43,10 +51,23 @@ pub(super) fn retry_policy(at: &At<'_>, wire: &WirePolicy) -> Result<RetryPolicy
     // Codes without the condition have no effect, as in Envoy.
     let is_by_code = words(retry_on).any(|word| word == "retriable-status-codes");
     on.status_codes = if is_by_code { codes } else { vec![] };
+    let headers = header_matches(&at.field("retriable_headers"), retriable_headers)?;
+    if words(retry_on).any(|word| word == "retriable-headers") {
+        on.headers = headers;
+    }
+    let at_requests = at.field("retriable_request_headers");
+    let at_idle = at.field("per_try_idle_timeout");
+    let at_asked = at.field("rate_limited_retry_back_off");
     Ok(RetryPolicy {
         on,
+        requests: header_matches(&at_requests, retriable_request_headers)?,
         retries: num_retries.unwrap_or(DEFAULT_RETRIES),
         per_try_timeout: limit(&at.field("per_try_timeout"), per_try_timeout.as_ref(), None)?,
+        per_try_idle_timeout: limit(&at_idle, per_try_idle_timeout.as_ref(), None)?,
+        asked_back_off: rate_limited_retry_back_off
+            .as_ref()
+            .map(|wire| asked_back_off(&at_asked, wire))
+            .transpose()?,
         back_off: match retry_back_off {
             Some(wire) => back_off(&at.field("retry_back_off"), wire)?,
             None => BackOff::default(),
@@ -61,37 +82,46 @@ pub(super) fn retry_policy(at: &At<'_>, wire: &WirePolicy) -> Result<RetryPolicy
     })
 }
 
-fn words(retry_on: &str) -> impl Iterator<Item = &str> {
-    retry_on
-        .split(',')
-        .map(str::trim)
-        .filter(|word| !word.is_empty())
-}
-
 /// Words that are not known are passed over, as Envoy does.
 fn conditions(at: &At<'_>, retry_on: &str) -> RetryConditions {
     let mut on = RetryConditions::default();
     for word in words(retry_on) {
-        match word {
-            "connect-failure" => on.connect_failure = true,
-            "refused-stream" => on.refused_stream = true,
-            "reset-before-request" => on.reset_before_request = true,
-            "reset" => on.reset = true,
-            "reset-if-idempotent" => on.reset_if_idempotent = true,
-            "5xx" => on.server_error = true,
-            "gateway-error" => on.gateway_error = true,
-            "retriable-4xx" => on.retriable_4xx = true,
-            // The codes are listed in a field of their own.
-            "retriable-status-codes" => {}
-            "cancelled" => on.grpc_statuses.push(1),
-            "deadline-exceeded" => on.grpc_statuses.push(4),
-            "resource-exhausted" => on.grpc_statuses.push(8),
-            "internal" => on.grpc_statuses.push(13),
-            "unavailable" => on.grpc_statuses.push(14),
-            _ => at.note(),
+        if !on.add(word) {
+            at.note();
         }
     }
     on
+}
+
+fn asked_back_off(at: &At<'_>, wire: &RateLimitedRetryBackOff) -> Result<AskedBackOff, Invalid> {
+    let RateLimitedRetryBackOff {
+        reset_headers,
+        max_interval,
+    } = wire;
+    let at_headers = at.field("reset_headers");
+    if reset_headers.is_empty() {
+        return Err(at_headers.refuse("must not be empty"));
+    }
+    let header = |(index, wire): (usize, &WireResetHeader)| {
+        let at = at_headers.index(index);
+        let WireResetHeader { name, format } = wire;
+        Ok(ResetHeader {
+            name: header_name(&at.field("name"), name)?,
+            format: match enumeration(&at.field("format"), *format)? {
+                ResetHeaderFormat::Seconds => ResetFormat::Seconds,
+                ResetHeaderFormat::UnixTimestamp => ResetFormat::UnixTimestamp,
+            },
+        })
+    };
+    let max = duration(&at.field("max_interval"), max_interval.as_ref())?;
+    Ok(AskedBackOff {
+        headers: reset_headers
+            .iter()
+            .enumerate()
+            .map(header)
+            .collect::<Result<_, _>>()?,
+        max: max.unwrap_or(LONGEST_ASKED),
+    })
 }
 
 fn back_off(at: &At<'_>, wire: &RetryBackOff) -> Result<BackOff, Invalid> {
@@ -115,11 +145,12 @@ fn back_off(at: &At<'_>, wire: &RetryBackOff) -> Result<BackOff, Invalid> {
 
 fn avoids_previous(at: &At<'_>, wire: &[RetryHostPredicate]) -> Result<bool, Invalid> {
     for (index, predicate) in wire.iter().enumerate() {
-        let RetryHostPredicate {
-            name,
-            config_type: _,
-        } = predicate;
-        if name != "envoy.retry_host_predicates.previous_hosts" {
+        let RetryHostPredicate { name, config_type } = predicate;
+        let is_known = match config_type {
+            Some(ConfigType::TypedConfig(any)) => holds::<PreviousHostsPredicate>(any),
+            None => name == "envoy.retry_host_predicates.previous_hosts",
+        };
+        if !is_known {
             return Err(at.index(index).field("name").refuse_value(name));
         }
     }

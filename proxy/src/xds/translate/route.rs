@@ -10,12 +10,27 @@ use weft_proto::envoy::config::route::v3::{
 
 use super::at::{At, Invalid, enumeration, harmless, nonempty, required, unsupported};
 use super::filter::overrides::{inherit, of_host, of_route, overrides};
-use super::headers::mutations;
+use super::headers::formatted_mutations;
 use super::retry::retry_policy;
-use super::route_action::forward;
+use super::route_action::{forward, hedges};
 use super::route_answer::{direct_response, redirect};
 use super::route_match::route_match;
-use crate::config::route::{Domain, Route, RouteAction, RouteConfig, VirtualHost};
+use super::route_mirror::mirrors;
+use super::text::header_name;
+use crate::config::route::conditions::TlsRequirement;
+use crate::config::route::{Domain, Mirror, Route, RouteAction, RouteConfig, VirtualHost};
+
+/// Envoy's: bodies of direct responses are no longer, unless more are allowed.
+const MAX_ANSWER_BYTES: usize = 4096;
+
+/// What holds for routes that say nothing themselves.
+#[derive(Clone)]
+struct Around {
+    mirrors: Vec<Mirror>,
+    hedges: bool,
+    max_kept_bytes: Option<usize>,
+    max_answer_bytes: usize,
+}
 
 /// A route configuration.
 pub(super) fn route_config(at: &At<'_>, wire: &RouteConfiguration) -> Result<RouteConfig, Invalid> {
@@ -40,40 +55,62 @@ pub(super) fn route_config(at: &At<'_>, wire: &RouteConfiguration) -> Result<Rou
         vhost_header,
         route_specifiers,
     } = wire;
-    unsupported!(at; internal_only_headers, vhds, most_specific_header_mutations_wins,
-        cluster_specifier_plugins, request_mirror_policies, ignore_path_parameters_in_path_matching,
-        vhost_header, route_specifiers);
+    unsupported!(at; vhds, cluster_specifier_plugins, route_specifiers);
     // A route whose cluster is missing waits for it in any case.
-    harmless!(at; validate_clusters, max_direct_response_body_size_bytes);
-    let around = overrides(
+    harmless!(at; validate_clusters);
+    let filters = overrides(
         &at.field("typed_per_filter_config"),
         typed_per_filter_config,
     )?;
+    let at_mirrors = at.field("request_mirror_policies");
+    let around = Around {
+        mirrors: mirrors(&at_mirrors, request_mirror_policies)?,
+        hedges: false,
+        max_kept_bytes: None,
+        max_answer_bytes: max_direct_response_body_size_bytes
+            .map_or(MAX_ANSWER_BYTES, |bytes| bytes as usize),
+    };
+    let at_internal = at.field("internal_only_headers");
     let mut routes = RouteConfig {
         name: name.as_str().into(),
-        virtual_hosts: hosts(&at.field("virtual_hosts"), virtual_hosts)?,
-        request_headers: mutations(
+        virtual_hosts: hosts(&at.field("virtual_hosts"), virtual_hosts, &around)?,
+        request_headers: formatted_mutations(
             at,
             ("request_headers_to_add", request_headers_to_add),
             ("request_headers_to_remove", request_headers_to_remove),
         )?,
-        response_headers: mutations(
+        response_headers: formatted_mutations(
             at,
             ("response_headers_to_add", response_headers_to_add),
             ("response_headers_to_remove", response_headers_to_remove),
         )?,
         ignore_port: *ignore_port_in_host_matching,
+        ignore_path_parameters: *ignore_path_parameters_in_path_matching,
+        innermost_wins: *most_specific_header_mutations_wins,
+        host_header: match vhost_header.as_str() {
+            "" => None,
+            name => Some(header_name(&at.field("vhost_header"), name)?),
+        },
+        internal_headers: internal_only_headers
+            .iter()
+            .enumerate()
+            .map(|(index, name)| header_name(&at_internal.index(index), name))
+            .collect::<Result<_, _>>()?,
     };
-    inherit(&mut routes, &around);
+    inherit(&mut routes, &filters);
     Ok(routes)
 }
 
-fn hosts(at: &At<'_>, wire: &[WireVirtualHost]) -> Result<Vec<VirtualHost>, Invalid> {
+fn hosts(
+    at: &At<'_>,
+    wire: &[WireVirtualHost],
+    around: &Around,
+) -> Result<Vec<VirtualHost>, Invalid> {
     let mut taken = HashSet::new();
     let mut hosts = Vec::with_capacity(wire.len());
     for (index, host) in wire.iter().enumerate() {
         let at = at.index(index);
-        let host = virtual_host(&at, host)?;
+        let host = virtual_host(&at, host, around)?;
         for (index, domain) in host.domains.iter().enumerate() {
             if !taken.insert(domain.clone()) {
                 let at = at.field("domains");
@@ -87,7 +124,11 @@ fn hosts(at: &At<'_>, wire: &[WireVirtualHost]) -> Result<Vec<VirtualHost>, Inva
     Ok(hosts)
 }
 
-fn virtual_host(at: &At<'_>, wire: &WireVirtualHost) -> Result<VirtualHost, Invalid> {
+fn virtual_host(
+    at: &At<'_>,
+    wire: &WireVirtualHost,
+    around: &Around,
+) -> Result<VirtualHost, Invalid> {
     let WireVirtualHost {
         name,
         domains,
@@ -113,35 +154,53 @@ fn virtual_host(at: &At<'_>, wire: &WireVirtualHost) -> Result<VirtualHost, Inva
         request_body_buffer_limit,
         route_specifiers,
     } = wire;
-    match enumeration(&at.field("require_tls"), *require_tls)? {
-        TlsRequirementType::None => {}
-        other => return Err(at.field("require_tls").refuse_value(other)),
+    unsupported!(at; retry_policy_typed_config, route_specifiers);
+    harmless!(at; virtual_clusters);
+    let mut around = around.clone();
+    if !request_mirror_policies.is_empty() {
+        let at = at.field("request_mirror_policies");
+        around.mirrors = mirrors(&at, request_mirror_policies)?;
     }
-    unsupported!(at; hedge_policy, retry_policy_typed_config, request_mirror_policies, route_specifiers);
-    // The attempt count is always sent upstream.
-    let _ = include_request_attempt_count;
-    harmless!(at; virtual_clusters, per_request_buffer_limit_bytes,
-        include_attempt_count_in_response, include_is_timeout_retry_header, request_body_buffer_limit);
+    if let Some(wire) = hedge_policy {
+        around.hedges = hedges(&at.field("hedge_policy"), wire)?;
+    }
+    let max_kept = kept_bytes(*request_body_buffer_limit, *per_request_buffer_limit_bytes);
+    around.max_kept_bytes = max_kept.or(around.max_kept_bytes);
     Ok(VirtualHost {
         name: nonempty(&at.field("name"), name)?.into(),
         domains: domains_of(&at.field("domains"), domains)?,
-        routes: routes_of(&at.field("routes"), routes)?,
+        routes: routes_of(&at.field("routes"), routes, &around)?,
         retry: match retry {
             Some(policy) => Some(Arc::new(retry_policy(&at.field("retry_policy"), policy)?)),
             None => None,
         },
-        request_headers: mutations(
+        request_headers: formatted_mutations(
             at,
             ("request_headers_to_add", request_headers_to_add),
             ("request_headers_to_remove", request_headers_to_remove),
         )?,
-        response_headers: mutations(
+        response_headers: formatted_mutations(
             at,
             ("response_headers_to_add", response_headers_to_add),
             ("response_headers_to_remove", response_headers_to_remove),
         )?,
         filters: of_host(at, wire)?,
+        tls: match enumeration(&at.field("require_tls"), *require_tls)? {
+            TlsRequirementType::None => TlsRequirement::None,
+            TlsRequirementType::ExternalOnly => TlsRequirement::External,
+            TlsRequirementType::All => TlsRequirement::All,
+        },
+        tells_attempts: *include_request_attempt_count,
+        answers_attempts: *include_attempt_count_in_response,
+        tells_timeout_retries: *include_is_timeout_retry_header,
     })
+}
+
+/// How much of a body is kept for another try: the newer field goes before the older.
+fn kept_bytes(newer: Option<u64>, older: Option<u32>) -> Option<usize> {
+    newer
+        .or(older.map(u64::from))
+        .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
 fn domains_of(at: &At<'_>, wire: &[String]) -> Result<Vec<Domain>, Invalid> {
@@ -170,14 +229,14 @@ fn domain(at: &At<'_>, text: &str) -> Result<Domain, Invalid> {
     Ok(domain)
 }
 
-fn routes_of(at: &At<'_>, wire: &[WireRoute]) -> Result<Vec<Route>, Invalid> {
+fn routes_of(at: &At<'_>, wire: &[WireRoute], around: &Around) -> Result<Vec<Route>, Invalid> {
     wire.iter()
         .enumerate()
-        .map(|(index, route)| route_of(&at.index(index), route))
+        .map(|(index, route)| route_of(&at.index(index), route, around))
         .collect()
 }
 
-fn route_of(at: &At<'_>, wire: &WireRoute) -> Result<Route, Invalid> {
+fn route_of(at: &At<'_>, wire: &WireRoute, around: &Around) -> Result<Route, Invalid> {
     let WireRoute {
         name,
         r#match,
@@ -196,18 +255,19 @@ fn route_of(at: &At<'_>, wire: &WireRoute) -> Result<Route, Invalid> {
         action,
     } = wire;
     unsupported!(at; tracing, route_specifiers);
-    harmless!(at; decorator, per_request_buffer_limit_bytes, stat_prefix, request_body_buffer_limit);
+    harmless!(at; decorator, stat_prefix);
+    let max_kept = kept_bytes(*request_body_buffer_limit, *per_request_buffer_limit_bytes);
     let at_match = at.field("match");
     Ok(Route {
         name: name.as_str().into(),
         matches: route_match(&at_match, required(&at_match, r#match.as_ref())?)?,
-        action: action_of(at, action.as_ref())?,
-        request_headers: mutations(
+        action: action_of(at, action.as_ref(), around, max_kept)?,
+        request_headers: formatted_mutations(
             at,
             ("request_headers_to_add", request_headers_to_add),
             ("request_headers_to_remove", request_headers_to_remove),
         )?,
-        response_headers: mutations(
+        response_headers: formatted_mutations(
             at,
             ("response_headers_to_add", response_headers_to_add),
             ("response_headers_to_remove", response_headers_to_remove),
@@ -216,16 +276,30 @@ fn route_of(at: &At<'_>, wire: &WireRoute) -> Result<Route, Invalid> {
     })
 }
 
-fn action_of(at: &At<'_>, wire: Option<&route::Action>) -> Result<RouteAction, Invalid> {
+fn action_of(
+    at: &At<'_>,
+    wire: Option<&route::Action>,
+    around: &Around,
+    max_kept: Option<usize>,
+) -> Result<RouteAction, Invalid> {
     Ok(match required(&at.field("action"), wire)? {
         route::Action::Route(action) => {
-            RouteAction::Forward(Arc::new(forward(&at.field("route"), action)?))
+            let mut forward = forward(&at.field("route"), action)?;
+            if forward.mirrors.is_empty() {
+                forward.mirrors.clone_from(&around.mirrors);
+            }
+            if action.hedge_policy.is_none() {
+                forward.hedges = around.hedges;
+            }
+            forward.max_kept_bytes = max_kept.or(around.max_kept_bytes);
+            RouteAction::Forward(Arc::new(forward))
         }
         route::Action::Redirect(action) => {
             RouteAction::Redirect(redirect(&at.field("redirect"), action)?)
         }
         route::Action::DirectResponse(action) => {
-            RouteAction::Respond(direct_response(&at.field("direct_response"), action)?)
+            let at = at.field("direct_response");
+            RouteAction::Respond(direct_response(&at, action, around.max_answer_bytes)?)
         }
         route::Action::FilterAction(_) => {
             return Err(at.field("filter_action").refuse("not supported"));

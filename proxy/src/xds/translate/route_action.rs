@@ -3,27 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use weft_proto::envoy::config::core::v3::RoutingPriority;
 use weft_proto::envoy::config::route::v3::route_action::{
-    ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, InternalRedirectAction,
-    RequestMirrorPolicy,
+    ClusterNotFoundResponseCode, ClusterSpecifier, MaxStreamDuration,
 };
-use weft_proto::envoy::config::route::v3::weighted_cluster::ClusterWeight;
-use weft_proto::envoy::config::route::v3::{RouteAction, WeightedCluster as WireWeighted};
+use weft_proto::envoy::config::route::v3::{HedgePolicy, RouteAction};
+use weft_proto::envoy::r#type::v3::fractional_percent::DenominatorType;
 
 use super::at::{
     At, Invalid, duration, enumeration, harmless, limit, nonempty, required, unsupported,
 };
-use super::filter::overrides::overrides;
-use super::headers::{literal, mutations};
+use super::headers::template;
 use super::retry::retry_policy;
-use super::share::runtime_fraction;
+use super::route_hosts::host;
+use super::route_mirror::mirrors;
+use super::route_redirects::internal_redirects;
+use super::route_weighted::weighted;
 use super::text::{header_name, substitution};
-use crate::config::percent::Percent;
-use crate::config::route::{
-    Forward, HostRewrite, Mirror, PathRewrite, Target, WeightedCluster, WeightedClusters,
-};
+use crate::config::route::limits::{GrpcTimeout, StreamDuration};
+use crate::config::route::{Forward, PathRewrite, Target};
 
 /// Envoy's: a request may take 15 seconds where its route doesn't say otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -63,64 +62,110 @@ pub(super) fn forward(at: &At<'_>, wire: &RouteAction) -> Result<Forward, Invali
         cluster_specifier,
         host_rewrite_specifier,
     } = wire;
-    unsupported!(at; metadata_match, path_rewrite_policy, append_x_forwarded_host,
-        retry_policy_typed_config, max_grpc_timeout, grpc_timeout_offset, upgrade_configs,
-        internal_redirect_policy, hedge_policy, max_stream_duration);
-    harmless!(at; early_data_policy, hash_policy,
-        max_internal_redirects, flush_timeout);
-    match enumeration(&at.field("priority"), *priority)? {
-        RoutingPriority::Default => {}
-        RoutingPriority::High => {
-            return Err(at.field("priority").refuse_value(RoutingPriority::High));
-        }
+    unsupported!(at; metadata_match, path_rewrite_policy, retry_policy_typed_config, upgrade_configs);
+    harmless!(at; early_data_policy, hash_policy, flush_timeout);
+    let urgency: RoutingPriority = enumeration(&at.field("priority"), *priority)?;
+    if urgency == RoutingPriority::High {
+        return Err(at.field("priority").refuse_value(urgency));
     }
-    match enumeration(
-        &at.field("internal_redirect_action"),
-        *internal_redirect_action,
-    )? {
-        InternalRedirectAction::PassThroughInternalRedirect => {}
-        other => return Err(at.field("internal_redirect_action").refuse_value(other)),
-    }
-    let not_found = enumeration(
-        &at.field("cluster_not_found_response_code"),
-        *cluster_not_found_response_code,
-    )?;
-    let retry = match retry {
-        Some(policy) => Some(Arc::new(retry_policy(&at.field("retry_policy"), policy)?)),
-        None => None,
-    };
-    let path = match regex_rewrite {
-        Some(rewrite) => Some(PathRewrite::Regex(substitution(
-            &at.field("regex_rewrite"),
-            rewrite,
-        )?)),
-        None => plain_rewrite(at, prefix_rewrite, path_rewrite)?,
-    };
+    let not_found = at.field("cluster_not_found_response_code");
+    let not_found = enumeration(&not_found, *cluster_not_found_response_code)?;
+    let legacy_redirects = (*internal_redirect_action, *max_internal_redirects);
     Ok(Forward {
         target: target(at, cluster_specifier.as_ref())?,
-        path,
-        host: host_rewrite_specifier
-            .as_ref()
-            .map(|wire| host(at, wire))
-            .transpose()?
-            .flatten(),
+        path: match regex_rewrite {
+            Some(rewrite) => Some(PathRewrite::Regex(substitution(
+                &at.field("regex_rewrite"),
+                rewrite,
+            )?)),
+            None => plain_rewrite(at, prefix_rewrite, path_rewrite)?,
+        },
+        host: host(at, host_rewrite_specifier.as_ref())?,
+        appends_forwarded_host: *append_x_forwarded_host,
         timeout: limit(
             &at.field("timeout"),
             timeout.as_ref(),
             Some(DEFAULT_TIMEOUT),
         )?,
+        grpc_timeout: grpc_timeout(at, max_grpc_timeout.as_ref(), grpc_timeout_offset.as_ref())?,
+        stream_duration: max_stream_duration
+            .as_ref()
+            .map(|wire| stream_duration(&at.field("max_stream_duration"), wire))
+            .transpose()?,
         idle_timeout: duration(&at.field("idle_timeout"), idle_timeout.as_ref())?
             .map(|timeout| if timeout.is_zero() { NO_LIMIT } else { timeout }),
-        retry,
+        retry: match retry {
+            Some(policy) => Some(Arc::new(retry_policy(&at.field("retry_policy"), policy)?)),
+            None => None,
+        },
+        hedges: match hedge_policy {
+            Some(wire) => hedges(&at.field("hedge_policy"), wire)?,
+            None => false,
+        },
+        max_kept_bytes: None,
         mirrors: mirrors(
             &at.field("request_mirror_policies"),
             request_mirror_policies,
         )?,
+        internal_redirects: internal_redirects(
+            at,
+            internal_redirect_policy.as_ref(),
+            legacy_redirects,
+        )?
+        .map(Arc::new),
         cluster_not_found: match not_found {
             ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
             ClusterNotFoundResponseCode::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
         },
+    })
+}
+
+/// Whether a try that took too long goes on beside the next: the one part of hedging that Envoy has.
+pub(super) fn hedges(at: &At<'_>, wire: &HedgePolicy) -> Result<bool, Invalid> {
+    let HedgePolicy {
+        initial_requests,
+        additional_request_chance,
+        hedge_on_per_try_timeout,
+    } = wire;
+    if let Some(requests) = initial_requests.filter(|requests| *requests != 1) {
+        return Err(at.field("initial_requests").refuse_value(requests));
+    }
+    if let Some(chance) = additional_request_chance
+        && chance.numerator != 0
+    {
+        let at = at.field("additional_request_chance");
+        enumeration::<DenominatorType>(&at.field("denominator"), chance.denominator)?;
+        return Err(at.refuse_value(chance.numerator));
+    }
+    Ok(*hedge_on_per_try_timeout)
+}
+
+fn grpc_timeout(
+    at: &At<'_>,
+    max: Option<&prost_types::Duration>,
+    offset: Option<&prost_types::Duration>,
+) -> Result<Option<GrpcTimeout>, Invalid> {
+    let offset = duration(&at.field("grpc_timeout_offset"), offset)?;
+    let max = duration(&at.field("max_grpc_timeout"), max)?;
+    Ok(max.map(|max| GrpcTimeout { max, offset }))
+}
+
+fn stream_duration(at: &At<'_>, wire: &MaxStreamDuration) -> Result<StreamDuration, Invalid> {
+    let MaxStreamDuration {
+        max_stream_duration,
+        grpc_timeout_header_max,
+        grpc_timeout_header_offset,
+    } = wire;
+    let at_max = at.field("grpc_timeout_header_max");
+    let at_offset = at.field("grpc_timeout_header_offset");
+    Ok(StreamDuration {
+        max: duration(
+            &at.field("max_stream_duration"),
+            max_stream_duration.as_ref(),
+        )?,
+        grpc_max: duration(&at_max, grpc_timeout_header_max.as_ref())?,
+        grpc_offset: duration(&at_offset, grpc_timeout_header_offset.as_ref())?,
     })
 }
 
@@ -146,67 +191,11 @@ fn target(at: &At<'_>, wire: Option<&ClusterSpecifier>) -> Result<Target, Invali
     })
 }
 
-fn weighted(at: &At<'_>, wire: &WireWeighted) -> Result<WeightedClusters, Invalid> {
-    let WireWeighted {
-        clusters,
-        runtime_key_prefix,
-        total_weight,
-        random_value_specifier,
-    } = wire;
-    unsupported!(at; random_value_specifier);
-    // Shares are of the sum of the weights, whatever the sum is.
-    harmless!(at; runtime_key_prefix, total_weight);
-    let at = at.field("clusters");
-    let clusters = clusters
-        .iter()
-        .enumerate()
-        .map(|(index, cluster)| cluster_weight(&at.index(index), cluster))
-        .collect::<Result<_, _>>()?;
-    WeightedClusters::new(clusters)
-        .ok_or_else(|| at.refuse("weights sum to nothing or to too much"))
-}
-
-fn cluster_weight(at: &At<'_>, wire: &ClusterWeight) -> Result<WeightedCluster, Invalid> {
-    let ClusterWeight {
-        name,
-        cluster_header,
-        weight,
-        metadata_match,
-        request_headers_to_add,
-        request_headers_to_remove,
-        response_headers_to_add,
-        response_headers_to_remove,
-        typed_per_filter_config,
-        host_rewrite_specifier,
-    } = wire;
-    unsupported!(at; cluster_header, metadata_match, host_rewrite_specifier);
-    Ok(WeightedCluster {
-        cluster: nonempty(&at.field("name"), name)?.into(),
-        weight: *required(&at.field("weight"), weight.as_ref())?,
-        request_headers: mutations(
-            at,
-            ("request_headers_to_add", request_headers_to_add),
-            ("request_headers_to_remove", request_headers_to_remove),
-        )?,
-        response_headers: mutations(
-            at,
-            ("response_headers_to_add", response_headers_to_add),
-            ("response_headers_to_remove", response_headers_to_remove),
-        )?,
-        filters: overrides(
-            &at.field("typed_per_filter_config"),
-            typed_per_filter_config,
-        )?,
-    })
-}
-
 fn plain_rewrite(at: &At<'_>, prefix: &str, whole: &str) -> Result<Option<PathRewrite>, Invalid> {
     Ok(match (prefix, whole) {
         ("", "") => None,
         (prefix, "") => Some(PathRewrite::Prefix(prefix.into())),
-        ("", whole) => Some(PathRewrite::Full(
-            literal(&at.field("path_rewrite"), whole)?.into(),
-        )),
+        ("", whole) => Some(whole_rewrite(&at.field("path_rewrite"), whole)?),
         _ => {
             return Err(at
                 .field("path_rewrite")
@@ -215,58 +204,20 @@ fn plain_rewrite(at: &At<'_>, prefix: &str, whole: &str) -> Result<Option<PathRe
     })
 }
 
-fn host(at: &At<'_>, wire: &HostRewriteSpecifier) -> Result<Option<HostRewrite>, Invalid> {
-    let to = |at: At<'_>, text: &str| {
-        HeaderValue::from_str(&literal(&at, text)?)
-            .map(|host| Some(HostRewrite::Literal(host)))
-            .map_err(|_| at.refuse_value(text))
-    };
-    match wire {
-        HostRewriteSpecifier::HostRewriteLiteral(host) => {
-            to(at.field("host_rewrite_literal"), &host.replace('%', "%%"))
-        }
-        HostRewriteSpecifier::HostRewrite(host) => to(at.field("host_rewrite"), host),
-        HostRewriteSpecifier::AutoHostRewrite(true) => Ok(Some(HostRewrite::Endpoint)),
-        HostRewriteSpecifier::AutoHostRewrite(false) => Ok(None),
-        HostRewriteSpecifier::HostRewriteHeader(name) => Ok(Some(HostRewrite::Header(
-            header_name(&at.field("host_rewrite_header"), name)?,
-        ))),
-        HostRewriteSpecifier::HostRewritePathRegex(_) => {
-            Err(at.field("host_rewrite_path_regex").refuse("not supported"))
-        }
-    }
-}
-
-fn mirrors(at: &At<'_>, wire: &[RequestMirrorPolicy]) -> Result<Vec<Mirror>, Invalid> {
-    wire.iter()
-        .enumerate()
-        .map(|(index, policy)| mirror(&at.index(index), policy))
-        .collect()
-}
-
-fn mirror(at: &At<'_>, wire: &RequestMirrorPolicy) -> Result<Mirror, Invalid> {
-    let RequestMirrorPolicy {
-        cluster,
-        cluster_header,
-        runtime_fraction: fraction,
-        trace_sampled,
-        disable_shadow_host_suffix_append,
-        request_headers_mutations,
-        host_rewrite_literal,
-    } = wire;
-    unsupported!(at; cluster_header, request_headers_mutations, host_rewrite_literal);
-    harmless!(at; trace_sampled, disable_shadow_host_suffix_append);
-    Ok(Mirror {
-        cluster: nonempty(&at.field("cluster"), cluster)?.into(),
-        share: match fraction {
-            Some(fraction) => runtime_fraction(&at.field("runtime_fraction"), fraction)?,
-            None => Percent::ALL,
-        },
+/// A whole path, which may hold operators.
+pub(super) fn whole_rewrite(at: &At<'_>, text: &str) -> Result<PathRewrite, Invalid> {
+    let template = template(at, text)?;
+    Ok(match template.literal() {
+        Some(path) => PathRewrite::Full(path.into()),
+        None => PathRewrite::Formatted(template),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use weft_proto::envoy::config::route::v3::WeightedCluster as WireWeighted;
+    use weft_proto::envoy::config::route::v3::weighted_cluster::ClusterWeight;
+
     use super::super::at::Notes;
     use super::*;
 
@@ -315,11 +266,14 @@ mod tests {
     #[test]
     fn what_would_be_left_undone_is_refused_with_its_value() {
         let mut wire = to_cluster();
-        wire.append_x_forwarded_host = true;
+        wire.hedge_policy = Some(HedgePolicy {
+            initial_requests: Some(2),
+            ..HedgePolicy::default()
+        });
 
         assert_eq!(
             forwarded(&wire).expect_err("refused").to_string(),
-            "append_x_forwarded_host: true is not supported"
+            "hedge_policy.initial_requests: 2 is not supported"
         );
     }
 }

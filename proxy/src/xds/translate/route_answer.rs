@@ -1,18 +1,24 @@
 //! Requests that are answered here: redirects and direct responses.
 
+use std::io::Read;
+use std::sync::Arc;
+
 use bytes::Bytes;
-use http::StatusCode;
-use weft_proto::envoy::config::core::v3::DataSource;
+use http::{HeaderValue, StatusCode};
 use weft_proto::envoy::config::core::v3::data_source::Specifier;
+use weft_proto::envoy::config::core::v3::substitution_format_string::Format as WireFormat;
+use weft_proto::envoy::config::core::v3::{DataSource, SubstitutionFormatString};
 use weft_proto::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
 use weft_proto::envoy::config::route::v3::{DirectResponseAction, RedirectAction};
 
-use super::at::{At, Invalid, enumeration, required, unsupported};
-use super::headers::literal;
+use super::at::{At, Invalid, enumeration, harmless, required, unsupported};
+use super::route_action::whole_rewrite;
 use super::text::substitution;
+use crate::config::access_log::AccessLogFormat;
 use crate::config::route::{DirectResponse, PathRewrite, Redirect};
+use crate::telemetry::access_log::format::Format;
 
 /// To another place.
 pub(super) fn redirect(at: &At<'_>, wire: &RedirectAction) -> Result<Redirect, Invalid> {
@@ -51,9 +57,9 @@ pub(super) fn redirect(at: &At<'_>, wire: &RedirectAction) -> Result<Redirect, I
         Some(PathRewriteSpecifier::RegexRewrite(rewrite)) => Some(PathRewrite::Regex(
             substitution(&at.field("regex_rewrite"), rewrite)?,
         )),
-        Some(PathRewriteSpecifier::PathRewrite(path)) => Some(PathRewrite::Full(
-            literal(&at.field("path_rewrite"), path)?.into(),
-        )),
+        Some(PathRewriteSpecifier::PathRewrite(path)) => {
+            Some(whole_rewrite(&at.field("path_rewrite"), path)?)
+        }
     };
     Ok(Redirect {
         status,
@@ -65,17 +71,17 @@ pub(super) fn redirect(at: &At<'_>, wire: &RedirectAction) -> Result<Redirect, I
     })
 }
 
-/// An answer given here.
+/// An answer given here, whose body has at most so many bytes.
 pub(super) fn direct_response(
     at: &At<'_>,
     wire: &DirectResponseAction,
+    max_bytes: usize,
 ) -> Result<DirectResponse, Invalid> {
     let DirectResponseAction {
         status,
         body,
         body_format,
     } = wire;
-    unsupported!(at; body_format);
     let at_status = at.field("status");
     let status = u16::try_from(*status)
         .ok()
@@ -84,25 +90,85 @@ pub(super) fn direct_response(
         .ok_or_else(|| at_status.refuse(format_args!("{status} is no status")))?;
     let body = match body {
         None => Bytes::new(),
-        Some(source) => inline(&at.field("body"), source)?,
+        Some(source) => data(&at.field("body"), source, max_bytes)?,
     };
-    Ok(DirectResponse { status, body })
+    let mut response = DirectResponse::new(status, body);
+    if let Some(wire) = body_format {
+        let at = at.field("body_format");
+        response.format = Some(Arc::new(body_of_format(&at, wire, max_bytes)?));
+        let is_json = matches!(wire.format, Some(WireFormat::JsonFormat(_)));
+        response.content_type = match wire.content_type.as_str() {
+            "" if is_json => Some(HeaderValue::from_static("application/json")),
+            "" => None,
+            text => Some(
+                HeaderValue::from_str(text)
+                    .map_err(|_| at.field("content_type").refuse_value(text))?,
+            ),
+        };
+    }
+    Ok(response)
 }
 
-fn inline(at: &At<'_>, wire: &DataSource) -> Result<Bytes, Invalid> {
+fn body_of_format(
+    at: &At<'_>,
+    wire: &SubstitutionFormatString,
+    max_bytes: usize,
+) -> Result<Format, Invalid> {
+    let SubstitutionFormatString {
+        omit_empty_values,
+        content_type: _,
+        formatters,
+        json_format_options,
+        format,
+    } = wire;
+    unsupported!(at; omit_empty_values, formatters);
+    harmless!(at; json_format_options);
+    let format = match required(&at.field("format"), format.as_ref())? {
+        WireFormat::TextFormat(text) => AccessLogFormat::Text(text.as_str().into()),
+        WireFormat::JsonFormat(fields) => {
+            AccessLogFormat::Json(Arc::new(weft_proto::wkt::struct_to_json(fields).into()))
+        }
+        WireFormat::TextFormatSource(source) => {
+            let at = at.field("text_format_source");
+            let text = data(&at, source, max_bytes)?;
+            let text = std::str::from_utf8(&text).map_err(|error| at.refuse(error))?;
+            AccessLogFormat::Text(text.into())
+        }
+    };
+    Format::new(&format).map_err(|error| at.refuse(error))
+}
+
+/// The bytes of a source, read once, now.
+fn data(at: &At<'_>, wire: &DataSource, max_bytes: usize) -> Result<Bytes, Invalid> {
     let DataSource {
         watched_directory,
         specifier,
     } = wire;
     unsupported!(at; watched_directory);
-    match required(&at.field("specifier"), specifier.as_ref())? {
-        Specifier::InlineBytes(bytes) => Ok(bytes.clone()),
-        Specifier::InlineString(text) => Ok(text.clone().into()),
-        Specifier::Filename(path) => Err(at.field("filename").refuse_value(path)),
-        Specifier::EnvironmentVariable(name) => {
-            Err(at.field("environment_variable").refuse_value(name))
-        }
+    let bytes = match required(&at.field("specifier"), specifier.as_ref())? {
+        Specifier::InlineBytes(bytes) => bytes.clone(),
+        Specifier::InlineString(text) => text.clone().into(),
+        Specifier::Filename(path) => file(&at.field("filename"), path, max_bytes)?,
+        Specifier::EnvironmentVariable(name) => std::env::var(name)
+            .map_err(|error| at.field("environment_variable").refuse(error))?
+            .into(),
+    };
+    if bytes.len() > max_bytes {
+        let length = bytes.len();
+        return Err(at.refuse(format_args!("{length} bytes are more than {max_bytes}")));
     }
+    Ok(bytes)
+}
+
+/// No more of a file is read than is needed to see that it is too long.
+fn file(at: &At<'_>, path: &str, max_bytes: usize) -> Result<Bytes, Invalid> {
+    let refused = |error| at.refuse(format_args!("{path:?}: {error}"));
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(refused)?;
+    file.take(max_bytes as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(refused)?;
+    Ok(bytes.into())
 }
 
 #[cfg(test)]
@@ -119,9 +185,43 @@ mod tests {
                 ..DirectResponseAction::default()
             };
             assert!(
-                direct_response(&At::root(&notes), &wire).is_err(),
+                direct_response(&At::root(&notes), &wire, 10).is_err(),
                 "{status}"
             );
         }
+    }
+
+    fn answered(source: Specifier) -> Result<DirectResponse, Invalid> {
+        let notes = Notes::default();
+        let wire = DirectResponseAction {
+            status: 200,
+            body: Some(DataSource {
+                specifier: Some(source),
+                ..DataSource::default()
+            }),
+            ..DirectResponseAction::default()
+        };
+        direct_response(&At::root(&notes), &wire, 10)
+    }
+
+    #[test]
+    fn a_body_is_read_from_a_file_up_to_the_bound() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("body").display().to_string();
+
+        assert!(answered(Specifier::Filename(path.clone())).is_err());
+        std::fs::write(&path, "0123456789").expect("written");
+        let whole = answered(Specifier::Filename(path.clone())).expect("valid");
+        assert_eq!(whole.body, "0123456789");
+
+        std::fs::write(&path, "0123456789+").expect("written");
+        let error = answered(Specifier::Filename(path)).expect_err("refused");
+        assert_eq!(error.to_string(), "body: 11 bytes are more than 10");
+    }
+
+    #[test]
+    fn an_inline_body_has_the_same_bound() {
+        assert!(answered(Specifier::InlineString("0123456789".into())).is_ok());
+        assert!(answered(Specifier::InlineString("0123456789+".into())).is_err());
     }
 }

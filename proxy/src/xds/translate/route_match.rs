@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use weft_proto::envoy::config::route::v3::RouteMatch as WireMatch;
-use weft_proto::envoy::config::route::v3::route_match::PathSpecifier;
+use weft_proto::envoy::config::route::v3::route_match::{PathSpecifier, TlsContextMatchOptions};
+use weft_proto::envoy::config::route::v3::{CookieMatcher, RouteMatch as WireMatch};
 
-use super::at::{At, Invalid, required, unsupported};
+use super::at::{At, Invalid, nonempty, required, unsupported};
+use super::filter::value::metadata_match;
 use super::share::runtime_fraction;
-use super::text::{header_matches, pattern, query_matches};
+use super::text::{header_matches, pattern, query_matches, text_match};
 use crate::config::percent::Percent;
+use crate::config::route::conditions::{CertificateMatch, CookieMatch};
 use crate::config::route::{PathMatch, RouteMatch};
 
 /// All of its conditions.
@@ -25,7 +27,7 @@ pub(super) fn route_match(at: &At<'_>, wire: &WireMatch) -> Result<RouteMatch, I
         cookies,
         path_specifier,
     } = wire;
-    unsupported!(at; tls_context, dynamic_metadata, filter_state, cookies);
+    unsupported!(at; filter_state);
     let share = match fraction {
         Some(fraction) => runtime_fraction(&at.field("runtime_fraction"), fraction)?,
         None => Percent::ALL,
@@ -40,7 +42,44 @@ pub(super) fn route_match(at: &At<'_>, wire: &WireMatch) -> Result<RouteMatch, I
         query: query_matches(&at.field("query_parameters"), query_parameters)?,
         grpc: grpc.is_some(),
         share,
+        certificate: tls_context.as_ref().map_or_else(
+            CertificateMatch::default,
+            |TlsContextMatchOptions {
+                 presented,
+                 validated,
+             }| CertificateMatch {
+                presented: *presented,
+                validated: *validated,
+            },
+        ),
+        metadata: dynamic_metadata
+            .iter()
+            .enumerate()
+            .map(|(index, wire)| {
+                let at = at.field("dynamic_metadata");
+                metadata_match(&at.index(index), wire)
+            })
+            .collect::<Result<_, _>>()?,
+        cookies: cookie_matches(&at.field("cookies"), cookies)?,
     })
+}
+
+fn cookie_matches(at: &At<'_>, wire: &[CookieMatcher]) -> Result<Vec<CookieMatch>, Invalid> {
+    let cookie = |(index, matcher): (usize, &CookieMatcher)| {
+        let at = at.index(index);
+        let CookieMatcher {
+            name,
+            string_match,
+            invert_match,
+        } = matcher;
+        let at_value = at.field("string_match");
+        Ok(CookieMatch {
+            name: nonempty(&at.field("name"), name)?.into(),
+            value: text_match(&at_value, required(&at_value, string_match.as_ref())?)?,
+            invert: *invert_match,
+        })
+    };
+    wire.iter().enumerate().map(cookie).collect()
 }
 
 fn path(at: &At<'_>, wire: &PathSpecifier) -> Result<PathMatch, Invalid> {
@@ -53,9 +92,7 @@ fn path(at: &At<'_>, wire: &PathSpecifier) -> Result<PathMatch, Invalid> {
         PathSpecifier::SafeRegex(regex) => {
             PathMatch::Regex(pattern(&at.field("safe_regex"), regex)?)
         }
-        PathSpecifier::ConnectMatcher(_) => {
-            return Err(at.field("connect_matcher").refuse("not supported"));
-        }
+        PathSpecifier::ConnectMatcher(_) => PathMatch::Connect,
         PathSpecifier::PathMatchPolicy(policy) => {
             return Err(at.field("path_match_policy").refuse_value(&policy.name));
         }

@@ -9,8 +9,6 @@ use weft_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
 
 use super::access_log::access_logs;
 use super::at::{At, Invalid, harmless, limit, nonempty, required, unsupported};
-use crate::config::filter::FilterOverrides;
-use crate::config::headers::HeaderMutations;
 use crate::config::listener::{TcpConfig, TcpTarget};
 use crate::config::route::{WeightedCluster, WeightedClusters};
 
@@ -87,13 +85,8 @@ fn weighted(at: &At<'_>, wire: &WireWeighted) -> Result<WeightedClusters, Invali
                 metadata_match,
             } = wire;
             unsupported!(at; metadata_match);
-            Ok(WeightedCluster {
-                cluster: nonempty(&at.field("name"), name)?.into(),
-                weight: *weight,
-                request_headers: HeaderMutations::default(),
-                response_headers: HeaderMutations::default(),
-                filters: FilterOverrides::default(),
-            })
+            let name = nonempty(&at.field("name"), name)?;
+            Ok(WeightedCluster::new(name, *weight))
         })
         .collect::<Result<_, _>>()?;
     WeightedClusters::new(clusters)

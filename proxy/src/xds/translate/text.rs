@@ -14,7 +14,7 @@ use super::at::{At, Invalid, harmless, nonempty, required};
 use crate::config::matching::{
     HeaderMatch, HeaderTest, Pattern, Subject, Substitution, TextMatch, TextTest,
 };
-use crate::config::route::QueryMatch;
+use crate::config::route::{QueryMatch, QueryTest};
 
 /// A comparison of a text.
 pub(super) fn text_match(at: &At<'_>, wire: &StringMatcher) -> Result<TextMatch, Invalid> {
@@ -186,18 +186,16 @@ fn query_match(at: &At<'_>, wire: &QueryParameterMatcher) -> Result<QueryMatch, 
         name,
         query_parameter_match_specifier,
     } = wire;
-    let value = match query_parameter_match_specifier {
-        None | Some(QueryParameterMatchSpecifier::PresentMatch(true)) => None,
-        Some(QueryParameterMatchSpecifier::PresentMatch(false)) => {
-            return Err(at.field("present_match").refuse_value(false));
-        }
+    let test = match query_parameter_match_specifier {
+        None | Some(QueryParameterMatchSpecifier::PresentMatch(true)) => QueryTest::Present,
+        Some(QueryParameterMatchSpecifier::PresentMatch(false)) => QueryTest::Absent,
         Some(QueryParameterMatchSpecifier::StringMatch(text)) => {
-            Some(text_match(&at.field("string_match"), text)?)
+            QueryTest::Value(text_match(&at.field("string_match"), text)?)
         }
     };
     Ok(QueryMatch {
         name: nonempty(&at.field("name"), name)?.into(),
-        value,
+        test,
     })
 }
 

@@ -1,0 +1,90 @@
+//! Hedging: a try that takes too long is not given up, and the next one goes beside it. The first good response
+//! wins, and the others are dropped.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use http::Request;
+
+use super::{Answered, Attempts, Course, Log, Missed, after_request};
+use crate::cluster::breaker::Permit;
+use crate::cluster::stats::ClusterStats;
+use crate::http::failure::Failure;
+use crate::http::outgoing::Outgoing;
+use crate::upstream::body::RequestBody;
+
+/// How one of several tries ended, and the permit it was made with.
+type Ended = (Result<Answered, Missed>, Option<Permit>);
+
+impl Attempts<'_> {
+    /// Tries side by side.
+    pub(super) async fn run_hedged(
+        &self,
+        request: Request<RequestBody>,
+        outgoing: &mut Outgoing,
+        course: &mut Course<'_>,
+    ) -> Result<Answered, Failure> {
+        let mut running = FuturesUnordered::new();
+        let mut next = Some((request, None, Duration::ZERO));
+        let mut may_hedge = true;
+        loop {
+            if let Some((request, permit, wait)) = next.take() {
+                course.log.lock().attempted();
+                let tried = course.tried.clone();
+                running.push(self.delayed_try(request, (permit, wait), tried, course.log));
+            }
+            let limit = self.timeouts.per_try.filter(|_| may_hedge);
+            let ended: Option<Ended> = tokio::select! {
+                ended = running.next() => ended,
+                _ = after_request(limit, course.meter.as_ref()) => None,
+            };
+            let (last, again, after_timeout) = match ended {
+                Some((ended, permit)) => {
+                    let again = self.again(&ended, course);
+                    (Some((ended, permit)), again, false)
+                }
+                None => {
+                    ClusterStats::count(&self.cluster.stats.timeouts);
+                    course.log.lock().blame_endpoint(self.cluster);
+                    let policy = self.policy.as_deref();
+                    let again = policy.and_then(|policy| self.admit_another(policy, None, course));
+                    // Without another try the ones that are there have as long as the request has.
+                    may_hedge = again.is_some();
+                    (None, again, true)
+                }
+            };
+            let again = again.and_then(|again| Some((again, outgoing.again()?)));
+            match (again, last) {
+                (Some((again, mut request)), last) => {
+                    if let Some((Ok(answered), _)) = last {
+                        answered.discard();
+                    }
+                    course.tried.extend(again.avoid);
+                    course.retries += 1;
+                    self.tell_again(&mut request, course, after_timeout);
+                    next = Some((request, Some(again.permit), again.wait));
+                }
+                // A failure is not the end while another try is under way.
+                (None, Some((Err(_), _)) | None) if !running.is_empty() => {}
+                (None, Some((ended, permit))) => {
+                    let ended = ended.map_err(|missed| missed.failure);
+                    return self.last(ended, permit, course.retries);
+                }
+                (None, None) => may_hedge = false,
+            }
+        }
+    }
+
+    async fn delayed_try(
+        &self,
+        request: Request<RequestBody>,
+        (permit, wait): (Option<Permit>, Duration),
+        tried: Vec<SocketAddr>,
+        log: &Log<'_>,
+    ) -> Ended {
+        tokio::time::sleep(wait).await;
+        (self.one_try(request, &tried, log).await, permit)
+    }
+}

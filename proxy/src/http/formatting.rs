@@ -1,0 +1,80 @@
+//! What operators in the configuration of routes stand for, in the midst of an exchange.
+
+use http::HeaderMap;
+
+use super::completion::Completion;
+use super::headers::{self, Head};
+use crate::config::headers::HeaderMutations;
+use crate::config::matching::RequestLine;
+use crate::telemetry::access_log::format::{Format, Template};
+use crate::telemetry::access_log::operator::{Exchange, Subject};
+
+/// Changes the headers of a request.
+pub(super) fn change_request(
+    mutations: &HeaderMutations,
+    head: &mut Head,
+    completion: &Completion,
+    is_tls: bool,
+) {
+    let line = RequestLine {
+        method: head.method.as_str(),
+        path: head.path.as_str(),
+        authority: headers::text(head.authority.as_ref()),
+        scheme: headers::scheme(is_tls),
+    };
+    mutations.apply_in(&mut head.headers, |(template, headers)| {
+        text(template, completion, |exchange| Exchange {
+            line: Some(line),
+            request: Some(headers),
+            ..exchange
+        })
+    });
+}
+
+/// What a template comes to for a request.
+pub(super) fn request_text(
+    template: &Template,
+    head: &Head,
+    completion: &Completion,
+    is_tls: bool,
+) -> String {
+    text(template, completion, |exchange| Exchange {
+        line: Some(head.line(is_tls)),
+        request: Some(&head.headers),
+        ..exchange
+    })
+}
+
+/// Changes the headers of a response; its request is looked up in the report.
+pub(super) fn change_response(
+    mutations: &HeaderMutations,
+    headers: &mut HeaderMap,
+    completion: &Completion,
+) {
+    mutations.apply_in(headers, |(template, headers)| {
+        text(template, completion, |exchange| Exchange {
+            response: Some(headers),
+            ..exchange
+        })
+    });
+}
+
+/// The body of an answer of the proxy's own; `body` is what it would be otherwise.
+pub(super) fn local_body(format: &Format, body: &str, completion: &Completion) -> String {
+    completion.report().map_or_else(String::new, |report| {
+        format.body(Subject::Exchange(Exchange {
+            local_body: Some(body),
+            ..Exchange::ended(report)
+        }))
+    })
+}
+
+fn text<'a>(
+    template: &Template,
+    completion: &'a Completion,
+    complete: impl FnOnce(Exchange<'a>) -> Exchange<'a>,
+) -> String {
+    completion.report().map_or_else(String::new, |report| {
+        template.text(Subject::Exchange(complete(Exchange::ended(report))))
+    })
+}
