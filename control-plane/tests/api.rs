@@ -544,6 +544,39 @@ async fn server_side_apply_creates_changes_and_takes_away() {
 }
 
 #[tokio::test]
+async fn a_probe_that_is_no_longer_applied_goes_with_its_defaults() {
+    let plane = Plane::start().await;
+    let path = format!("{DEPLOYMENTS}/web?fieldManager=one&force=true");
+    let without = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "web", "image": "web:1"}]},
+            },
+        },
+    });
+    let mut with = without.clone();
+    with["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] =
+        json!({"exec": {"command": ["true"]}, "periodSeconds": 5});
+    let probe = |deployment: &Value| {
+        deployment["spec"]["template"]["spec"]["containers"][0]["readinessProbe"].clone()
+    };
+    let (_, created) = plane
+        .send(Method::PATCH, &path, APPLY, with.to_string())
+        .await;
+    assert_eq!(probe(&created)["timeoutSeconds"], 1, "{created}");
+
+    let (status, changed) = plane
+        .send(Method::PATCH, &path, APPLY, without.to_string())
+        .await;
+
+    assert_eq!(status, StatusCode::OK, "{changed}");
+    assert!(probe(&changed).is_null(), "{changed}");
+}
+
+#[tokio::test]
 async fn a_dry_run_checks_everything_and_keeps_nothing() {
     let plane = Plane::start().await;
 

@@ -6,6 +6,8 @@
 
 mod entries;
 
+use std::ops::Bound;
+
 use serde_json::{Value, json};
 
 use entries::{Entry, is_reset, read, write};
@@ -155,7 +157,8 @@ fn resolve_conflicts(
     Err(Refusal::ApplyConflict { causes })
 }
 
-/// Removes what the manager applied the last time, does not apply now, and nobody else owns.
+/// Removes what the manager applied the last time, does not apply now, and nobody else owns. A struct or list
+/// in which nobody owns anything any more goes as a whole, with what was filled in for it: defaults have no owner.
 fn drop_abandoned(
     merged: &mut Value,
     previous: &FieldSet,
@@ -163,28 +166,31 @@ fn drop_abandoned(
     others: &[Entry],
     shape: &'static Value,
 ) {
-    let is_owned = |path: &FieldPath| {
-        let below = |set: &FieldSet| {
-            set.range::<FieldPath, _>(path..)
-                .next()
-                .is_some_and(|next| next.starts_with(path))
-        };
-        below(applied) || others.iter().any(|entry| below(&entry.fields))
+    let is_owned = |path: &[String]| {
+        owns_below(applied, path) || others.iter().any(|entry| owns_below(&entry.fields, path))
     };
-    // Items before what is in them: an item is found by its keys, which are leaves of it.
-    let mut removed: Option<&FieldPath> = None;
     for path in previous.iter().filter(|path| !is_owned(path)) {
-        let is_gone = removed.is_some_and(|item| path.starts_with(item));
-        if !is_gone && !is_key(path) {
-            fields::remove(merged, path, shape);
-            removed = Some(path);
+        // What is directly in the object, its `metadata` above all, is more than what managers say of it.
+        let abandoned = (2..path.len())
+            .map(|length| &path[..length])
+            .find(|above| !is_owned(above))
+            .unwrap_or(path);
+        if !is_key(abandoned) {
+            fields::remove(merged, abandoned, shape);
         }
     }
 }
 
+/// Whether a field, or one in it, is in the set.
+fn owns_below(set: &FieldSet, path: &[String]) -> bool {
+    set.range::<[String], _>((Bound::Included(path), Bound::Unbounded))
+        .next()
+        .is_some_and(|next| next.starts_with(path))
+}
+
 /// Whether a leaf tells an item of a list apart from the others: it goes with the item, never alone.
-fn is_key(path: &FieldPath) -> bool {
-    let [.., item, leaf] = path.as_slice() else {
+fn is_key(path: &[String]) -> bool {
+    let [.., item, leaf] = path else {
         return false;
     };
     let keys = item
@@ -283,6 +289,46 @@ mod tests {
         .unwrap();
 
         assert_eq!(without_managers(second), deployment(1, one));
+    }
+
+    fn probed(probe: Option<Value>) -> Value {
+        let mut container = json!({"name": "a", "image": "a:1"});
+        if let Some(probe) = probe {
+            container["readinessProbe"] = probe;
+        }
+        deployment(1, json!([container]))
+    }
+
+    #[test]
+    fn a_struct_whose_fields_are_all_given_up_goes_with_them_and_with_its_defaults() {
+        let probe = json!({"exec": {"command": ["true"]}, "periodSeconds": 5});
+        let one = manager("one");
+        let mut live = apply(&DEPLOYMENT, None, &probed(Some(probe)), &one, false).unwrap();
+        // What the API fills in belongs to nobody.
+        live["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]["timeoutSeconds"] =
+            json!(1);
+
+        let after = apply(&DEPLOYMENT, Some(&live), &probed(None), &one, false).unwrap();
+
+        assert_eq!(without_managers(after), probed(None));
+    }
+
+    #[test]
+    fn a_struct_in_which_another_owns_a_field_stays() {
+        let probe = json!({"exec": {"command": ["true"]}, "periodSeconds": 5});
+        let one = manager("one");
+        let live = apply(&DEPLOYMENT, None, &probed(Some(probe)), &one, false).unwrap();
+        let theirs = json!({"metadata": {"name": "web"}, "spec": {"template": {"spec": {"containers": [
+            {"name": "a", "readinessProbe": {"exec": {"command": ["true"]}, "failureThreshold": 9}},
+        ]}}}});
+        let shared = apply(&DEPLOYMENT, Some(&live), &theirs, &manager("two"), false).unwrap();
+
+        let after = apply(&DEPLOYMENT, Some(&shared), &probed(None), &one, false).unwrap();
+
+        assert_eq!(
+            after["spec"]["template"]["spec"]["containers"][0]["readinessProbe"],
+            json!({"exec": {"command": ["true"]}, "failureThreshold": 9})
+        );
     }
 
     #[test]
