@@ -44,6 +44,7 @@ use self::outlier::{Detector, Outcome};
 use self::picture::Picture;
 use self::stats::ClusterStats;
 use self::subsets::Found;
+use crate::config::affinity::Priority;
 use crate::config::balancing::{Balancer, Criteria};
 use crate::config::cluster::{ClusterConfig, Discovery};
 use crate::config::endpoints::EndpointsConfig;
@@ -133,6 +134,9 @@ pub enum NoEndpoint {
     /// None has the labels.
     #[error("none of its endpoints is in the subset that the route asks for")]
     NoSubset,
+    /// The control plane wants a share of the requests refused.
+    #[error("it is overloaded, and refuses a share of the requests")]
+    Dropped,
     /// The endpoint of the session is gone.
     #[error("the endpoint of the session may not be used, and no other will do")]
     SessionLost,
@@ -187,10 +191,32 @@ impl Cluster {
         &self.config.name
     }
 
+    /// What counts against the limits of a priority.
+    pub fn breakers_of(&self, priority: Priority) -> &Breakers {
+        match priority {
+            Priority::Default => &self.breakers,
+            Priority::High => &self.urgent_breakers,
+        }
+    }
+
+    /// Where a request was going: where its header says, where that may say so, else where its connection was.
+    pub fn original_destination(
+        &self,
+        headers: &http::HeaderMap,
+        of_connection: Option<SocketAddr>,
+    ) -> Option<SocketAddr> {
+        let said = self.config.original.header.as_ref().and_then(|name| headers.get(name));
+        let said = said.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        said.or(of_connection)
+    }
+
     /// The endpoint for the next request.
     pub fn pick(&self, pick: Pick<'_>) -> Result<Arc<Endpoint>, NoEndpoint> {
         if self.config.discovery == Discovery::OriginalDestination {
             return self.original(pick);
+        }
+        if self.is_dropped() {
+            return Err(NoEndpoint::Dropped);
         }
         if let Some(session) = pick.session {
             match self.at_session(session, pick.now) {
@@ -271,6 +297,16 @@ impl Cluster {
     /// Forgets original destinations that are no longer used.
     pub fn forget_unused(&self, is_unused: impl Fn(&Endpoint) -> bool) {
         self.originals.retain(|endpoint| !is_unused(endpoint));
+    }
+
+    /// Whether this is one of those that the control plane wants refused.
+    fn is_dropped(&self) -> bool {
+        let drops = &self.members.policy().drops;
+        let is_dropped = drops.iter().any(|(_, share)| share.covers(random::draw()));
+        if is_dropped {
+            ClusterStats::count(&self.stats.dropped);
+        }
+        is_dropped
     }
 
     fn original(&self, pick: Pick<'_>) -> Result<Arc<Endpoint>, NoEndpoint> {

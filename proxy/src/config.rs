@@ -5,6 +5,7 @@
 //! where there is an invariant, the type has a constructor.
 
 pub mod access_log;
+pub mod affinity;
 pub mod balancing;
 pub mod cluster;
 pub mod endpoints;

@@ -4,6 +4,7 @@
 //! request, and the file to read first.
 
 mod asked;
+mod affinity;
 mod attempt;
 mod body;
 mod completion;

@@ -37,6 +37,8 @@ pub struct ClusterStats {
     detected: [AtomicU64; 7],
     /// Of those, the ones that were ejected.
     enforced: [AtomicU64; 7],
+    /// Requests refused because the control plane wants a share of them refused.
+    pub dropped: AtomicU64,
     /// Health checks.
     pub health_checks: AtomicU64,
     /// Of those, the ones that went well.

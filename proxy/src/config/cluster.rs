@@ -68,8 +68,6 @@ pub struct ClusterConfig {
     pub max_requests_per_connection: Option<u32>,
     /// How long a connection is used at most; what is in flight then is finished.
     pub max_connection_duration: Option<Duration>,
-    /// How many connections are kept for each that is needed, in thousandths; 1000: none ahead.
-    pub preconnect_thousandths: u32,
     /// What connections are made from: the first of the endpoint's address family.
     pub source_addresses: Vec<IpAddr>,
     /// Whose network endpoints are dialled in.
@@ -106,7 +104,6 @@ impl ClusterConfig {
             idle_timeout: Duration::from_secs(3600),
             max_requests_per_connection: None,
             max_connection_duration: None,
-            preconnect_thousandths: 1000,
             source_addresses: vec![],
             network: Network::Sandbox,
         }

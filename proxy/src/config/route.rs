@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use self::conditions::{CertificateMatch, CookieMatch, TlsRequirement};
 use self::internal_redirect::InternalRedirects;
 use self::limits::{GrpcTimeout, StreamDuration};
+use super::affinity::AimConfig;
 use super::filter::FilterOverrides;
 use super::filter::header_mutation::Mutations;
 use super::headers::HeaderMutations;
@@ -242,6 +243,8 @@ pub enum RouteAction {
 pub struct Forward {
     /// Which cluster.
     pub target: Target,
+    /// Which of its endpoints.
+    pub aim: AimConfig,
     /// The new path.
     pub path: Option<PathRewrite>,
     /// The new host.
@@ -275,6 +278,7 @@ impl Forward {
     pub fn to(cluster: &str) -> Self {
         Forward {
             target: Target::Cluster(cluster.into()),
+            aim: AimConfig::default(),
             path: None,
             host: None,
             appends_forwarded_host: false,

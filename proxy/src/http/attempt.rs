@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use super::HttpConnection;
+use super::affinity::Aim;
 use super::asked::{self, Timeouts};
 use super::completion::Completion;
 use super::failure::{Failure, Reset};
@@ -43,6 +44,8 @@ pub(super) struct Attempts<'a> {
     pub(super) cluster: &'a Arc<Cluster>,
     pub(super) policy: Option<Arc<RetryPolicy>>,
     pub(super) version: HttpVersion,
+    /// Which endpoint.
+    pub(super) aim: Aim,
     pub(super) timeouts: Timeouts,
     /// Whether a try that took too long goes on beside the next.
     pub(super) hedges: bool,
@@ -252,7 +255,7 @@ impl Attempts<'_> {
             log.flag(ResponseFlags::UPSTREAM_RETRY_LIMIT);
             return None;
         }
-        let Ok(permit) = self.cluster.breakers.admit(Gauge::Retries) else {
+        let Ok(permit) = self.cluster.breakers_of(self.aim.priority).admit(Gauge::Retries) else {
             ClusterStats::count(&self.cluster.stats.retries_refused);
             log.flag(ResponseFlags::UPSTREAM_OVERFLOW);
             return None;
@@ -314,7 +317,7 @@ impl Attempts<'_> {
         tried: &[SocketAddr],
         log: &Log<'_>,
     ) -> Result<Answered, Missed> {
-        let permit = match self.cluster.breakers.admit(Gauge::Requests) {
+        let permit = match self.cluster.breakers_of(self.aim.priority).admit(Gauge::Requests) {
             Ok(permit) => permit,
             Err(source) => {
                 let cluster = Arc::clone(self.cluster.name());
@@ -325,8 +328,13 @@ impl Attempts<'_> {
             }
         };
         let pick = Pick {
-            original_destination: self.connection.original_destination,
+            original_destination: self
+                .cluster
+                .original_destination(request.headers(), self.connection.original_destination),
             avoid: tried,
+            hash: self.aim.hash,
+            subset: self.aim.subset.as_deref(),
+            session: self.aim.session,
             ..Pick::at(Instant::now())
         };
         let endpoint = match self.cluster.pick(pick) {
@@ -344,7 +352,11 @@ impl Attempts<'_> {
             headers::readdress(&mut request, self.version, host, before);
         }
         let active = endpoint.state.begin();
+        let begun = Instant::now();
         let (response, lease) = self.send(request, &endpoint).await?;
+        let now = Instant::now();
+        let latency = now.saturating_duration_since(begun);
+        self.cluster.record_latency(&endpoint, latency, now);
         self.cluster.record(
             &endpoint,
             Outcome::of_status(response.status()),
@@ -375,11 +387,17 @@ impl Attempts<'_> {
                 Ok(lease) => lease,
                 Err(source) => return Err(self.not_connected(source, endpoint, request)),
             };
+            let spare = lease.spare(&request);
             let failure = match lease.send(request).await {
                 Ok(response) => return Ok((response, lease)),
                 Err(failure) => failure,
             };
-            match failure.unsent {
+            let is_closed_early = failure.is_closed_early();
+            let unsent = match (failure.unsent, spare) {
+                (None, Some(spare)) if is_closed_early => Some(Box::new(spare)),
+                (unsent, _) => unsent,
+            };
+            match unsent {
                 Some(unsent) if lease.is_reused() && stale < MAX_STALE => {
                     ClusterStats::count(&self.cluster.stats.stale);
                     lease.retire();

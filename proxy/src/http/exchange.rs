@@ -13,6 +13,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::asked::{self, Timeouts};
+use super::affinity::{self, Aim};
 use super::attempt::{Answered, Attempts, HostBefore, Tells};
 use super::body::{ResponseBody, Source};
 use super::completion::Completion;
@@ -262,6 +263,7 @@ impl Turn<'_> {
         let per_try_idle = asked.timeouts.per_try_idle;
         let mut attempts = self.attempts(&cluster, selected, forward, asked);
         attempts.version = version;
+        attempts.aim = affinity::aim(&forward.aim, &head, connection, self.passage);
         attempts.is_wanted_again = before.is_some();
         let completion = &mut *self.completion;
         let started = completion.started();
@@ -362,6 +364,7 @@ impl Turn<'_> {
             cluster,
             policy: asked.policy,
             version: HttpVersion::Http1,
+            aim: Aim::default(),
             timeouts: asked.timeouts,
             hedges: asked.hedges,
             endpoint_host: is_to_endpoint.then_some(HostBefore {

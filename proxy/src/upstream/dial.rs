@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::io::UpstreamIo;
+use super::io::{Socket, UpstreamIo};
 use super::{ConnectFailure, Upstreams};
 use crate::cluster::Cluster;
 use crate::cluster::endpoint::{Endpoint, EndpointTransport, TlsTransport};
@@ -85,7 +85,7 @@ impl Upstreams {
         // Small writes are whole messages here; waiting for more would only add latency.
         stream.set_nodelay(true).map_err(failed)?;
         match &endpoint.transport {
-            EndpointTransport::Plaintext => Ok(UpstreamIo::Plain(stream)),
+            EndpointTransport::Plaintext => Ok(UpstreamIo::Plain(Socket::over(stream))),
             EndpointTransport::Tls(transport) => {
                 self.handshake(transport, address, stream, offered).await
             }
@@ -114,7 +114,10 @@ impl Upstreams {
                 .collect(),
         };
         let name = tls::client::server_name(&transport.config, address.ip());
-        let connected = connector.with_alpn(protocols).connect(name, stream).await;
+        let connected = connector
+            .with_alpn(protocols)
+            .connect(name, Socket::over(stream))
+            .await;
         let stream = connected.map_err(|source| ConnectFailure::Tls {
             address,
             source: Arc::new(source),

@@ -2,13 +2,13 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 
 use super::body::RequestBody;
-use super::io::UpstreamIo;
+use super::io::{Seen, UpstreamIo, Watch};
 use crate::cluster::breaker::Permit;
 
 /// A connection that carries one request at a time.
@@ -18,6 +18,8 @@ pub(super) struct Http1Connection {
     /// How many requests it has carried, the current one included.
     pub(super) requests: u32,
     pub(super) idle_since: Instant,
+    made_at: Instant,
+    watch: Watch,
 }
 
 /// Response heads are bounded by this, and so is what is buffered of a connection.
@@ -26,6 +28,7 @@ const MAX_BUFFER_BYTES: usize = 64 * 1024;
 impl Http1Connection {
     /// Speaks HTTP on a connection. It is driven by a task of its own, which ends with it and holds the permit.
     pub(super) async fn over(io: UpstreamIo, permit: Permit) -> hyper::Result<Self> {
+        let watch = io.watch();
         let (sender, connection) = Builder::new()
             .max_buf_size(MAX_BUFFER_BYTES)
             .handshake(TokioIo::new(io))
@@ -40,14 +43,25 @@ impl Http1Connection {
             sender,
             requests: 0,
             idle_since: Instant::now(),
+            made_at: Instant::now(),
+            watch,
         })
+    }
+
+    /// Whether it has been in use for longer than it may be.
+    pub(super) fn is_too_old(&self, now: Instant, longest: Option<Duration>) -> bool {
+        longest.is_some_and(|longest| now.saturating_duration_since(self.made_at) >= longest)
     }
 
     /// Waits until it can carry a request; `false` where it has been closed. The request before has been
     /// read to its end, so that the wait is for the connection's task to notice, and not for the peer.
     pub(super) async fn is_ready(&mut self) -> bool {
-        if self.sender.is_ready() {
-            return true;
+        match self.watch.look() {
+            Seen::Over => return false,
+            // The connection's task reads it, and sees what it is.
+            Seen::Something => tokio::task::yield_now().await,
+            Seen::Quiet if self.sender.is_ready() => return true,
+            Seen::Quiet => {}
         }
         poll_fn(|context| match self.sender.poll_ready(context) {
             Poll::Ready(result) => Poll::Ready(result.is_ok()),

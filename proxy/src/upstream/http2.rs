@@ -2,9 +2,9 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 
 use super::ConnectFailure;
 use super::body::RequestBody;
-use super::io::UpstreamIo;
+use super::io::{UpstreamIo, Watch};
 use crate::cluster::breaker::Permit;
 use crate::cluster::outlier::millis;
 use crate::config::http::Http2Options;
@@ -27,6 +27,9 @@ pub(super) struct Http2Connection {
     requests: AtomicU32,
     last_used: AtomicU64,
     is_retired: AtomicBool,
+    /// On the scale of [`millis`]; 0: not made yet.
+    made_at: AtomicU64,
+    watch: OnceLock<Watch>,
 }
 
 /// Before the peer has said how many streams it allows; RFC 9113 §6.5.2 recommends no fewer.
@@ -59,6 +62,21 @@ impl Http2Connection {
             None => false,
         };
         self.is_retired.load(Ordering::Relaxed) || is_closed()
+    }
+
+    /// Whether it has been in use for longer than it may be.
+    pub(super) fn is_too_old(&self, now: Instant, longest: Option<Duration>) -> bool {
+        let made_at = self.made_at.load(Ordering::Relaxed);
+        longest.is_some_and(|longest| {
+            let longest = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+            made_at != 0 && millis(now) >= made_at.saturating_add(longest)
+        })
+    }
+
+    /// Whether the peer has closed it, as far as the kernel knows; asked where nothing is in flight that would tell.
+    pub(super) fn is_closed_by_peer(&self) -> bool {
+        self.active.load(Ordering::Relaxed) == 0
+            && self.watch.get().is_some_and(|watch| watch.look_for_end())
     }
 
     /// Whether nobody has used it since.
@@ -104,6 +122,9 @@ impl Http2Connection {
         permit: Permit,
         options: &Http2Options,
     ) -> hyper::Result<SendRequest<RequestBody>> {
+        let _ = self.watch.set(io.watch());
+        self.made_at
+            .store(millis(Instant::now()), Ordering::Relaxed);
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())

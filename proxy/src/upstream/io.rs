@@ -1,9 +1,12 @@
 //! The bytes of an upstream connection, in the clear or in TLS.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -12,9 +15,151 @@ use tokio_rustls::client::TlsStream;
 #[derive(Debug)]
 pub enum UpstreamIo {
     /// In the clear.
-    Plain(TcpStream),
+    Plain(Socket),
     /// In TLS.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+impl UpstreamIo {
+    /// What tells, without reading, whether the peer has closed it.
+    pub(super) fn watch(&self) -> Watch {
+        match self {
+            UpstreamIo::Plain(socket) => Watch {
+                socket: Arc::downgrade(&socket.0),
+                is_plain: true,
+            },
+            UpstreamIo::Tls(stream) => Watch {
+                socket: Arc::downgrade(&stream.get_ref().0.0),
+                is_plain: false,
+            },
+        }
+    }
+}
+
+/// A TCP connection that somebody else may look at.
+#[derive(Debug)]
+pub struct Socket(Arc<TcpStream>);
+
+impl Socket {
+    /// Over a connection.
+    pub fn over(stream: TcpStream) -> Self {
+        Socket(Arc::new(stream))
+    }
+}
+
+/// Looks at a connection that another owns. It does not keep it open.
+#[derive(Debug)]
+pub(super) struct Watch {
+    socket: Weak<TcpStream>,
+    is_plain: bool,
+}
+
+/// What is to be seen of an idle connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Nothing has come: it can be used.
+    Quiet,
+    /// Something has come that whoever reads it has to judge, such as a session ticket.
+    Something,
+    /// The peer has closed it, or says what nobody has asked for.
+    Over,
+}
+
+impl Watch {
+    /// Whether the peer has closed it. What has come before the end is for whoever reads it.
+    pub(super) fn look_for_end(&self) -> bool {
+        let Some(socket) = self.socket.upgrade() else {
+            return true;
+        };
+        let mut byte = [MaybeUninit::uninit(); 1];
+        match SockRef::from(&*socket).peek(&mut byte) {
+            Ok(count) => count == 0,
+            Err(error) => !matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ),
+        }
+    }
+
+    /// Asks the kernel itself: the runtime learns of a close only when it polls for events, and a request that is
+    /// sent in between is lost.
+    pub(super) fn look(&self) -> Seen {
+        let Some(socket) = self.socket.upgrade() else {
+            return Seen::Over;
+        };
+        let mut byte = [MaybeUninit::uninit(); 1];
+        match SockRef::from(&*socket).peek(&mut byte) {
+            Ok(0) => Seen::Over,
+            // An answer without a question, before HTTP: what is left of it is no good.
+            Ok(_) if self.is_plain => Seen::Over,
+            Ok(_) => Seen::Something,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Seen::Quiet,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Seen::Something,
+            Err(_) => Seen::Over,
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(context))?;
+            match self.0.try_read(buffer.initialize_unfilled()) {
+                Ok(count) => {
+                    buffer.advance(count);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(context))?;
+            match self.0.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(context))?;
+            match self.0.try_write_vectored(slices) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write))
+    }
 }
 
 macro_rules! either {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::UPGRADE;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
@@ -46,6 +47,20 @@ pub struct SendFailure {
     pub unsent: Option<Box<Request<RequestBody>>>,
 }
 
+impl SendFailure {
+    /// Whether the connection was closed before any of the response came.
+    pub fn is_closed_early(&self) -> bool {
+        let cause = std::error::Error::source(&self.error)
+            .and_then(|source| source.downcast_ref::<std::io::Error>())
+            .map(std::io::Error::kind);
+        let is_reset = matches!(
+            cause,
+            Some(std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
+        );
+        is_reset || self.error.is_incomplete_message() || self.error.is_closed()
+    }
+}
+
 /// Which connections will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
@@ -76,6 +91,22 @@ impl Lease {
         })
     }
 
+    /// A copy of a request for the case that the peer closes a connection that was used before while it is sent:
+    /// of one that may be sent twice (RFC 9110 §9.2.2), and has no body.
+    pub fn spare(&self, request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+        let is_safe = request.method().is_idempotent() && !request.headers().contains_key(UPGRADE);
+        let is_http1 = matches!(self.connection, Connection::Http1(_));
+        if !self.is_reused || !is_http1 || !is_safe || !matches!(request.body(), RequestBody::Empty)
+        {
+            return None;
+        }
+        let mut spare = Request::new(RequestBody::Empty);
+        spare.method_mut().clone_from(request.method());
+        spare.uri_mut().clone_from(request.uri());
+        spare.headers_mut().clone_from(request.headers());
+        Some(spare)
+    }
+
     /// Lends it no more; a shared connection goes on with what it has.
     pub fn retire(&self) {
         if let Connection::Http2(_, stream) = &self.connection {
@@ -88,7 +119,11 @@ impl Lease {
         if let Connection::Http1(connection) = self.connection {
             let is_worn = self
                 .max_requests
-                .is_some_and(|max| connection.requests >= max);
+                .is_some_and(|max| connection.requests >= max)
+                || connection.is_too_old(
+                    std::time::Instant::now(),
+                    cluster.config.max_connection_duration,
+                );
             if !is_worn && !connection.sender.is_closed() {
                 Pool::of(&self.endpoint).give_back(connection);
                 cluster.breakers.counts().connection_freed();
@@ -129,8 +164,11 @@ impl Upstreams {
     ) -> Result<(Connection, bool), ConnectFailure> {
         let pool = Pool::of(endpoint);
         if freshness == Freshness::Any {
+            let longest = cluster.config.max_connection_duration;
             while let Some(mut connection) = pool.take_http1() {
-                if connection.is_ready().await {
+                let is_too_old =
+                    longest.is_some() && connection.is_too_old(std::time::Instant::now(), longest);
+                if !is_too_old && connection.is_ready().await {
                     connection.requests += 1;
                     return Ok((Connection::Http1(connection), true));
                 }
@@ -161,7 +199,10 @@ impl Upstreams {
         cluster: &Cluster,
         endpoint: &Arc<Endpoint>,
     ) -> Result<(Connection, bool), ConnectFailure> {
-        let shared = Pool::of(endpoint).share_http2(cluster.config.max_requests_per_connection);
+        let shared = Pool::of(endpoint).share_http2(
+            cluster.config.max_requests_per_connection,
+            cluster.config.max_connection_duration,
+        );
         let (stream, before) = shared.begin();
         if let Some(sender) = shared.made() {
             return Ok((Connection::Http2(sender, stream), before > 0));

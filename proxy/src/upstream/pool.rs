@@ -13,6 +13,7 @@ use super::http1::Http1Connection;
 use super::http2::Http2Connection;
 use super::shard;
 use crate::cluster::endpoint::Endpoint;
+use crate::config::cluster::ClusterConfig;
 use crate::snapshot::Snapshot;
 
 /// Connections to one endpoint.
@@ -60,9 +61,23 @@ impl Pool {
     }
 
     /// A connection with room for one more request, made or not.
-    pub(super) fn share_http2(&self, max_requests: Option<u32>) -> Arc<Http2Connection> {
+    pub(super) fn share_http2(
+        &self,
+        max_requests: Option<u32>,
+        longest: Option<Duration>,
+    ) -> Arc<Http2Connection> {
+        let now = Instant::now();
         let mut shard = self.own().lock();
-        shard.http2.retain(|connection| !connection.is_over());
+        shard.http2.retain(|connection| {
+            let is_gone = connection.is_over()
+                || connection.is_too_old(now, longest)
+                || connection.is_closed_by_peer();
+            if is_gone {
+                // What it carries goes on.
+                connection.retire();
+            }
+            !is_gone
+        });
         let found = shard
             .http2
             .iter()
@@ -76,17 +91,22 @@ impl Pool {
     }
 
     /// Closes what has not been used for so long; says whether nothing is left.
-    fn close_idle(&self, now: Instant, idle_timeout: Duration) -> bool {
-        let since = now.checked_sub(idle_timeout).unwrap_or(now);
+    fn close_idle(&self, now: Instant, config: &ClusterConfig) -> bool {
+        let since = now.checked_sub(config.idle_timeout);
+        let longest = config.max_connection_duration;
+        let is_fresh = |each: &Http1Connection| {
+            since.is_none_or(|since| each.idle_since >= since) && !each.is_too_old(now, longest)
+        };
         let mut is_empty = true;
         for shard in &self.shards {
             let mut shard = shard.lock();
             shard
                 .http1
-                .retain(|each| !each.sender.is_closed() && each.idle_since >= since);
-            shard
-                .http2
-                .retain(|each| !each.is_over() && !each.is_idle_since(since));
+                .retain(|each| !each.sender.is_closed() && is_fresh(each));
+            shard.http2.retain(|each| {
+                let is_idle = since.is_some_and(|since| each.is_idle_since(since));
+                !each.is_over() && !is_idle && !each.is_too_old(now, longest)
+            });
             is_empty &= shard.http1.is_empty() && shard.http2.is_empty();
         }
         is_empty
@@ -126,7 +146,7 @@ pub fn close_idle(snapshot: &Snapshot, now: Instant) {
     for cluster in snapshot.clusters.values() {
         let close = |endpoint: &Endpoint| {
             let pool = endpoint.connections.get::<Pool>();
-            pool.is_none_or(|pool| pool.close_idle(now, cluster.config.idle_timeout))
+            pool.is_none_or(|pool| pool.close_idle(now, &cluster.config))
         };
         for endpoint in cluster.endpoints() {
             close(&endpoint);

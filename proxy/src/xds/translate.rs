@@ -15,6 +15,7 @@ mod config_source;
 mod endpoints;
 mod filter;
 mod filter_chain;
+mod hash_policy;
 mod headers;
 mod health_checks;
 mod http;

@@ -9,6 +9,7 @@ mod proxy;
 mod reports;
 mod upstream;
 
+mod balancing;
 mod configuration;
 mod detection;
 mod exchanges;

@@ -141,6 +141,7 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
         common_lb_config.as_ref(),
         &mut balancing,
     )?;
+    check_preconnect(&at.field("preconnect_policy"), preconnect_policy.as_ref())?;
     let limits = thresholds(&at.field("circuit_breakers"), circuit_breakers.as_ref())?;
     let is_original = matches!(
         cluster_discovery_type,
@@ -207,10 +208,6 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
             .filter(|max| *max > 0)
             .or(max_requests),
         max_connection_duration,
-        preconnect_thousandths: preconnect(
-            &at.field("preconnect_policy"),
-            preconnect_policy.as_ref(),
-        )?,
         source_addresses: source_addresses(
             &at.field("upstream_bind_config"),
             upstream_bind_config.as_ref(),
@@ -457,29 +454,29 @@ fn dns_family(at: &At<'_>, wire: i32) -> Result<DnsFamily, Invalid> {
     })
 }
 
-/// How many connections are kept for each that is needed, in thousandths.
-fn preconnect(at: &At<'_>, wire: Option<&PreconnectPolicy>) -> Result<u32, Invalid> {
+/// Connections are made when they are needed: a ratio of one, which is Envoy's default, asks for nothing else.
+fn check_preconnect(at: &At<'_>, wire: Option<&PreconnectPolicy>) -> Result<(), Invalid> {
     let Some(PreconnectPolicy {
         per_upstream_preconnect_ratio,
         predictive_preconnect_ratio,
         preconnect_enabled_metadata,
     }) = wire
     else {
-        return Ok(1000);
+        return Ok(());
     };
-    unsupported!(at; predictive_preconnect_ratio, preconnect_enabled_metadata);
-    let ratio = per_upstream_preconnect_ratio.unwrap_or(1.0);
-    if !(1.0..=3.0).contains(&ratio) {
-        return Err(at
-            .field("per_upstream_preconnect_ratio")
-            .refuse(format_args!("{ratio} is not within 1 and 3")));
+    unsupported!(at; preconnect_enabled_metadata);
+    for (name, ratio) in [
+        (
+            "per_upstream_preconnect_ratio",
+            per_upstream_preconnect_ratio,
+        ),
+        ("predictive_preconnect_ratio", predictive_preconnect_ratio),
+    ] {
+        if let Some(ratio) = ratio.filter(|ratio| *ratio > 1.0) {
+            return Err(at.field(name).refuse_value(ratio));
+        }
     }
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "between 1000 and 3000"
-    )]
-    Ok((ratio * 1000.0).round() as u32)
+    Ok(())
 }
 
 fn transport_matches(

@@ -14,13 +14,16 @@ use weft_proto::envoy::r#type::v3::fractional_percent::DenominatorType;
 use super::at::{
     At, Invalid, duration, enumeration, harmless, limit, nonempty, required, unsupported,
 };
+use super::hash_policy::hash_policies;
 use super::headers::template;
 use super::retry::retry_policy;
 use super::route_hosts::host;
 use super::route_mirror::mirrors;
 use super::route_redirects::internal_redirects;
 use super::route_weighted::weighted;
+use super::subsets::asked;
 use super::text::{header_name, substitution};
+use crate::config::affinity::{AimConfig, Priority};
 use crate::config::route::limits::{GrpcTimeout, StreamDuration};
 use crate::config::route::{Forward, PathRewrite, Target};
 
@@ -62,17 +65,21 @@ pub(super) fn forward(at: &At<'_>, wire: &RouteAction) -> Result<Forward, Invali
         cluster_specifier,
         host_rewrite_specifier,
     } = wire;
-    unsupported!(at; metadata_match, path_rewrite_policy, retry_policy_typed_config, upgrade_configs);
-    harmless!(at; early_data_policy, hash_policy, flush_timeout);
-    let urgency: RoutingPriority = enumeration(&at.field("priority"), *priority)?;
-    if urgency == RoutingPriority::High {
-        return Err(at.field("priority").refuse_value(urgency));
-    }
+    unsupported!(at; path_rewrite_policy, retry_policy_typed_config, upgrade_configs);
+    harmless!(at; early_data_policy, flush_timeout);
     let not_found = at.field("cluster_not_found_response_code");
     let not_found = enumeration(&not_found, *cluster_not_found_response_code)?;
     let legacy_redirects = (*internal_redirect_action, *max_internal_redirects);
     Ok(Forward {
         target: target(at, cluster_specifier.as_ref())?,
+        aim: AimConfig {
+            hash: hash_policies(&at.field("hash_policy"), hash_policy)?,
+            subset: asked(metadata_match.as_ref()),
+            priority: match enumeration(&at.field("priority"), *priority)? {
+                RoutingPriority::Default => Priority::Default,
+                RoutingPriority::High => Priority::High,
+            },
+        },
         path: match regex_rewrite {
             Some(rewrite) => Some(PathRewrite::Regex(substitution(
                 &at.field("regex_rewrite"),

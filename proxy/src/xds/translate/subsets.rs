@@ -154,6 +154,12 @@ fn criteria(wire: Option<&Struct>) -> Criteria {
     Criteria::new(fields.map(|(name, value)| (name.as_str().into(), json(value).into())))
 }
 
+/// What a route asks of endpoints; none where it asks nothing.
+pub(super) fn asked(wire: Option<&Metadata>) -> Option<Arc<Criteria>> {
+    let criteria = criteria(wire?.filter_metadata.get(LB));
+    (!criteria.is_empty()).then(|| Arc::new(criteria))
+}
+
 /// What an endpoint is told apart by.
 pub(super) fn labels(wire: Option<&Metadata>) -> Arc<Labels> {
     let fields = wire.and_then(|metadata| metadata.filter_metadata.get(LB));
