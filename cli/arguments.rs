@@ -72,6 +72,8 @@ pub(crate) enum Verb {
     Ps(verb::ps::Ps),
     /// The mesh as a whole: daemon, proxies, certificates
     Status(verb::status::Status),
+    /// Requests, success and latency of each service and route
+    Top(verb::top::Top),
     /// Print what services have written
     Logs(verb::logs::Logs),
     /// Run a command in a running container

@@ -84,6 +84,7 @@ async fn dispatch(global: arguments::Global, verb: Verb) -> Result<ExitCode, Fai
         Verb::Down(down) => verb::down::run(&global, down).await,
         Verb::Config(config) => verb::config::run(&global, config),
         Verb::Ps(ps) => verb::ps::run(&global, ps).await,
+        Verb::Top(top) => verb::top::run(&global, top).await,
         Verb::Status(status) => verb::status::run(&global, status).await,
         Verb::Logs(logs) => verb::logs::run(&global, logs).await,
         Verb::Exec(exec) => verb::exec::run(&global, exec).await,

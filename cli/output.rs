@@ -86,6 +86,13 @@ where
     line(&table.trim_fmt());
 }
 
+/// Begins a new screen, where there is one.
+pub(crate) fn clear_screen() {
+    if std::io::stdout().is_terminal() {
+        line("\x1b[H\x1b[2J");
+    }
+}
+
 /// A document in the format asked for; `None` where a table was asked for.
 pub(crate) fn document<T: Serialize>(format: Output, value: &T) -> Result<Option<()>, Failure> {
     match format {

@@ -19,5 +19,6 @@ pub(crate) mod proxy_status;
 pub(crate) mod ps;
 pub(crate) mod split;
 pub(crate) mod status;
+pub(crate) mod top;
 pub(crate) mod up;
 pub(crate) mod version;

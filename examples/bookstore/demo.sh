@@ -55,6 +55,9 @@ tell exec front -- /bin/bookstore load http://127.0.0.1:8080/api/books/dune 60
 tell fault ratings --clear
 tell exec front -- /bin/bookstore load http://127.0.0.1:8080/api/books/dune 60
 
+say "What the sidecars have seen of all that"
+"$weft" top --no-stream
+
 say "The mesh is running"
 "$weft" status
 cat <<TOUR
@@ -62,6 +65,7 @@ cat <<TOUR
   the shop            http://$address/
   the commands below  export PATH=\$PWD/$(dirname "$weft"):\$PATH
   what runs           weft ps -o wide
+  golden signals      weft top
   break something     weft fault ratings --abort 503 --percent 30
   see the damage      weft exec front -- /bin/bookstore load http://127.0.0.1:8080/api/books/dune 100
   and mend it         weft fault ratings --clear

@@ -12,6 +12,7 @@ crate::harness::tests![
     up_a_second_time_changes_nothing,
     up_of_a_service_starts_what_it_depends_on_and_leaves_the_rest,
     a_service_is_scaled_by_editing_its_replicas,
+    a_health_check_taken_out_of_the_file_goes,
     exec_ends_with_the_status_of_its_command,
     exec_passes_on_standard_input,
     exec_with_a_terminal_ends_when_its_command_does,
@@ -24,6 +25,7 @@ crate::harness::tests![
     a_dry_run_changes_nothing,
     images_are_listed,
     the_reference_lists_every_verb_and_every_flag,
+    top_shows_who_was_called_and_how_it_went,
 ];
 
 fn up_a_second_time_changes_nothing(bookstore: &Bookstore) {
@@ -112,6 +114,23 @@ fn a_service_is_scaled_by_editing_its_replicas(bookstore: &Bookstore) {
     });
     bookstore.until_in_force();
     bookstore.load("front", url, 200, 8).assert_all_ok();
+}
+
+fn a_health_check_taken_out_of_the_file_goes(bookstore: &Bookstore) {
+    let without = "name: checked\nservices:\n  checked:\n    image: bookstore/static:dev\n";
+    let check = "    healthcheck: {test: ['CMD', 'true'], interval: 1s, retries: 4}\n";
+    let (_with, with) = compose(&format!("{without}{check}"));
+    let (_without, without) = compose(without);
+    let probe = || {
+        let deployment = bookstore.json(&["get", "deployment/checked"]);
+        deployment["spec"]["template"]["spec"]["containers"][0]["readinessProbe"].clone()
+    };
+    let _undo = bookstore.with(&["up", "-d", "-f", &with], &["down", "-p", "checked"]);
+    assert_eq!(probe()["failureThreshold"], 4, "{}", probe());
+
+    bookstore.weft(&["up", "-d", "-f", &without]).ok();
+
+    assert!(probe().is_null(), "{}", probe());
 }
 
 fn exec_ends_with_the_status_of_its_command(bookstore: &Bookstore) {
@@ -334,6 +353,31 @@ fn images_are_listed(bookstore: &Bookstore) {
         .weft(&["image", "inspect", "bookstore/redis:12"])
         .ok();
     assert!(facts.contains("6379"), "{facts}");
+}
+
+fn top_shows_who_was_called_and_how_it_went(bookstore: &Bookstore) {
+    let row = || {
+        let rows = bookstore.json(&["top", "--no-stream", "stock"]);
+        rows.as_array()
+            .and_then(|rows| rows.first().cloned())
+            .unwrap_or_default()
+    };
+    let before = row()["requests"].as_f64().unwrap_or_default();
+    bookstore
+        .load("front", "http://books:8080/books/dune", 20, 2)
+        .assert_all_ok();
+
+    eventually("the calls to be shown", || {
+        let row = row();
+        let counted = row["requests"].as_f64().unwrap_or_default() - before;
+        holds(counted >= 20.0, || row.to_string())
+    });
+    assert!(row()["p99Seconds"].as_f64().is_some_and(|time| time > 0.0));
+    let table = bookstore.weft(&["top", "--no-stream"]).ok();
+    assert!(table.starts_with("SERVICE"), "{table}");
+    bookstore
+        .weft(&["top", "--no-stream", "nobody"])
+        .fails_with(3);
 }
 
 fn the_reference_lists_every_verb_and_every_flag(bookstore: &Bookstore) {
