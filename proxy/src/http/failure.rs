@@ -70,7 +70,7 @@ pub(super) struct LocalReply {
     pub(super) body: Bytes,
     /// In place of others of their names.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    /// What a gRPC caller is told; else what corresponds to the status. Where it is set, every caller is one.
+    /// What a gRPC caller is told in place of what corresponds to the status.
     pub(super) grpc_status: Option<u32>,
     pub(super) flag: ResponseFlags,
     /// Envoy's response code details.

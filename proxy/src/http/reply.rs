@@ -37,7 +37,7 @@ pub(super) fn to_failure(
         _ => None,
     };
     let message = failure.body();
-    let is_grpc = completion.is_grpc() || asked_status.is_some();
+    let is_grpc = completion.is_grpc();
     let grpc_status =
         is_grpc.then(|| asked_status.unwrap_or_else(|| grpc_status(failure.status())));
     let mut response = match grpc_status {

@@ -96,10 +96,18 @@ impl QueryChange {
                     HeaderAction::OverwriteIfPresent => is_there,
                 };
                 if is_set {
-                    if *action != HeaderAction::Append {
-                        parameters.retain(|one| !is(one, name));
+                    let new = format!("{name}={value}");
+                    let place = parameters.iter().position(|one| is(one, name));
+                    match place.filter(|_| *action != HeaderAction::Append) {
+                        // The first keeps its place, and is the only one.
+                        Some(place) => {
+                            let mut rest = parameters.split_off(place);
+                            rest.retain(|one| !is(one, name));
+                            parameters.push(new);
+                            parameters.append(&mut rest);
+                        }
+                        None => parameters.push(new),
                     }
-                    parameters.push(format!("{name}={value}"));
                 }
             }
         }
@@ -127,7 +135,10 @@ mod tests {
     #[test]
     fn a_parameter_is_set_as_headers_are() {
         assert_eq!(after(&set(HeaderAction::Append), "a=1&b=1"), "a=1&b=1&a=2");
-        assert_eq!(after(&set(HeaderAction::Overwrite), "a=1&b=1"), "b=1&a=2");
+        assert_eq!(
+            after(&set(HeaderAction::Overwrite), "a=1&b=1&a=3"),
+            "a=2&b=1"
+        );
         assert_eq!(after(&set(HeaderAction::AddIfAbsent), "a=1"), "a=1");
         assert_eq!(after(&set(HeaderAction::OverwriteIfPresent), "b=1"), "b=1");
         assert_eq!(

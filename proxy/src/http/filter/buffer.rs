@@ -52,6 +52,8 @@ pub(super) async fn request(
 pub(super) fn too_large() -> Failure {
     Failure::Answered(Box::new(LocalReply {
         body: Bytes::from_static(b"Payload Too Large"),
+        // The rest of it is not read.
+        headers: vec![(header::CONNECTION, HeaderValue::from_static("close"))],
         ..LocalReply::new(StatusCode::PAYLOAD_TOO_LARGE, "request_payload_too_large")
     }))
 }

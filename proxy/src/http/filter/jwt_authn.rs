@@ -273,8 +273,7 @@ fn denied(
 /// RFC 6750 §3.
 fn challenge(refusal: &Refusal, passing: &Passing<'_>) -> String {
     let line = passing.line();
-    let path = line.path.split('?').next().unwrap_or_default();
-    let mut realm = format!("{}://{}{path}", line.scheme, line.authority);
+    let mut realm = format!("{}://{}{}", line.scheme, line.authority, line.path);
     if let Some((end, _)) = realm.char_indices().nth(MAX_REALM) {
         realm.truncate(end);
     }
