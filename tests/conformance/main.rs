@@ -1,0 +1,128 @@
+//! The proxy against Envoy: the same configuration and the same bytes through both, and whatever differs is a bug
+//! or a line in `docs/envoy-differences.md`.
+//!
+//! Cases are data: `cases/<topic>/<file>.yaml`. All cases of a file share one Envoy and one weft, started when the
+//! first of them runs; files run beside one another. `README.md` in this folder describes the format.
+//! `cargo test --test conformance FILTER` runs those whose name contains it.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod case;
+mod client;
+mod compare;
+mod configuration;
+mod frame;
+mod h2;
+mod hpack;
+mod known;
+mod message;
+mod outcome;
+mod pair;
+mod process;
+mod runner;
+mod tcp;
+mod text;
+mod upstream;
+mod upstream_h2;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Trial};
+
+use case::CaseFile;
+use known::KnownDifferences;
+use runner::FileRun;
+
+/// Files that run at the same time. More gain nothing: exchanges mostly wait for silence.
+const THREADS: usize = 4;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(THREADS);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let known = Arc::new(KnownDifferences::read(
+        &root.join("docs/envoy-differences.md"),
+    ));
+    let files: Vec<CaseFile> = case_files(&root.join("tests/conformance/cases"))
+        .iter()
+        .map(|path| CaseFile::read(path))
+        .collect();
+    let unused = unused_differences(&known, &files);
+    let runs: Vec<_> = files
+        .into_iter()
+        .enumerate()
+        .map(|(index, file)| Arc::new(FileRun::new(index, file, Arc::clone(&known))))
+        .collect();
+    let mut trials = interleaved(&runs, arguments.filter.as_deref());
+    trials.push(Trial::test(
+        "every_listed_difference_has_a_case",
+        move || match unused.is_empty() {
+            true => Ok(()),
+            false => Err(format!(
+                "no case shows these differences of docs/envoy-differences.md: {}",
+                unused.join(", ")
+            )
+            .into()),
+        },
+    ));
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    for run in &runs {
+        run.stop();
+    }
+    conclusion.exit_code()
+}
+
+/// First the first case of each file, then the second of each: threads take trials in order, and so each takes
+/// another file.
+fn interleaved(runs: &[Arc<FileRun>], filter: Option<&str>) -> Vec<Trial> {
+    let most = runs.iter().map(|run| run.file.cases.len()).max();
+    let mut trials = Vec::new();
+    for index in 0..most.unwrap_or(0) {
+        for run in runs.iter().filter(|run| index < run.file.cases.len()) {
+            let name = run.file.title(index);
+            if filter.is_some_and(|filter| !name.contains(filter)) {
+                continue;
+            }
+            let run = Arc::clone(run);
+            trials.push(Trial::test(name, move || {
+                run.case(index).map_err(Into::into)
+            }));
+        }
+    }
+    trials
+}
+
+fn unused_differences(known: &KnownDifferences, files: &[CaseFile]) -> Vec<String> {
+    let used: Vec<&str> = files
+        .iter()
+        .flat_map(|file| {
+            let own = file.cases.iter().flat_map(|case| &case.differs);
+            file.differs.iter().chain(own)
+        })
+        .map(|difference| difference.because.as_str())
+        .collect();
+    known
+        .keys()
+        .filter(|key| !used.contains(key))
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+fn case_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder of cases") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(case_files(&path));
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}

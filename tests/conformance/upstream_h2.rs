@@ -1,0 +1,181 @@
+//! The scripted upstream where the proxy speaks HTTP/2 with it.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use crate::frame::{self, Frame};
+use crate::hpack;
+use crate::outcome::Seen;
+use crate::upstream::{Connection, FullAnswer, Shared, Word, pause};
+
+/// More than any case sends: the upstream never makes a proxy wait.
+const WINDOW: u32 = 1 << 30;
+
+#[derive(Default)]
+struct Streams {
+    decoder: hpack::Decoder,
+    block: Vec<u8>,
+    open: BTreeMap<u32, (usize, Seen)>,
+}
+
+/// Serves a connection after its preface.
+pub(crate) fn serve(mut connection: Connection, shared: &Shared) {
+    let mut streams = Streams::default();
+    send(&mut connection, &Frame::settings(&[(4, WINDOW)]));
+    send(&mut connection, &Frame::window(0, WINDOW));
+    loop {
+        while let Some(frame) = Frame::take(&mut connection.received) {
+            if !streams.take(&frame, &mut connection, shared) {
+                return;
+            }
+        }
+        if !connection.read(shared) {
+            return;
+        }
+    }
+}
+
+fn send(connection: &mut Connection, frame: &Frame) {
+    let _ = connection.stream.write_all(&frame.encode());
+}
+
+impl Streams {
+    /// Takes a frame; tells whether the connection goes on.
+    fn take(&mut self, frame: &Frame, connection: &mut Connection, shared: &Shared) -> bool {
+        match frame.kind {
+            frame::SETTINGS if !frame.has(frame::ACK) => {
+                send(
+                    connection,
+                    &Frame::new(frame::SETTINGS, frame::ACK, 0, vec![]),
+                );
+            }
+            frame::PING if !frame.has(frame::ACK) => {
+                let pong = Frame::new(frame::PING, frame::ACK, 0, frame.payload.clone());
+                send(connection, &pong);
+            }
+            frame::HEADERS | frame::CONTINUATION => {
+                self.block.extend(frame.content());
+                if frame.has(frame::END_HEADERS) {
+                    self.begin(frame.stream, connection.port, shared);
+                }
+            }
+            frame::DATA => {
+                if let Some((index, seen)) = self.open.get_mut(&frame.stream) {
+                    seen.body.extend(frame.content());
+                    shared.update(*index, seen);
+                }
+            }
+            frame::RST_STREAM => {
+                self.open.remove(&frame.stream);
+            }
+            _ => {}
+        }
+        let ends =
+            matches!(frame.kind, frame::HEADERS | frame::DATA) && frame.has(frame::END_STREAM);
+        !ends || self.answer(frame.stream, connection, shared)
+    }
+
+    fn begin(&mut self, stream: u32, port: u16, shared: &Shared) {
+        let block = std::mem::take(&mut self.block);
+        let fields = self.decoder.decode(&block).expect("a header block");
+        if let Some((index, seen)) = self.open.get_mut(&stream) {
+            seen.trailers = fields;
+            shared.update(*index, seen);
+            return;
+        }
+        let pseudo = |name: &str| {
+            fields
+                .iter()
+                .find(|(each, _)| each == name)
+                .map_or("", |(_, value)| value)
+        };
+        let seen = Seen {
+            port,
+            line: format!("{} {} HTTP/2", pseudo(":method"), pseudo(":path")),
+            headers: fields
+                .iter()
+                .filter(|(name, _)| name != ":method" && name != ":path")
+                .cloned()
+                .collect(),
+            ..Seen::default()
+        };
+        let index = shared.begin(seen.clone());
+        self.open.insert(stream, (index, seen));
+    }
+
+    fn answer(&mut self, stream: u32, connection: &mut Connection, shared: &Shared) -> bool {
+        let Some((index, mut seen)) = self.open.remove(&stream) else {
+            return true;
+        };
+        seen.is_complete = true;
+        shared.update(index, &seen);
+        match shared.next_answer().full() {
+            Ok(full) => {
+                pause(full.delay, shared);
+                respond(stream, &full, connection);
+                match full.then {
+                    Word::Keep => true,
+                    Word::Reset => {
+                        reset(stream, full.code, connection);
+                        true
+                    }
+                    Word::Close | Word::Hang => false,
+                }
+            }
+            Err(Word::Reset) => {
+                reset(stream, 2, connection);
+                true
+            }
+            Err(Word::Close) => false,
+            Err(Word::Hang | Word::Keep) => true,
+        }
+    }
+}
+
+fn reset(stream: u32, code: u32, connection: &mut Connection) {
+    send(
+        connection,
+        &Frame::new(frame::RST_STREAM, 0, stream, code.to_be_bytes()),
+    );
+}
+
+fn respond(stream: u32, answer: &FullAnswer, connection: &mut Connection) {
+    if answer.status == 0 {
+        return;
+    }
+    let mut fields = vec![(":status".to_owned(), answer.status.to_string())];
+    fields.extend(answer.headers.iter().map(|line| field(line)));
+    let body = answer.body();
+    let ends_at = |is_last: bool| {
+        if is_last && answer.then != Word::Reset {
+            frame::END_STREAM
+        } else {
+            0
+        }
+    };
+    let has_trailers = !answer.trailers.is_empty();
+    let flags = frame::END_HEADERS | ends_at(body.is_empty() && !has_trailers);
+    send(
+        connection,
+        &Frame::new(frame::HEADERS, flags, stream, hpack::encode(&fields)),
+    );
+    let pieces = body.chunks(16384);
+    let count = pieces.len();
+    for (index, piece) in pieces.enumerate() {
+        let flags = ends_at(index + 1 == count && !has_trailers);
+        send(connection, &Frame::new(frame::DATA, flags, stream, piece));
+    }
+    if has_trailers {
+        let trailers: hpack::Fields = answer.trailers.iter().map(|line| field(line)).collect();
+        let flags = frame::END_HEADERS | frame::END_STREAM;
+        send(
+            connection,
+            &Frame::new(frame::HEADERS, flags, stream, hpack::encode(&trailers)),
+        );
+    }
+}
+
+fn field(line: &str) -> (String, String) {
+    let (name, value) = line.split_once(':').expect("a header line");
+    (name.trim().to_ascii_lowercase(), value.trim().to_owned())
+}
