@@ -18,4 +18,5 @@ mod limits;
 mod mirrors;
 mod redirect;
 mod resilience;
+mod routing;
 mod tls;
