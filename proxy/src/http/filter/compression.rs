@@ -54,7 +54,12 @@ pub(super) fn compress(config: &CompressorConfig, passing: &mut Passing<'_>) {
         let headers = returning.response.headers_mut();
         let is_spared = bodies.spared_statuses.contains(&status.as_u16())
             || status == StatusCode::SWITCHING_PROTOCOLS;
-        if !has_body || !is_accepted || is_spared || !is_compressible(&bodies, headers) {
+        let is_compressible = has_body && !is_spared && is_compressible(&bodies, headers);
+        if is_compressible {
+            // Caches must know that another client may get it compressed.
+            vary_by_accepted(headers);
+        }
+        if !is_compressible || !is_accepted {
             stats.not_compressed.increment();
             return;
         }
@@ -178,18 +183,6 @@ fn must_stay(headers: &HeaderMap) -> bool {
 fn mark_compressed(bodies: &CompressedBodies, name: &'static str, headers: &mut HeaderMap) {
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
-    let accept = HeaderValue::from_static("Accept-Encoding");
-    let vary = headers
-        .get(header::VARY)
-        .and_then(|vary| vary.to_str().ok());
-    let varied = match vary {
-        None => Some(accept),
-        Some(vary) if vary.to_ascii_lowercase().contains("accept-encoding") => None,
-        Some(vary) => HeaderValue::try_from(format!("{vary}, Accept-Encoding")).ok(),
-    };
-    if let Some(varied) = varied {
-        headers.insert(header::VARY, varied);
-    }
     // A strong tag is of the very bytes (RFC 9110 §8.8.3), which are others now.
     let tag = headers.get(header::ETAG).and_then(|tag| tag.to_str().ok());
     let Some(strong) = tag.filter(|tag| !tag.starts_with("W/")) else {
@@ -202,6 +195,21 @@ fn mark_compressed(bodies: &CompressedBodies, name: &'static str, headers: &mut 
         _ => {
             headers.remove(header::ETAG);
         }
+    }
+}
+
+fn vary_by_accepted(headers: &mut HeaderMap) {
+    let accept = HeaderValue::from_static("Accept-Encoding");
+    let vary = headers
+        .get(header::VARY)
+        .and_then(|vary| vary.to_str().ok());
+    let varied = match vary {
+        None => Some(accept),
+        Some(vary) if vary.to_ascii_lowercase().contains("accept-encoding") => None,
+        Some(vary) => HeaderValue::try_from(format!("{vary}, Accept-Encoding")).ok(),
+    };
+    if let Some(varied) = varied {
+        headers.insert(header::VARY, varied);
     }
 }
 
@@ -336,6 +344,7 @@ mod tests {
     fn a_strong_tag_does_not_outlive_compression() {
         let mut strong = headers(&[(header::ETAG, "\"a\""), (header::VARY, "Origin")]);
         mark_compressed(&bodies(), "gzip", &mut strong);
+        vary_by_accepted(&mut strong);
         assert!(!strong.contains_key(header::ETAG));
         assert_eq!(strong[header::VARY], "Origin, Accept-Encoding");
 

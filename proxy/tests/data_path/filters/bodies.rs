@@ -89,6 +89,7 @@ async fn who_accepts_nothing_gets_it_as_it_is() {
         let (headers, body) = raw(&proxy, accepted).await;
 
         assert!(!headers.contains_key("content-encoding"), "{accepted}");
+        assert_eq!(headers["vary"], "Accept-Encoding");
         assert_eq!(body.len(), 11_000);
     }
 }
