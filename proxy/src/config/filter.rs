@@ -20,6 +20,7 @@ pub mod local_ratelimit;
 pub mod rate_limits;
 pub mod ratelimit;
 pub mod rbac;
+pub mod stateful_session;
 pub mod service;
 
 use std::sync::{Arc, LazyLock};
@@ -39,6 +40,7 @@ use self::local_ratelimit::LocalRateLimitConfig;
 use self::rate_limits::RouteLimits;
 use self::ratelimit::{RateLimitConfig, RateLimitOverride};
 use self::rbac::RbacConfig;
+use self::stateful_session::StatefulSessionConfig;
 use super::fault::FaultConfig;
 use super::metadata::Metadata;
 
@@ -90,6 +92,8 @@ pub enum FilterKind {
     JwtAuthn(Arc<JwtAuthnConfig>),
     /// Asks a service whether it is within its limits.
     RateLimit(Arc<RateLimitConfig>),
+    /// Keeps sessions at one endpoint.
+    StatefulSession(Arc<StatefulSessionConfig>),
 }
 
 /// What a part of the routes says to one filter.
@@ -126,6 +130,8 @@ pub enum RouteFilter {
     ExtAuthz(Arc<AuthzOverride>),
     /// Other rules.
     RateLimit(Arc<RateLimitOverride>),
+    /// Told elsewhere.
+    StatefulSession(Arc<StatefulSessionConfig>),
 }
 
 /// What a part of the routes says to filters.

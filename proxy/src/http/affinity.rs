@@ -48,7 +48,7 @@ pub(super) fn aim(
     Aim {
         hash,
         subset: config.subset.clone(),
-        session: None,
+        session: passage.session,
         priority: config.priority,
     }
 }

@@ -22,6 +22,7 @@ mod local_ratelimit;
 mod rate;
 mod ratelimit;
 mod rbac;
+mod stateful_session;
 mod trailers;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use super::headers::Head;
 use super::target::Destination;
 use super::{HttpConnection, Scene};
 use crate::cluster::random;
+use crate::cluster::Session;
 use crate::config::filter::{FilterKind, FilterOverride, FilterOverrides, RouteFilter};
 use crate::config::matching::RequestLine;
 use crate::snapshot::routes::{RequestFacts, Selected};
@@ -61,6 +63,8 @@ pub(super) struct Passage {
     on_response: Vec<OnResponse>,
     /// Whether the route is to be chosen anew, because what it depends on has changed.
     pub(super) is_rerouted: bool,
+    /// The endpoint of the request's session.
+    pub(super) session: Option<Session>,
 }
 
 /// What a filter does with the response.
@@ -253,6 +257,14 @@ async fn pass_one(
                 _ => None,
             };
             Box::pin(ratelimit::request(config, own, passing)).await
+        }
+        (FilterKind::StatefulSession(config), own) => {
+            let own = match own {
+                Some(RouteFilter::StatefulSession(own)) => own,
+                _ => config,
+            };
+            stateful_session::request(own, passing);
+            Ok(())
         }
         (FilterKind::HealthCheck(config), _) => health_check::request(config, passing),
         (FilterKind::Fault(chain), Some(RouteFilter::Fault(own))) => {

@@ -422,3 +422,64 @@ async fn a_connection_is_used_no_longer_than_it_may_be() {
 
     assert_eq!(upstream.connections(), 5);
 }
+
+#[tokio::test]
+async fn a_session_stays_where_its_cookie_says_and_moves_where_that_is_gone() {
+    use weft_proxy::config::filter::stateful_session::{SessionState, StatefulSessionConfig};
+    use weft_proxy::config::filter::{FilterKind, HttpFilter};
+    let upstreams = three().await;
+    let mut http = crate::config::http(crate::config::all_to(Forward::to("c")));
+    http.filters.push(HttpFilter {
+        name: "session".into(),
+        is_disabled: false,
+        kind: FilterKind::StatefulSession(Arc::new(StatefulSessionConfig {
+            state: SessionState::Cookie {
+                name: "at".into(),
+                ttl: Duration::from_secs(60),
+                path: "/".into(),
+                attributes: vec![],
+            },
+            is_strict: false,
+        })),
+    });
+    let proxy = Proxy::serving(http, [cluster("c", &addresses(&upstreams))]).await;
+    let mut client = Client::http1(proxy.address).await;
+    let first = client.get("/").await;
+    let cookie = first.header("set-cookie").expect("a cookie");
+    let pair = cookie.split(';').next().unwrap().to_owned();
+
+    for _ in 0..9 {
+        let mut request = request("GET", "/", "");
+        let value = pair.parse().unwrap();
+        request.headers_mut().insert("cookie", value);
+        let again = client.send(request).await;
+        assert_eq!(again.body, first.body);
+        assert_eq!(again.header("set-cookie"), None);
+    }
+
+    let left: Vec<_> = upstreams
+        .iter()
+        .zip(["a", "b", "c"])
+        .filter(|(_, name)| *name != first.body)
+        .map(|(upstream, _)| upstream.address)
+        .collect();
+    let mut configuration = weft_proxy::config::Configuration::default();
+    let listener = &proxy.data_plane.snapshot().listeners[crate::config::LISTENER];
+    configuration.listeners.insert(
+        Arc::clone(&listener.config.name),
+        Arc::clone(&listener.config),
+    );
+    configuration
+        .clusters
+        .insert("c".into(), Arc::new(cluster("c", &left)));
+    proxy.data_plane.apply(configuration).await;
+    let mut request = request("GET", "/", "");
+    request
+        .headers_mut()
+        .insert("cookie", pair.parse().unwrap());
+    let moved = client.send(request).await;
+
+    assert_eq!(moved.status, 200);
+    assert_ne!(moved.body, first.body);
+    assert!(moved.header("set-cookie").is_some());
+}

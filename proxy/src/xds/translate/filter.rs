@@ -20,9 +20,13 @@ pub(super) mod rate_limits;
 mod ratelimit;
 mod rbac;
 mod service;
+mod stateful_session;
 pub(super) mod value;
 
 use weft_proto::Any;
+use weft_proto::envoy::extensions::filters::http::stateful_session::v3::{
+    StatefulSession, StatefulSessionPerRoute,
+};
 use weft_proto::envoy::extensions::filters::http::adaptive_concurrency::v3::AdaptiveConcurrency;
 use weft_proto::envoy::extensions::filters::http::bandwidth_limit::v3::BandwidthLimit;
 use weft_proto::envoy::extensions::filters::http::buffer::v3::{Buffer, BufferPerRoute};
@@ -91,6 +95,9 @@ pub(super) fn kind(at: &At<'_>, any: &Any) -> Result<Option<FilterKind>, Invalid
         FilterKind::JwtAuthn(jwt_authn::jwt_authn(at, &opened(at, any)?)?.into())
     } else if holds::<RateLimit>(any) {
         FilterKind::RateLimit(ratelimit::ratelimit(at, &opened(at, any)?)?.into())
+    } else if holds::<StatefulSession>(any) {
+        let session = stateful_session::stateful_session(at, &opened(at, any)?)?;
+        FilterKind::StatefulSession(session.into())
     } else if holds::<HealthCheck>(any) {
         FilterKind::HealthCheck(health_check::health_check(at, &opened(at, any)?)?.into())
     } else {
@@ -111,6 +118,8 @@ fn said(at: &At<'_>, any: &Any) -> Result<Option<FilterOverride>, Invalid> {
         } else if holds::<HeaderMutationPerRoute>(any) {
             let mutations = header_mutation::per_route(at, &opened(at, any)?)?;
             RouteFilter::HeaderMutation(vec![mutations.into()])
+        } else if holds::<StatefulSessionPerRoute>(any) {
+            return stateful_session::per_route(at, &opened(at, any)?).map(Some);
         } else if holds::<HeaderToMetadata>(any) {
             let rules = header_to_metadata::header_to_metadata(at, &opened(at, any)?)?;
             RouteFilter::HeaderToMetadata(rules.into())
