@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prost::Message;
@@ -21,6 +23,9 @@ use crate::upstream::environment::Environment;
 use crate::upstream::lease::Freshness;
 use crate::upstream::{ConnectFailure, HttpVersion};
 
+const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 /// No larger answer is read.
 const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// A connection that was closed while it lay idle is replaced so often.
@@ -82,7 +87,11 @@ impl Asked<'_> {
     ) -> Result<Response<Bytes>, CallFailure> {
         let cluster = self.cluster()?;
         let version = target::version(cluster, Protocol::Http11, Kind::Ordinary);
-        let (answer, _) = self.bounded(cluster, version, question).await?;
+        let begun = Instant::now();
+        let (mut answer, _) = self.bounded(cluster, version, question).await?;
+        // As after every request that goes upstream.
+        let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        answer.headers_mut().insert(SERVICE_TIME, took.into());
         Ok(answer)
     }
 
@@ -133,8 +142,13 @@ impl Asked<'_> {
         &self,
         cluster: &Arc<Cluster>,
         version: HttpVersion,
-        question: Request<Bytes>,
+        mut question: Request<Bytes>,
     ) -> Result<(Response<Bytes>, Option<HeaderMap>), CallFailure> {
+        // A service knows by these that a proxy asks, and how long it waits.
+        let headers = question.headers_mut();
+        headers.insert(INTERNAL, HeaderValue::from_static("true"));
+        let millis = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
+        headers.insert(EXPECTED_TIMEOUT, millis.into());
         let asked = ask(self.environment, cluster, version, question);
         let asked = tokio::time::timeout(self.timeout, asked).await;
         asked.unwrap_or(Err(CallFailure::Timeout(self.timeout)))

@@ -36,8 +36,8 @@ pub(super) fn grpc(
         max_receive_message_length,
         skip_envoy_headers,
     } = envoy;
-    unsupported!(at_envoy; retry_policy);
-    harmless!(at_envoy; max_receive_message_length, skip_envoy_headers);
+    unsupported!(at_envoy; retry_policy, skip_envoy_headers);
+    harmless!(at_envoy; max_receive_message_length);
     let mut metadata = HeaderMap::new();
     let at_metadata = at.field("initial_metadata");
     for (index, wire) in initial_metadata.iter().enumerate() {
