@@ -2,7 +2,7 @@
 //!
 //! One variant of [`FilterKind`] for each filter, with its configuration in a file of `config/filter/`. A filter
 //! that routes can configure has a variant of [`RouteFilter`], too. How one is added is told in
-//! `docs/how-to/add-a-filter.md`.
+//! `docs/contributing/add-a-filter.md`.
 
 pub mod adaptive_concurrency;
 pub mod bandwidth_limit;

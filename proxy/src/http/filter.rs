@@ -2,7 +2,7 @@
 //!
 //! `exchange` lets a request pass them once its route is known. A filter can answer, wait, change the request's head
 //! and wrap its body, put values into its metadata, and leave behind what is to be done with the response. One file
-//! for each filter; how one is added is told in `docs/how-to/add-a-filter.md`.
+//! for each filter; how one is added is told in `docs/contributing/add-a-filter.md`.
 
 mod adaptive_concurrency;
 mod bandwidth_limit;
