@@ -14,6 +14,7 @@ use prost_reflect::{
 };
 use prost_types::Struct;
 use serde_json::Value;
+use serde_path_to_error::{Deserializer, Track};
 
 use crate::any::{Any, type_name};
 use crate::{descriptor_pool, wkt};
@@ -37,7 +38,17 @@ pub enum JsonError {
         /// What is wrong with the bytes.
         source: DecodeError,
     },
-    /// A value does not fit its field, or has no JSON.
+    /// There is no such field, or a value does not fit it.
+    #[error("{name} as json: at {path}")]
+    Field {
+        /// The full name of the message.
+        name: String,
+        /// The message that it is in, from the top: `.` is the top itself.
+        path: String,
+        /// What is wrong there.
+        source: serde_json::Error,
+    },
+    /// A value has no JSON.
     #[error("{name} as json")]
     Json {
         /// The full name of the message.
@@ -83,9 +94,12 @@ fn read(name: &str, json: &Value) -> Result<Vec<u8>, JsonError> {
     let pool = descriptor_pool();
     let descriptor = descriptor(&pool, name)?;
     let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let dynamic = DynamicMessage::deserialize_with_options(descriptor, json, &options);
-    let dynamic = dynamic.map_err(|source| JsonError::Json {
+    let mut track = Track::new();
+    let tracked = Deserializer::new(json, &mut track);
+    let dynamic = DynamicMessage::deserialize_with_options(descriptor, tracked, &options);
+    let dynamic = dynamic.map_err(|source| JsonError::Field {
         name: name.to_owned(),
+        path: track.path().to_string(),
         source,
     })?;
     Ok(dynamic.encode_to_vec())
@@ -270,13 +284,17 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_refused_by_name() {
-        let error = from_json::<Bootstrap>(json!({"nodes": {}})).unwrap_err();
+    fn an_unknown_field_is_refused_by_name_and_place() {
+        let listener = json!({"name": "web", "adress": {}});
+        let bootstrap = json!({"static_resources": {"listeners": [listener]}});
 
-        let JsonError::Json { source, .. } = error else {
+        let error = from_json::<Bootstrap>(bootstrap).unwrap_err();
+
+        let JsonError::Field { path, source, .. } = error else {
             panic!("another error: {error}");
         };
-        assert!(source.to_string().contains("nodes"), "{source}");
+        assert!(source.to_string().contains("adress"), "{source}");
+        assert_eq!(path, "static_resources.listeners[0]");
     }
 
     #[test]
