@@ -154,7 +154,7 @@ fn ends_with_ignoring_case(text: &str, suffix: &str) -> bool {
 pub enum HeaderTest {
     /// That it is there.
     Present,
-    /// Its value. Several values of one name are compared joined by commas.
+    /// Its value; of several, one that passes is enough.
     Value(TextMatch),
     /// Its value as a number, from `start` up to and without `end`.
     Range {
@@ -218,19 +218,16 @@ impl HeaderMatch {
         }
     }
 
+    /// As in Envoy, one of several values is enough, and the opposite asks it of none.
     fn is_match_of_header(&self, headers: &HeaderMap, name: &HeaderName) -> bool {
-        let mut values = headers.get_all(name).iter().map(|value| value.to_str());
-        match (values.next(), values.next()) {
-            (None, _) => self.is_match_of_value(None),
-            (Some(Ok(only)), None) => self.is_match_of_value(Some(only)),
-            (Some(first), second) => {
-                let texts: Vec<&str> = std::iter::once(first)
-                    .chain(second)
-                    .chain(values)
-                    .filter_map(Result::ok)
-                    .collect();
-                self.is_match_of_value(Some(&texts.join(",")))
-            }
+        let values = headers.get_all(name);
+        if values.iter().next().is_none() {
+            return self.is_match_of_value(None);
+        }
+        let mut texts = values.iter().filter_map(|value| value.to_str().ok());
+        match &self.test {
+            HeaderTest::Present => !self.invert,
+            test => texts.any(|value| test.passes(value)) != self.invert,
         }
     }
 
@@ -242,14 +239,19 @@ impl HeaderMatch {
             (None, _) => return false,
             (Some(value), _) => value,
         };
-        let passes = match &self.test {
+        self.test.passes(value) != self.invert
+    }
+}
+
+impl HeaderTest {
+    fn passes(&self, value: &str) -> bool {
+        match self {
             HeaderTest::Present => true,
             HeaderTest::Value(text) => text.is_match(value),
             HeaderTest::Range { start, end } => value
                 .parse::<i64>()
                 .is_ok_and(|number| (*start..*end).contains(&number)),
-        };
-        passes != self.invert
+        }
     }
 }
 
@@ -373,11 +375,13 @@ mod tests {
     }
 
     #[test]
-    fn several_values_are_compared_joined() {
-        let test = header(HeaderTest::Value(TextMatch::exact("a,b")), false);
+    fn of_several_values_one_is_enough_and_the_opposite_asks_it_of_none() {
+        let test = |text, invert| header(HeaderTest::Value(TextMatch::exact(text)), invert);
 
-        assert!(test.is_match(LINE, &headers(&["a", "b"])));
-        assert!(!test.is_match(LINE, &headers(&["a"])));
+        assert!(test("b", false).is_match(LINE, &headers(&["a", "b"])));
+        assert!(!test("a,b", false).is_match(LINE, &headers(&["a", "b"])));
+        assert!(!test("b", true).is_match(LINE, &headers(&["a", "b"])));
+        assert!(test("c", true).is_match(LINE, &headers(&["a", "b"])));
     }
 
     #[test]

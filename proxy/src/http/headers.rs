@@ -259,6 +259,7 @@ pub(super) fn send_back(
 ) {
     let is_upgrade = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
     let latency = completion.answered(response);
+    completion.status(response.status());
     let headers = response.headers_mut();
     if !is_upgrade {
         end_hop_by_hop(headers);

@@ -62,6 +62,7 @@ pub(super) fn to_failure(
         response.headers_mut().insert(REASON, reason);
     }
     tracing::debug!(%reason, flag = %failure.flag(), "request answered locally");
+    completion.status(response.status());
     completion.replied(reason, grpc_status);
     response
 }
@@ -178,7 +179,9 @@ fn grpc(status: u32, message: &str) -> Response<Source> {
         HeaderValue::from_static("application/grpc"),
     );
     headers.insert(GRPC_STATUS, HeaderValue::from(status));
-    if let Ok(message) = HeaderValue::try_from(percent_encoded(message)) {
+    if !message.is_empty()
+        && let Ok(message) = HeaderValue::try_from(percent_encoded(message))
+    {
         headers.insert(GRPC_MESSAGE, message);
     }
     response

@@ -108,7 +108,7 @@ async fn headers_of_responses_tell_of_request_and_response() {
         "response_headers_to_remove": ["date"],
         "response_headers_to_add": [
             {"header": {"key": "x-user", "value": "%REQ(x-user)%"}},
-            {"header": {"key": "x-type", "value": "%RESP(content-length)% bytes"}},
+            {"header": {"key": "x-type", "value": "%RESPONSE_CODE% %RESP(content-length)% bytes"}},
             {"header": {"key": "x-none", "value": "%REQ(x-none)%"}},
             {"header": {"key": "x-kept", "value": ""}, "keep_empty_value": true}],
         "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "c"}}]}]}))
@@ -120,7 +120,7 @@ async fn headers_of_responses_tell_of_request_and_response() {
     let length = got.header("content-length").unwrap();
     assert_eq!(
         got.header("x-type"),
-        Some(format!("{length} bytes").as_str())
+        Some(format!("200 {length} bytes").as_str())
     );
     assert_eq!(got.header("x-none"), None);
     assert_eq!(got.header("x-kept"), Some(""));
