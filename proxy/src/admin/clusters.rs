@@ -51,17 +51,22 @@ struct Shown<'a> {
 impl Shown<'_> {
     fn write(&self, text: &mut String) -> std::fmt::Result {
         let name = self.cluster.name();
-        let limits = self.cluster.breakers.limits();
         writeln!(text, "{name}::observability_name::{name}")?;
-        for (limit, value) in [
-            ("max_connections", limits.max_connections),
-            ("max_pending_requests", limits.max_pending_requests),
-            ("max_requests", limits.max_requests),
+        for (priority, breakers) in [
+            ("default_priority", &self.cluster.breakers),
+            ("high_priority", &self.cluster.urgent_breakers),
         ] {
-            writeln!(text, "{name}::default_priority::{limit}::{value}")?;
-        }
-        if let RetryLimit::Count(count) = limits.retries {
-            writeln!(text, "{name}::default_priority::max_retries::{count}")?;
+            let limits = breakers.limits();
+            for (limit, value) in [
+                ("max_connections", limits.max_connections),
+                ("max_pending_requests", limits.max_pending_requests),
+                ("max_requests", limits.max_requests),
+            ] {
+                writeln!(text, "{name}::{priority}::{limit}::{value}")?;
+            }
+            if let RetryLimit::Count(count) = limits.retries {
+                writeln!(text, "{name}::{priority}::max_retries::{count}")?;
+            }
         }
         writeln!(text, "{name}::added_via_api::{}", self.is_added)?;
         if let Some(discovered) = self.cluster.config.discovery_name() {
@@ -106,7 +111,17 @@ impl Shown<'_> {
             EndpointHealth::Unhealthy => Some("/failed_eds_health"),
             EndpointHealth::Draining => Some("/eds_status_draining"),
         };
-        let flags: String = ejected.into_iter().chain(discovered).collect();
+        let health = &endpoint.state.health;
+        let checked = match (health.has_failed(), health.is_expected()) {
+            (true, _) => Some("/failed_active_hc"),
+            (_, true) => Some("/pending_active_hc"),
+            _ => health.is_degraded().then_some("/degraded_active_hc"),
+        };
+        let flags: String = checked
+            .into_iter()
+            .chain(ejected)
+            .chain(discovered)
+            .collect();
         if flags.is_empty() {
             "healthy".to_owned()
         } else {
@@ -162,6 +177,8 @@ impl Shown<'_> {
             "health_status": {
                 "eds_health_status": discovered,
                 "failed_outlier_check": endpoint.state.outlier.is_ejected(self.now),
+                "failed_active_health_check": endpoint.state.health.has_failed(),
+                "pending_active_hc": endpoint.state.health.is_expected(),
             },
             "weight": endpoint.weight,
             "hostname": endpoint.hostname,
