@@ -89,7 +89,7 @@ const HELP: [(&str, &str); 15] = [
     ("/server_info", "version, state, uptime, node"),
     (
         "/stats",
-        "counters of clusters, listeners and the server in Envoy's names; ?filter=REGEX",
+        "counters of clusters, listeners and the server in Envoy's names; ?filter=REGEX, ?usedonly, ?format=json",
     ),
     (
         "/stats/prometheus",

@@ -68,11 +68,12 @@ const TASKS_LIMIT: Duration = Duration::from_secs(12);
 /// The bootstrap is refused, or a port or thread cannot be had. With [`Mode::Validate`] nothing else is done
 /// than to read the bootstrap.
 pub fn run(options: Options) -> Result<(), Error> {
+    // First, so that fields without effect are said: also by a validation.
+    let log = LogControl::install();
     let bootstrap = Bootstrap::read(&options.config)?;
     if options.mode == Mode::Validate {
         return Ok(());
     }
-    let log = LogControl::install();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

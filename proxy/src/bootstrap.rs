@@ -21,7 +21,7 @@ use self::control_plane::{ads_cluster, control_plane, socket_target};
 use self::fields::warn_of_ignored;
 use crate::config::{Configuration, Workload};
 use crate::xds::kind::Kind;
-use crate::xds::translate::{Checked, chain, metadata, translate};
+use crate::xds::translate::{Checked, Invalid, chain, metadata, translate};
 use crate::xds::transport::Target;
 
 /// A bootstrap that was checked.
@@ -198,7 +198,7 @@ fn statics(resources: &StaticResources, xds: Option<&str>) -> Result<Configurati
 }
 
 fn checked(kind: Kind, any: &weft_proto::Any, field: &str) -> Result<Checked, Problem> {
-    let translated = translate(kind, any).map_err(|invalid| problem(field, invalid.to_string()))?;
+    let translated = translate(kind, any).map_err(|invalid| within(field, &invalid))?;
     for path in translated.notes {
         tracing::warn!(
             field = format!("{field}.{path}"),
@@ -206,6 +206,16 @@ fn checked(kind: Kind, any: &weft_proto::Any, field: &str) -> Result<Checked, Pr
         );
     }
     Ok(translated.checked)
+}
+
+/// What is wrong with a resource, by the field's path from the top of the file.
+fn within(resource: &str, invalid: &Invalid) -> Problem {
+    let path = invalid.path();
+    let field = match path.is_empty() || path.starts_with('[') {
+        true => format!("{resource}{path}"),
+        false => format!("{resource}.{path}"),
+    };
+    problem(field, invalid.reason())
 }
 
 fn insert<T>(
@@ -231,10 +241,26 @@ fn admin(wire: &Admin) -> Result<Option<SocketAddr>, Problem> {
         return Ok(None);
     };
     match address {
-        address::Address::SocketAddress(socket) => socket_target(socket)
-            .map(Some)
-            .ok_or_else(|| problem("admin.address", "must have an IP address and a port")),
+        address::Address::SocketAddress(socket) => {
+            let address = socket_target(socket)
+                .ok_or_else(|| problem("admin.address", "must have an IP address and a port"))?;
+            on_loopback(address).map(Some)
+        }
         _ => Err(problem("admin.address", "must be a socket address")),
+    }
+}
+
+/// Whoever reaches the admin interface can change and end the proxy: nobody but the machine itself does.
+fn on_loopback(address: SocketAddr) -> Result<SocketAddr, Problem> {
+    match address.ip().is_loopback() {
+        true => Ok(address),
+        false => Err(problem(
+            "admin.address.socket_address.address",
+            format!(
+                "{:?} is not supported: the admin interface is served on loopback only, such as 127.0.0.1",
+                address.ip().to_string()
+            ),
+        )),
     }
 }
 
@@ -381,6 +407,19 @@ static_resources:
     }
 
     #[test]
+    fn the_admin_interface_is_served_on_loopback_only() {
+        let mut json = sidecar();
+        json["admin"]["address"]["socket_address"]["address"] = "0.0.0.0".into();
+
+        let refused = parsed(&json).expect_err("refused").to_string();
+
+        assert!(
+            refused.starts_with("b.json: admin.address.socket_address.address: \"0.0.0.0\""),
+            "{refused}"
+        );
+    }
+
+    #[test]
     fn mistakes_are_named_by_file_and_field() {
         let mut missing = sidecar();
         missing["dynamic_resources"]["ads_config"]["grpc_services"][0]["envoy_grpc"]["cluster_name"] =
@@ -400,7 +439,7 @@ static_resources:
         assert!(unknown.contains("static_resourses"), "{unknown}");
         let refused = parsed(&refused).expect_err("refused").to_string();
         assert!(
-            refused.starts_with("b.json: static_resources.clusters[0]: load_assignment."),
+            refused.starts_with("b.json: static_resources.clusters[0].load_assignment."),
             "{refused}"
         );
         let syntax = Bootstrap::parse("a: [", Path::new("b.yaml")).expect_err("refused");

@@ -99,6 +99,14 @@ async fn everything_that_is_shown_is_of_what_is_served() {
     assert_eq!(get(admin, "/listeners").await.1, format!("web::{web}\n"));
     let (_, stats) = get(admin, "/stats?filter=upstream_rq_total").await;
     assert_eq!(stats, "cluster.app.upstream_rq_total: 1\n");
+    let (_, stats) = get(
+        admin,
+        "/stats?format=json&usedonly&filter=app.upstream_rq_t",
+    )
+    .await;
+    let stats: Value = serde_json::from_str(&stats).unwrap();
+    let used = json!({"stats": [{"name": "cluster.app.upstream_rq_total", "value": 1}]});
+    assert_eq!(stats, used);
     let (_, info) = get(admin, "/server_info").await;
     let info: Value = serde_json::from_str(&info).unwrap();
     assert_eq!(
@@ -289,7 +297,7 @@ fn a_bootstrap_is_only_checked_where_that_is_asked() {
 
     let error = weft_proxy::run(options).expect_err("refused").to_string();
     assert!(
-        error.contains("static_resources.listeners[0]: address: missing"),
+        error.contains("static_resources.listeners[0].address: missing"),
         "{error}"
     );
 }

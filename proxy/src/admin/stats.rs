@@ -8,15 +8,19 @@ use std::time::SystemTime;
 
 use http::StatusCode;
 use regex::Regex;
+use serde_json::{Value, json};
 
 use super::AdminState;
 use super::reply::{Query, Reply};
+use crate::cluster::Cluster;
 use crate::cluster::breaker::Gauge;
 use crate::snapshot::Snapshot;
+use crate::snapshot::listener::Listener;
 use crate::telemetry::exposition::CONTENT_TYPE;
 use crate::telemetry::process::Usage;
 
-/// All counters, or those whose name matches `filter`; with `format=prometheus` as `/stats/prometheus`.
+/// All counters, or those whose name matches `filter`; with `usedonly` only those that are not zero; with
+/// `format=json` as JSON, with `format=prometheus` as `/stats/prometheus`.
 pub fn stats(state: &AdminState, query: &Query) -> Reply {
     if query.value("format") == Some("prometheus") {
         return Reply::of_type(CONTENT_TYPE, state.registry.render());
@@ -28,14 +32,36 @@ pub fn stats(state: &AdminState, query: &Query) -> Reply {
     let mut all = of_snapshot(&state.data_plane.snapshot());
     of_server(state, &mut all);
     let filters = state.data_plane.environment().counters.read();
-    all.extend(filters.into_iter().map(|(name, value)| (name.to_string(), value)));
-    let is_shown = |name: &str| filter.as_ref().is_none_or(|filter| filter.is_match(name));
-    let lines = all.iter().filter(|(name, _)| is_shown(name));
-    Reply::ok(
-        lines
-            .map(|(name, value)| format!("{name}: {value}\n"))
-            .collect::<String>(),
-    )
+    all.extend(
+        filters
+            .into_iter()
+            .map(|(name, value)| (name.to_string(), value)),
+    );
+    if let Some(filter) = filter {
+        all.retain(|name, _| filter.is_match(name));
+    }
+    if query.has("usedonly") {
+        all.retain(|_, value| *value > 0);
+    }
+    match query.value("format") {
+        Some("json") => Reply::json(&as_json(&all)),
+        _ => Reply::ok(as_text(&all)),
+    }
+}
+
+fn as_text(stats: &BTreeMap<String, u64>) -> String {
+    let lines = stats
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\n"));
+    lines.collect()
+}
+
+fn as_json(stats: &BTreeMap<String, u64>) -> Value {
+    let all: Vec<_> = stats
+        .iter()
+        .map(|(name, value)| json!({"name": name, "value": value}))
+        .collect();
+    json!({"stats": all})
 }
 
 /// Ours in Envoy's words.
@@ -49,7 +75,7 @@ fn envoy_name(counter: &str) -> &str {
         "connect_failures" => "upstream_cx_connect_fail",
         "connect_timeouts" => "upstream_cx_connect_timeout",
         "tls_failures" => "ssl.connection_error",
-        "timeouts" => "upstream_rq_timeout",
+        "timeouts" => "upstream_rq_per_try_timeout",
         "ejections" => "outlier_detection.ejections_enforced_total",
         "ejections_refused" => "outlier_detection.ejections_overflow",
         other => other,
@@ -63,6 +89,7 @@ fn of_snapshot(snapshot: &Snapshot) -> BTreeMap<String, u64> {
         for (counter, value) in cluster.stats.all() {
             all.insert(format!("{prefix}.{}", envoy_name(counter)), value);
         }
+        all.insert(format!("{prefix}.upstream_rq_total"), tries(cluster));
         let counts = cluster.breakers.counts();
         for (gauge, stat) in [
             (Gauge::Connections, "upstream_cx_active"),
@@ -80,7 +107,8 @@ fn of_snapshot(snapshot: &Snapshot) -> BTreeMap<String, u64> {
         let total = cluster.endpoints().count() as u64;
         all.insert(format!("{prefix}.membership_total"), total);
     }
-    for (name, listener) in &snapshot.listeners {
+    for listener in snapshot.listeners.values() {
+        let name = listener_name(listener);
         let live = &listener.live;
         for (stat, value) in [
             ("downstream_cx_total", &live.accepted),
@@ -103,6 +131,25 @@ fn of_snapshot(snapshot: &Snapshot) -> BTreeMap<String, u64> {
         snapshot.listeners.len() as u64,
     );
     all
+}
+
+/// Envoy counts each try that has found a connection.
+fn tries(cluster: &Cluster) -> u64 {
+    let all = cluster.stats.all();
+    let count = |name: &str| {
+        let found = all.iter().find(|(each, _)| *each == name);
+        found.map_or(0, |(_, value)| *value)
+    };
+    let begun = count("requests") + count("retries");
+    begun.saturating_sub(count("connect_failures"))
+}
+
+/// As Envoy calls a listener in its counters: by its first address, `0.0.0.0_15001`.
+fn listener_name(listener: &Listener) -> String {
+    match listener.config.addresses.first() {
+        Some(address) => address.to_string().replace(':', "_"),
+        None => listener.config.name.to_string(),
+    }
 }
 
 fn of_server(state: &AdminState, all: &mut BTreeMap<String, u64>) {

@@ -22,6 +22,18 @@ pub struct Invalid {
     reason: String,
 }
 
+impl Invalid {
+    /// The field's path from the top of the resource; empty for the resource itself.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What is wrong there.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
 /// Paths of fields that are set and have no effect.
 #[derive(Debug, Default)]
 pub(super) struct Notes(RefCell<BTreeSet<String>>);
