@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
-use crate::harness::bookstore::Bookstore;
+use crate::harness::bookstore::{Bookstore, COMPOSE};
 use crate::harness::load::{Load, Result};
 use crate::harness::pod::Pod;
 use crate::harness::process::Process;
 use crate::harness::undo::Undo;
 use crate::harness::wait::{eventually, holds};
+use crate::input::compose;
 
 crate::harness::tests![
     // Before a daemon is killed: its successor has no copy of the listening sockets that sidecars hold.
     a_killed_sidecar_at_the_door_comes_back_with_the_published_port,
     fifty_policy_changes_lose_no_request,
+    a_rolling_update_behind_a_published_port_loses_no_request,
     a_killed_sidecar_costs_at_most_what_was_in_flight_and_comes_back,
     a_killed_node_server_loses_no_request,
     a_killed_daemon_loses_no_request_and_the_next_one_adopts_what_runs,
@@ -60,6 +62,32 @@ fn fifty_policy_changes_lose_no_request(bookstore: &Bookstore) {
         "there was load while policies changed: {}",
         result.sent
     );
+}
+
+/// The old pod and the new one accept from the same socket for a while: neither may leave a connection that it
+/// has taken unanswered, whether it is kept or made for one request.
+fn a_rolling_update_behind_a_published_port_loses_no_request(bookstore: &Bookstore) {
+    let before = bookstore.pod_of("front").name;
+    let (_folder, changed) = compose("services: {front: {environment: {EDITION: second}}}\n");
+    let _back = Undo::new(bookstore, &["up", "-d", "-f", COMPOSE], "");
+    let load = load(bookstore);
+    let fresh = Load::start_fresh(bookstore.port, PATH, CONNECTIONS);
+
+    bookstore
+        .weft(&["up", "-d", "-f", COMPOSE, "-f", &changed])
+        .ok();
+    eventually("the old pod to be gone", || {
+        let pods = bookstore.pods_of("front");
+        let names: Vec<_> = pods.iter().map(|pod| pod.name.as_str()).collect();
+        holds(names.len() == 1 && names != [before.as_str()], || {
+            format!("{names:?}")
+        })
+    });
+    load.until_sent(100);
+    fresh.until_sent(100);
+
+    assert_nothing_lost(&load.stop());
+    assert_nothing_lost(&fresh.stop());
 }
 
 fn a_killed_daemon_loses_no_request_and_the_next_one_adopts_what_runs(bookstore: &Bookstore) {

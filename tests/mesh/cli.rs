@@ -118,7 +118,7 @@ fn a_service_is_scaled_by_editing_its_replicas(bookstore: &Bookstore) {
 
 fn a_health_check_taken_out_of_the_file_goes(bookstore: &Bookstore) {
     let without = "name: checked\nservices:\n  checked:\n    image: bookstore/static:dev\n";
-    let check = "    healthcheck: {test: ['CMD', 'true'], interval: 1s, retries: 4}\n";
+    let check = "    healthcheck: {test: ['CMD', 'ls', '/'], interval: 1s, retries: 4}\n";
     let (_with, with) = compose(&format!("{without}{check}"));
     let (_without, without) = compose(without);
     let probe = || {

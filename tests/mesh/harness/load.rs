@@ -36,6 +36,15 @@ struct State {
     sent: AtomicU64,
 }
 
+/// How long a client keeps a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Connections {
+    /// As long as the server does.
+    Kept,
+    /// For one request.
+    Fresh,
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub(crate) struct Result {
@@ -47,6 +56,15 @@ pub(crate) struct Result {
 impl Load {
     /// Starts, and returns when answers come in.
     pub(crate) fn start(port: u16, path: &'static str, connections: usize) -> Self {
+        Self::run(port, path, connections, Connections::Kept)
+    }
+
+    /// The same with a connection of its own for each request, of which so many are open at once.
+    pub(crate) fn start_fresh(port: u16, path: &'static str, connections: usize) -> Self {
+        Self::run(port, path, connections, Connections::Fresh)
+    }
+
+    fn run(port: u16, path: &'static str, connections: usize, kind: Connections) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -54,7 +72,7 @@ impl Load {
             .expect("a runtime");
         let state = Arc::new(State::default());
         let workers = (0..connections)
-            .map(|_| runtime.spawn(work(port, path, Arc::clone(&state))))
+            .map(|_| runtime.spawn(work(port, path, kind, Arc::clone(&state))))
             .collect();
         let load = Self {
             runtime,
@@ -91,7 +109,7 @@ impl Load {
     }
 }
 
-async fn work(port: u16, path: &'static str, state: Arc<State>) -> Vec<String> {
+async fn work(port: u16, path: &'static str, kind: Connections, state: Arc<State>) -> Vec<String> {
     let mut failures = Vec::new();
     let mut connection = None;
     for _ in 0..MOST {
@@ -104,6 +122,9 @@ async fn work(port: u16, path: &'static str, state: Arc<State>) -> Vec<String> {
             .unwrap_or_else(|_| Err("no answer".to_owned()));
         if let Err(failure) = outcome {
             failures.push(failure);
+            connection = None;
+        }
+        if kind == Connections::Fresh {
             connection = None;
         }
         state.sent.fetch_add(1, Ordering::Relaxed);
