@@ -205,7 +205,12 @@ impl Cluster {
         headers: &http::HeaderMap,
         of_connection: Option<SocketAddr>,
     ) -> Option<SocketAddr> {
-        let said = self.config.original.header.as_ref().and_then(|name| headers.get(name));
+        let said = self
+            .config
+            .original
+            .header
+            .as_ref()
+            .and_then(|name| headers.get(name));
         let said = said.and_then(|value| value.to_str().ok()?.trim().parse().ok());
         said.or(of_connection)
     }

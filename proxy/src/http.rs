@@ -3,8 +3,8 @@
 //! `connection` hands over the bytes and says what version they speak; `exchange` is what happens to each
 //! request, and the file to read first.
 
-mod asked;
 mod affinity;
+mod asked;
 mod attempt;
 mod body;
 mod completion;
@@ -23,6 +23,7 @@ mod retry;
 pub mod serve;
 mod target;
 mod upgrade;
+mod validity;
 
 use std::any::Any;
 use std::net::SocketAddr;

@@ -107,8 +107,8 @@ pub async fn dial(
         TcpTarget::Weighted(clusters) => clusters.choose(random::draw().into()).target.fixed(),
     };
     let cluster = name.and_then(|name| snapshot.clusters.get(name));
-    let cluster = cluster
-        .ok_or_else(|| TcpFailure::NoCluster(name.map_or_else(Arc::default, Arc::clone)))?;
+    let cluster =
+        cluster.ok_or_else(|| TcpFailure::NoCluster(name.map_or_else(Arc::default, Arc::clone)))?;
     let mut tried = vec![];
     loop {
         let dialled = dial_one(cluster, original_destination, &tried, upstreams).await;

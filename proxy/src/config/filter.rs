@@ -20,8 +20,8 @@ pub mod local_ratelimit;
 pub mod rate_limits;
 pub mod ratelimit;
 pub mod rbac;
-pub mod stateful_session;
 pub mod service;
+pub mod stateful_session;
 
 use std::sync::{Arc, LazyLock};
 

@@ -255,7 +255,11 @@ impl Attempts<'_> {
             log.flag(ResponseFlags::UPSTREAM_RETRY_LIMIT);
             return None;
         }
-        let Ok(permit) = self.cluster.breakers_of(self.aim.priority).admit(Gauge::Retries) else {
+        let Ok(permit) = self
+            .cluster
+            .breakers_of(self.aim.priority)
+            .admit(Gauge::Retries)
+        else {
             ClusterStats::count(&self.cluster.stats.retries_refused);
             log.flag(ResponseFlags::UPSTREAM_OVERFLOW);
             return None;
@@ -317,7 +321,11 @@ impl Attempts<'_> {
         tried: &[SocketAddr],
         log: &Log<'_>,
     ) -> Result<Answered, Missed> {
-        let permit = match self.cluster.breakers_of(self.aim.priority).admit(Gauge::Requests) {
+        let permit = match self
+            .cluster
+            .breakers_of(self.aim.priority)
+            .admit(Gauge::Requests)
+        {
             Ok(permit) => permit,
             Err(source) => {
                 let cluster = Arc::clone(self.cluster.name());

@@ -12,8 +12,8 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::asked::{self, Timeouts};
 use super::affinity::{self, Aim};
+use super::asked::{self, Timeouts};
 use super::attempt::{Answered, Attempts, HostBefore, Tells};
 use super::body::{ResponseBody, Source};
 use super::completion::Completion;
@@ -24,7 +24,7 @@ use super::internal_redirect::Followed;
 use super::limits::Limits;
 use super::target::{self, Destination, Kind, Rewriting};
 use super::upgrade::Upgrade;
-use super::{HttpConnection, Scene, formatting, mirror, path, reply};
+use super::{HttpConnection, Scene, formatting, mirror, path, reply, validity};
 use crate::cluster::{Cluster, random};
 use crate::config::matching::RequestLine;
 use crate::config::retry::RetryPolicy;
@@ -57,13 +57,15 @@ async fn answer(
     passage: &mut Passage,
 ) -> Response<Source> {
     let config = &scene.service.config;
+    let objection = validity::objection(&request).map_or(Ok(()), Err);
     let mut upgrade = Upgrade::asked_for(&mut request, &config.upgrades);
     let (mut head, body) = Head::of(request);
     headers::receive(&mut head, connection, config, upgrade.as_ref());
     path::normalize_host(&mut head, config.hosts, connection.downstream.local.port());
     completion.identify(&mut head, &scene.service);
 
-    let routed = path::normalize(&mut head, config.paths)
+    let routed = objection
+        .and_then(|()| path::normalize(&mut head, config.paths))
         .and_then(|()| routes(scene))
         .and_then(|routes| {
             headers::remove_internal(&mut head.headers, &routes.config().internal_headers);

@@ -62,7 +62,8 @@ async fn a_split_follows_its_weights() {
     let split = WeightedClusters::new(vec![
         WeightedCluster::new("v1", 3),
         WeightedCluster::new("v2", 1),
-    ]).unwrap();
+    ])
+    .unwrap();
     let forward = Forward {
         target: Target::Weighted(split),
         ..Forward::to("")

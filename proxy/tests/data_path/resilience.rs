@@ -10,9 +10,7 @@ use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use weft_proxy::config::balancing::Balancer;
-use weft_proxy::config::cluster::{
-    ClusterConfig, OutlierDetection, RetryLimit, Thresholds,
-};
+use weft_proxy::config::cluster::{ClusterConfig, OutlierDetection, RetryLimit, Thresholds};
 use weft_proxy::config::percent::Percent;
 use weft_proxy::config::retry::{RetryConditions, RetryPolicy};
 use weft_proxy::config::route::Forward;

@@ -155,7 +155,8 @@ fn together(
     http2: Option<&Http2ProtocolOptions>,
 ) -> Result<ClusterHttp, Invalid> {
     let duration = common.and_then(|common| common.max_connection_duration.as_ref());
-    let max_connection_duration = limit(&at_common.field("max_connection_duration"), duration, None)?;
+    let max_connection_duration =
+        limit(&at_common.field("max_connection_duration"), duration, None)?;
     let rest = common.map(|common| CommonProtocolOptions {
         max_connection_duration: None,
         ..*common

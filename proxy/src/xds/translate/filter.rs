@@ -24,9 +24,6 @@ mod stateful_session;
 pub(super) mod value;
 
 use weft_proto::Any;
-use weft_proto::envoy::extensions::filters::http::stateful_session::v3::{
-    StatefulSession, StatefulSessionPerRoute,
-};
 use weft_proto::envoy::extensions::filters::http::adaptive_concurrency::v3::AdaptiveConcurrency;
 use weft_proto::envoy::extensions::filters::http::bandwidth_limit::v3::BandwidthLimit;
 use weft_proto::envoy::extensions::filters::http::buffer::v3::{Buffer, BufferPerRoute};
@@ -49,6 +46,9 @@ use weft_proto::envoy::extensions::filters::http::jwt_authn::v3::{
 use weft_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use weft_proto::envoy::extensions::filters::http::ratelimit::v3::{RateLimit, RateLimitPerRoute};
 use weft_proto::envoy::extensions::filters::http::rbac::v3::{Rbac, RbacPerRoute};
+use weft_proto::envoy::extensions::filters::http::stateful_session::v3::{
+    StatefulSession, StatefulSessionPerRoute,
+};
 
 use super::at::{At, Invalid, holds, opened};
 use crate::config::filter::live::Live;

@@ -236,7 +236,7 @@ async fn a_silent_try_is_tried_again_and_the_upstream_is_told_why() {
     );
     assert_eq!(got.header("x-envoy-attempt-count"), Some("2"));
     until(|| heard.lock().len() == 2).await;
-    let heard = heard.lock();
+    let heard = heard.lock().clone();
     assert_eq!(heard[1]["x-envoy-is-timeout-retry"], "true");
     assert_eq!(heard[1]["x-envoy-attempt-count"], "2");
     assert!(!heard[0].contains_key("x-envoy-is-timeout-retry"));

@@ -65,7 +65,10 @@ fn all(at: &At<'_>, wire: Option<&WireMutations>) -> Result<Mutations, Invalid> 
     })
 }
 
-pub(in crate::xds::translate) fn changes(at: &At<'_>, wire: &[WireChange]) -> Result<Vec<Change>, Invalid> {
+pub(in crate::xds::translate) fn changes(
+    at: &At<'_>,
+    wire: &[WireChange],
+) -> Result<Vec<Change>, Invalid> {
     wire.iter()
         .enumerate()
         .map(|(index, wire)| change(&at.index(index), wire))
