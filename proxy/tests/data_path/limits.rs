@@ -107,8 +107,9 @@ async fn a_response_that_goes_on_does_not_end_however_long_it_takes() {
     let upstream = Upstream::answering(|_| async {
         let (pieces, body) = streamed();
         tokio::spawn(async move {
-            for _ in 0..6 {
-                tokio::time::sleep(SHORT / 2).await;
+            // Long in all; each pause is far from the limit, also on a busy machine.
+            for _ in 0..12 {
+                tokio::time::sleep(SHORT / 8).await;
                 pieces.send("x").await.unwrap();
             }
         });
@@ -119,7 +120,7 @@ async fn a_response_that_goes_on_does_not_end_however_long_it_takes() {
     config.stream_idle_timeout = Some(SHORT);
     let proxy = Proxy::serving(config, [cluster("c", &[upstream.address])]).await;
 
-    assert_eq!(proxy.get("/").await.body, "xxxxxx");
+    assert_eq!(proxy.get("/").await.body, "x".repeat(12));
 }
 
 #[tokio::test]
