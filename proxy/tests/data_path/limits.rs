@@ -49,7 +49,7 @@ fn within(limit: Duration) -> Forward {
     }
 }
 
-const SHORT: Duration = Duration::from_millis(50);
+const SHORT: Duration = Duration::from_millis(150);
 
 #[tokio::test]
 async fn the_time_out_of_a_route_ends_a_response_that_has_begun() {
