@@ -361,7 +361,9 @@ fn annotations(service: &Service) -> Json {
         numbers(&service.mesh.exclude_outbound_ports),
     );
     set("depends-on", depends_on(service));
-    set("user", service.user.clone());
+    // A name means what the image's /etc/passwd says, and Kubernetes has no field for that.
+    let named = service.user.as_deref().filter(|user| ids(user).is_none());
+    set("user", named.map(str::to_owned));
     set("stop-signal", service.stop_signal.clone());
     set(
         "pids-limit",
@@ -450,8 +452,22 @@ fn probe(service: &Service, image: &ImageFacts) -> Option<Json> {
     })
 }
 
+/// The numbers of `user: "1000"` or `"1000:1000"`; none where a part is a name.
+fn ids(user: &str) -> Option<(u32, Option<u32>)> {
+    match user.split_once(':') {
+        Some((user, group)) => Some((user.parse().ok()?, Some(group.parse().ok()?))),
+        None => Some((user.parse().ok()?, None)),
+    }
+}
+
 fn security(service: &Service) -> Option<Json> {
     let mut context = Map::new();
+    if let Some((user, group)) = service.user.as_deref().and_then(ids) {
+        context.insert("runAsUser".to_owned(), json!(user));
+        if let Some(group) = group {
+            context.insert("runAsGroup".to_owned(), json!(group));
+        }
+    }
     if service.is_read_only {
         context.insert("readOnlyRootFilesystem".to_owned(), json!(true));
     }

@@ -99,7 +99,7 @@ fn a_small_service_becomes_exactly_this() {
                 "template": {
                     "metadata": {
                         "labels": { "app.kubernetes.io/managed-by": "weft", "weft.dev/project": "shop", "app": "a" },
-                        "annotations": { "weft.dev/user": "33", "weft.dev/restart": "never" },
+                        "annotations": { "weft.dev/restart": "never" },
                     },
                     "spec": {
                         "serviceAccountName": "a",
@@ -109,12 +109,33 @@ fn a_small_service_becomes_exactly_this() {
                             "image": "nginx:1",
                             "env": [{ "name": "X", "value": "1" }],
                             "ports": [{ "containerPort": 80, "protocol": "TCP", "hostPort": 8080, "hostIP": "127.0.0.1" }],
+                            "securityContext": { "runAsUser": 33 },
                         }],
                     },
                 },
             },
         })
     );
+}
+
+#[test]
+fn a_numeric_user_is_in_the_security_context_and_a_named_one_in_an_annotation() {
+    let of = |user: &str| {
+        let text = format!("services:\n  a:\n    image: x\n    user: {user}\n");
+        let application = load_text(&text).unwrap();
+        let template = manifest(&application, "Deployment", "a")["spec"]["template"].clone();
+        (
+            template["spec"]["containers"][0]["securityContext"].clone(),
+            template["metadata"]["annotations"]["weft.dev/user"].clone(),
+        )
+    };
+
+    let numbers = json!({ "runAsUser": 1000, "runAsGroup": 100 });
+    assert_eq!(of("'1000:100'"), (numbers, Json::Null));
+    assert_eq!(of("1000"), (json!({ "runAsUser": 1000 }), Json::Null));
+    for named in ["nginx", "nginx:100", "1000:staff"] {
+        assert_eq!(of(&format!("'{named}'")), (Json::Null, json!(named)));
+    }
 }
 
 #[test]
