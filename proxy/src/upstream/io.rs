@@ -1,4 +1,4 @@
-//! The bytes of an upstream connection, in the clear or in TLS.
+//! The bytes of an upstream connection, and a look at whether its peer has closed it.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,24 +11,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::tls::io::MaybeTls;
+
 /// A connection to an endpoint.
-#[derive(Debug)]
-pub enum UpstreamIo {
-    /// In the clear.
-    Plain(Socket),
-    /// In TLS.
-    Tls(Box<TlsStream<Socket>>),
-}
+pub type UpstreamIo = MaybeTls<Socket, TlsStream<Socket>>;
 
 impl UpstreamIo {
     /// What tells, without reading, whether the peer has closed it.
     pub(super) fn watch(&self) -> Watch {
         match self {
-            UpstreamIo::Plain(socket) => Watch {
+            MaybeTls::Plain(socket) => Watch {
                 socket: Arc::downgrade(&socket.0),
                 is_plain: true,
             },
-            UpstreamIo::Tls(stream) => Watch {
+            MaybeTls::Tls(stream) => Watch {
                 socket: Arc::downgrade(&stream.get_ref().0.0),
                 is_plain: false,
             },
@@ -159,63 +155,5 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write))
-    }
-}
-
-macro_rules! either {
-    ($self:ident, $io:ident => $call:expr) => {
-        match $self.get_mut() {
-            UpstreamIo::Plain($io) => {
-                let $io = Pin::new($io);
-                $call
-            }
-            UpstreamIo::Tls($io) => {
-                let $io = Pin::new(&mut **$io);
-                $call
-            }
-        }
-    };
-}
-
-impl AsyncRead for UpstreamIo {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        either!(self, io => io.poll_read(context, buffer))
-    }
-}
-
-impl AsyncWrite for UpstreamIo {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        either!(self, io => io.poll_write(context, bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        either!(self, io => io.poll_write_vectored(context, slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            UpstreamIo::Plain(io) => io.is_write_vectored(),
-            UpstreamIo::Tls(io) => io.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, io => io.poll_flush(context))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, io => io.poll_shutdown(context))
     }
 }
