@@ -11,7 +11,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// How long after the start of a drain a connection may still begin something: what its client sent before it
 /// could know is on its way, and closing now would lose it (RFC 9112 §9.6).
-const LAST_CALL: Duration = Duration::from_millis(250);
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// A group of connections that can be asked to finish.
 #[derive(Debug, Clone)]

@@ -17,6 +17,9 @@ use crate::launcher::status::is_ready;
 
 /// Between the withdrawal of the endpoint and the first signal: other sidecars must have heard of it.
 const DRAIN: Duration = Duration::from_millis(500);
+/// The same where clients outside the mesh are at the door: they are told by an answer to one more request, for which a
+/// sidecar waits a second.
+const DRAIN_AT_THE_DOOR: Duration = Duration::from_millis(1500);
 /// For the sidecar, which ends after everybody who could use it.
 const SIDECAR_GRACE: Duration = Duration::from_secs(5);
 const UNDO_GRACE: Duration = Duration::from_secs(2);
@@ -33,7 +36,13 @@ impl PodTask {
         });
         self.report().await;
         if was_ready {
-            sleep(DRAIN).await;
+            let is_at_the_door = publishes(&self.latest());
+            sleep(if is_at_the_door {
+                DRAIN_AT_THE_DOOR
+            } else {
+                DRAIN
+            })
+            .await;
         }
         self.stop(Role::Main, grace).await;
         self.stop(Role::Init, Duration::ZERO).await;
@@ -145,4 +154,11 @@ impl PodTask {
             }
         });
     }
+}
+
+/// Whether a port of the host leads to the pod.
+fn publishes(pod: &Pod) -> bool {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
+    ports.any(|port| port.host_port.is_some())
 }
