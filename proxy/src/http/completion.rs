@@ -21,7 +21,7 @@ use crate::config::http::HttpConfig;
 use crate::config::metadata::Metadata;
 use crate::config::route::Route;
 use crate::snapshot::chain::HttpService;
-use crate::snapshot::routes::is_grpc;
+use crate::snapshot::routes::matches::is_grpc;
 use crate::telemetry::report::{Protocol, RequestReport, ResponseFlags, Upstream};
 use crate::telemetry::trace::TraceContext;
 use crate::upstream::body::meter::BodyMeter;

@@ -7,7 +7,8 @@ use http::uri::PathAndQuery;
 use super::failure::{Failure, LocalReply};
 use super::headers::Head;
 use crate::config::paths::{EscapedSlashes, HostOptions, PathOptions, StripPort};
-use crate::snapshot::routes::{is_grpc, split_port};
+use crate::snapshot::routes::matches::is_grpc;
+use crate::snapshot::routes::split_port;
 
 /// Envoy's response code details.
 const DETAILS: &str = "path_normalization_failed";

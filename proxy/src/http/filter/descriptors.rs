@@ -12,7 +12,7 @@ use super::rbac::client;
 use crate::config::filter::rate_limits::{
     Absent, EntrySource, HostRules, LimitRule, RouteLimits, ValueSource,
 };
-use crate::snapshot::routes::is_query_match;
+use crate::snapshot::routes::matches::is_query_match;
 
 /// One descriptor of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -61,7 +61,7 @@ pub(super) fn request(passing: &mut Passing<'_>) {
         let response = &mut *returning.response;
         let status = response.status();
         let headers = response.headers_mut();
-        let is_grpc = crate::snapshot::routes::is_grpc(headers);
+        let is_grpc = crate::snapshot::routes::matches::is_grpc(headers);
         headers.insert(header::CONTENT_TYPE, answered.content_type());
         if !is_grpc && !headers.contains_key("grpc-status") {
             return refuse(status, response);

@@ -15,7 +15,7 @@ use self::token::{Located, Refusal, Token};
 use super::{Passing, joined};
 use crate::config::filter::jwt_authn::{JwtAuthnConfig, JwtOverride, JwtProvider, Requirement};
 use crate::http::failure::{Failure, LocalReply};
-use crate::snapshot::routes::is_for;
+use crate::snapshot::routes::matches::is_for;
 use crate::telemetry::counters::counted;
 
 /// Where tokens are told.

@@ -1,0 +1,228 @@
+//! Operators without arguments, and what they stand for.
+
+use std::net::SocketAddr;
+
+use super::super::super::report::{Downstream, RequestReport, ResponseFlags, TcpReport, Upstream};
+use super::argument::{camel_case_status, long_flags};
+use super::{Value, header_text, millis, text};
+
+macro_rules! plain_operators {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
+        /// An operator without arguments.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Plain {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Plain {
+            pub(super) fn from_word(word: &str) -> Option<Self> {
+                match word {
+                    $($word => Some(Plain::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+plain_operators! {
+    /// `HTTP/1.1`
+    Protocol = "PROTOCOL",
+    /// The status; 0 where there is none.
+    ResponseCode = "RESPONSE_CODE",
+    /// Why the proxy answered itself.
+    ResponseCodeDetails = "RESPONSE_CODE_DETAILS",
+    /// Envoy's short flags.
+    ResponseFlags = "RESPONSE_FLAGS",
+    /// Body bytes of the request.
+    BytesReceived = "BYTES_RECEIVED",
+    /// Body bytes of the response.
+    BytesSent = "BYTES_SENT",
+    /// Milliseconds.
+    Duration = "DURATION",
+    /// Milliseconds to the upstream's first byte.
+    ResponseDuration = "RESPONSE_DURATION",
+    /// The endpoint.
+    UpstreamHost = "UPSTREAM_HOST",
+    /// The endpoint, once more.
+    UpstreamRemoteAddress = "UPSTREAM_REMOTE_ADDRESS",
+    /// Without its port.
+    UpstreamRemoteAddressWithoutPort = "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    /// Its port.
+    UpstreamRemotePort = "UPSTREAM_REMOTE_PORT",
+    /// The cluster.
+    UpstreamCluster = "UPSTREAM_CLUSTER",
+    /// The same.
+    UpstreamClusterRaw = "UPSTREAM_CLUSTER_RAW",
+    /// How often it was tried.
+    UpstreamRequestAttemptCount = "UPSTREAM_REQUEST_ATTEMPT_COUNT",
+    /// What went wrong towards the endpoint.
+    UpstreamTransportFailureReason = "UPSTREAM_TRANSPORT_FAILURE_REASON",
+    /// The route's name.
+    RouteName = "ROUTE_NAME",
+    /// The name a TLS client asked for.
+    RequestedServerName = "REQUESTED_SERVER_NAME",
+    /// The client.
+    DownstreamRemoteAddress = "DOWNSTREAM_REMOTE_ADDRESS",
+    /// The client without its port.
+    DownstreamRemoteAddressWithoutPort = "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    /// The client's port.
+    DownstreamRemotePort = "DOWNSTREAM_REMOTE_PORT",
+    /// The same as without `DIRECT`.
+    DownstreamDirectRemoteAddress = "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
+    /// Without its port.
+    DownstreamDirectRemoteAddressWithoutPort = "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
+    /// Its port.
+    DownstreamDirectRemotePort = "DOWNSTREAM_DIRECT_REMOTE_PORT",
+    /// Where the client was going.
+    DownstreamLocalAddress = "DOWNSTREAM_LOCAL_ADDRESS",
+    /// Without its port.
+    DownstreamLocalAddressWithoutPort = "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    /// Its port.
+    DownstreamLocalPort = "DOWNSTREAM_LOCAL_PORT",
+    /// The client's identity.
+    DownstreamPeerUriSan = "DOWNSTREAM_PEER_URI_SAN",
+    /// The trace.
+    TraceId = "TRACE_ID",
+    /// The span.
+    SpanId = "SPAN_ID",
+    /// `x-request-id`.
+    StreamId = "STREAM_ID",
+    /// gRPC's status, as a number.
+    GrpcStatusNumber = "GRPC_STATUS_NUMBER",
+    /// gRPC's status, as `NotFound`.
+    GrpcStatus = "GRPC_STATUS",
+    /// Envoy's flags in words.
+    ResponseFlagsLong = "RESPONSE_FLAGS_LONG",
+    /// The body of an answer of the proxy's own.
+    LocalReplyBody = "LOCAL_REPLY_BODY",
+}
+
+impl Plain {
+    pub(super) fn of_request(self, report: &RequestReport) -> Value<'_> {
+        match self {
+            Plain::Protocol => text(report.protocol.as_str()),
+            Plain::ResponseCode => Value::Number(report.response_code.into()),
+            Plain::BytesReceived => Value::Number(report.request_bytes),
+            Plain::BytesSent => Value::Number(report.response_bytes),
+            Plain::Duration => millis(report.duration),
+            Plain::ResponseDuration => report.upstream_latency.map_or(Value::Missing, millis),
+            Plain::UpstreamRequestAttemptCount => Value::Number(report.attempts.into()),
+            Plain::RouteName => named(&report.route),
+            Plain::TraceId => match &report.trace {
+                Some(trace) => Value::Text(format!("{:032x}", trace.trace_id()).into()),
+                None => Value::Missing,
+            },
+            Plain::SpanId => match &report.trace {
+                Some(trace) => Value::Text(format!("{:016x}", trace.span_id()).into()),
+                None => Value::Missing,
+            },
+            Plain::StreamId => report
+                .request_id
+                .as_ref()
+                .map_or(Value::Missing, header_text),
+            Plain::GrpcStatusNumber => report
+                .grpc_status
+                .map_or(Value::Missing, |status| Value::Number(status.into())),
+            Plain::GrpcStatus => report.grpc_status.map_or(Value::Missing, camel_case_status),
+            other => other.of_both(&Common {
+                downstream: &report.downstream,
+                upstream: report.upstream.as_ref(),
+                cluster: report.cluster.as_deref(),
+                flags: report.flags,
+                reason: report.reason.as_deref(),
+            }),
+        }
+    }
+
+    pub(super) fn of_connection(self, report: &TcpReport) -> Value<'_> {
+        match self {
+            Plain::ResponseCode => Value::Number(0),
+            Plain::BytesReceived => Value::Number(report.received_bytes),
+            Plain::BytesSent => Value::Number(report.sent_bytes),
+            Plain::Duration => millis(report.duration),
+            other => other.of_both(&Common {
+                downstream: &report.downstream,
+                upstream: report.upstream.as_ref(),
+                cluster: report.cluster.as_deref(),
+                flags: report.flags,
+                reason: report.reason.as_deref(),
+            }),
+        }
+    }
+
+    fn of_both<'report>(self, report: &Common<'report>) -> Value<'report> {
+        match self {
+            Plain::ResponseFlags => Value::Text(report.flags.to_string().into()),
+            Plain::ResponseFlagsLong => Value::Text(long_flags(report.flags).into()),
+            Plain::ResponseCodeDetails => report.reason.map_or(Value::Missing, text),
+            Plain::UpstreamTransportFailureReason => report
+                .reason
+                .filter(|_| {
+                    report
+                        .flags
+                        .contains(ResponseFlags::UPSTREAM_CONNECTION_FAILURE)
+                })
+                .map_or(Value::Missing, text),
+            Plain::UpstreamHost | Plain::UpstreamRemoteAddress => report
+                .upstream
+                .map_or(Value::Missing, |upstream| shown(upstream.address)),
+            Plain::UpstreamRemoteAddressWithoutPort => report
+                .upstream
+                .map_or(Value::Missing, |upstream| shown(upstream.address.ip())),
+            Plain::UpstreamRemotePort => report
+                .upstream
+                .map_or(Value::Missing, |upstream| port(upstream.address)),
+            Plain::UpstreamCluster | Plain::UpstreamClusterRaw => {
+                report.cluster.map_or(Value::Missing, text)
+            }
+            Plain::RequestedServerName => report
+                .downstream
+                .server_name
+                .as_deref()
+                .map_or(Value::Missing, text),
+            Plain::DownstreamRemoteAddress | Plain::DownstreamDirectRemoteAddress => {
+                shown(report.downstream.peer)
+            }
+            Plain::DownstreamRemoteAddressWithoutPort
+            | Plain::DownstreamDirectRemoteAddressWithoutPort => shown(report.downstream.peer.ip()),
+            Plain::DownstreamRemotePort | Plain::DownstreamDirectRemotePort => {
+                port(report.downstream.peer)
+            }
+            Plain::DownstreamLocalAddress => shown(report.downstream.local),
+            Plain::DownstreamLocalAddressWithoutPort => shown(report.downstream.local.ip()),
+            Plain::DownstreamLocalPort => port(report.downstream.local),
+            Plain::DownstreamPeerUriSan => report
+                .downstream
+                .principal
+                .as_deref()
+                .map_or(Value::Missing, text),
+            _ => Value::Missing,
+        }
+    }
+}
+
+/// What requests and connections have in common.
+struct Common<'report> {
+    downstream: &'report Downstream,
+    upstream: Option<&'report Upstream>,
+    cluster: Option<&'report str>,
+    flags: ResponseFlags,
+    reason: Option<&'report str>,
+}
+
+fn port(address: SocketAddr) -> Value<'static> {
+    Value::Number(address.port().into())
+}
+
+fn named(name: &str) -> Value<'_> {
+    if name.is_empty() {
+        Value::Missing
+    } else {
+        text(name)
+    }
+}
+
+fn shown(value: impl ToString) -> Value<'static> {
+    Value::Text(value.to_string().into())
+}
