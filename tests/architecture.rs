@@ -36,7 +36,7 @@ const PROXY_LAYERS: [&[&str]; 7] = [
     &["http", "tcp"],
     &["tls", "upstream"],
     &["snapshot", "cluster"],
-    &["config", "telemetry", "drain", "proxy_protocol"],
+    &["config", "telemetry", "drain", "proxy_protocol", "wire"],
     &[],
 ];
 

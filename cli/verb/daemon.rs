@@ -35,6 +35,9 @@ pub(crate) struct Daemon {
     /// Where API and page are served; port 0 picks one
     #[arg(long, env = "WEFT_API_ADDRESS", default_value_t = SocketAddr::from(([127, 0, 0, 1], weft_proto::names::API_PORT)))]
     api_address: SocketAddr,
+    /// Whether sidecars of this machine speak over local channels instead of TCP with TLS
+    #[arg(long, env = "WEFT_LOCAL_CHANNELS", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    local_channels: bool,
 }
 
 /// Runs until a signal or a shutdown request.
@@ -47,7 +50,7 @@ pub(crate) async fn run(global: &Global, daemon: Daemon) -> Result<ExitCode, Fai
 
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone()));
-    let outcome = serve(&paths, daemon.api_address, &shutdown).await;
+    let outcome = serve(&paths, &daemon, &shutdown).await;
     tidy(&paths);
     outcome.map(|()| ExitCode::SUCCESS)
 }
@@ -113,7 +116,7 @@ async fn cancel_on_signal(shutdown: CancellationToken) {
 /// Starts node, broker, control plane and launcher in this order, and waits for the end of any.
 async fn serve(
     paths: &Paths,
-    api_address: SocketAddr,
+    daemon: &Daemon,
     shutdown: &CancellationToken,
 ) -> Result<(), Failure> {
     let node_options = NodeOptions {
@@ -136,13 +139,13 @@ async fn serve(
     let options = control_plane::Options {
         home: paths.home.clone(),
         runtime_dir: paths.runtime_dir.clone(),
-        api_address,
+        api_address: daemon.api_address,
         node_socket: node.socket.clone(),
         node_handoff: node.handoff.clone(),
         telemetry_endpoint: telemetry.clone(),
         xds_insecure_address: None,
     };
-    let broker = open_broker(paths, &node, telemetry.as_deref())?;
+    let broker = open_broker(paths, &node, daemon.local_channels, telemetry.as_deref())?;
     let running = control_plane::start(options, shutdown.clone())
         .await
         .map_err(|error| Failure::new(chain(&error)))?;
@@ -175,7 +178,12 @@ async fn serve(
     ended.map_err(|error| Failure::new(chain(&error)))
 }
 
-fn open_broker(paths: &Paths, node: &Node, telemetry: Option<&str>) -> Result<Broker, Failure> {
+fn open_broker(
+    paths: &Paths,
+    node: &Node,
+    has_local_channels: bool,
+    telemetry: Option<&str>,
+) -> Result<Broker, Failure> {
     let attestor = SameUserNamespace::as_process(node.holder_pid)
         .map_err(|error| Failure::new(chain(&error)))?;
     std::fs::create_dir_all(paths.pods())?;
@@ -183,6 +191,7 @@ fn open_broker(paths: &Paths, node: &Node, telemetry: Option<&str>) -> Result<Br
         socket: paths.pods().join(names::BROKER_SOCKET),
         attestor: Arc::new(attestor),
         dial: DialPolicy::default(),
+        has_local_channels,
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
     })
     .map_err(|error| Failure::new(chain(&error)))?;

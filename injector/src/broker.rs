@@ -2,13 +2,15 @@
 //!
 //! The daemon runs it; sidecars and the node speak to it over a unix socket that everybody may open, so each
 //! caller is attested by its peer credentials. A caller can listen only where its pod published a port, and dial
-//! only what is no part of the host itself or of the mesh. Sockets that were passed outlive the broker.
+//! only what is no part of the host itself or of the mesh. Sidecars of this machine are introduced to each other.
+//! Sockets that were passed outlive the broker.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use std::{fs, io};
 
 use parking_lot::Mutex;
@@ -17,17 +19,20 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use weft_proto::handoff::{self, BrokerReply, BrokerRequest};
+use weft_proto::handoff::{self, BrokerReply, BrokerRequest, Certificates};
 
 mod attest;
 mod dial;
+mod introductions;
 mod published;
 mod resolve;
 
 pub use attest::{Attest, AttestError, Caller, SameUserNamespace};
 pub use dial::DialPolicy;
+pub use introductions::Resident;
 pub use published::{Claim, PublishError, check_ports_free};
 
+use introductions::{Arrival, Introductions, Wish};
 use published::Published;
 use resolve::Names;
 
@@ -42,6 +47,8 @@ pub struct BrokerOptions {
     pub attestor: Arc<dyn Attest>,
     /// What may be dialled.
     pub dial: DialPolicy,
+    /// Whether sidecars of this machine are introduced to each other.
+    pub has_local_channels: bool,
     /// Usually `/etc/resolv.conf`.
     pub resolv_conf: PathBuf,
 }
@@ -71,6 +78,7 @@ struct Inner {
     dial: Mutex<DialPolicy>,
     names: Names,
     published: Mutex<Published>,
+    introductions: Mutex<Introductions>,
     callers: Arc<Semaphore>,
 }
 
@@ -91,6 +99,7 @@ impl Broker {
                 dial: Mutex::new(options.dial),
                 names: Names::new(options.resolv_conf),
                 published: Mutex::new(Published::default()),
+                introductions: Mutex::new(Introductions::new(options.has_local_channels)),
                 callers: Arc::new(Semaphore::new(MAX_CALLERS)),
             }),
         })
@@ -116,7 +125,7 @@ impl Broker {
                     Err(error) => {
                         warn!(%error, "the broker could not accept a caller");
                         // Out of descriptors, usually: somebody must finish first.
-                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                        tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                 },
             }
@@ -147,9 +156,16 @@ impl Broker {
         published.publish(network_namespace, addresses, claim)
     }
 
-    /// Gives back what a pod had published, where no other pod publishes it too.
+    /// Tells which pod the network namespace is, so that its sidecar can be introduced to others.
+    pub fn settle(&self, network_namespace: u64, resident: Resident) {
+        let mut introductions = self.inner.introductions.lock();
+        introductions.settle(network_namespace, resident);
+    }
+
+    /// Gives back what a pod had published, where no other pod publishes it too, and introduces nobody to it.
     pub fn withdraw(&self, network_namespace: u64) {
         self.inner.published.lock().withdraw(network_namespace);
+        self.inner.introductions.lock().leave(network_namespace);
     }
 
     /// Lets sidecars dial one address that the policy refuses otherwise.
@@ -179,12 +195,42 @@ impl Inner {
                     return;
                 }
             };
+            if let BrokerRequest::Receive { certificates } = request {
+                return self.pass_channels(caller, &mut stream, certificates).await;
+            }
             let (reply, socket) = self.answer(caller, request).await;
             let sent = handoff::send(&mut stream, &reply, socket.as_ref().map(AsFd::as_fd)).await;
             if sent.is_err() {
                 return;
             }
         }
+    }
+
+    /// A conversation in which the broker speaks: each channel for the caller, until the caller closes it.
+    async fn pass_channels(
+        &self,
+        caller: Caller,
+        stream: &mut UnixStream,
+        certificates: Certificates,
+    ) {
+        let namespace = caller.network_namespace;
+        let receiving = self.introductions.lock().receive(namespace, certificates);
+        let (number, mut arriving) = receiving;
+        loop {
+            tokio::select! {
+                arrival = arriving.recv() => {
+                    let Some(arrival) = arrival else { break };
+                    if pass(stream, arrival).await.is_err() {
+                        break;
+                    }
+                }
+                spoken_to = handoff::until_spoken_to(stream) => {
+                    let Some(certificates) = renewed(stream, spoken_to).await else { break };
+                    self.introductions.lock().renew(namespace, number, certificates);
+                }
+            }
+        }
+        self.introductions.lock().stop_receiving(namespace, number);
     }
 
     fn attest(&self, stream: &UnixStream) -> Result<Caller, AttestError> {
@@ -213,6 +259,28 @@ impl Inner {
                     .map_err(|error| (error.errno(), error.to_string()))
             }
             BrokerRequest::Resolve { name } => return (self.names.resolve(&name).await, None),
+            BrokerRequest::Introduce {
+                destination,
+                protocol,
+                server_name,
+                certificates,
+            } => {
+                let wish = Wish {
+                    destination,
+                    protocol,
+                    server_name,
+                    certificates,
+                };
+                let introductions = self.introductions.lock();
+                match introductions.introduce(caller.network_namespace, wish) {
+                    Ok((introduction, socket)) => {
+                        return (BrokerReply::Introduced(introduction), Some(socket));
+                    }
+                    Err(error) => Err((error.errno(), error.to_string())),
+                }
+            }
+            // It has a conversation of its own.
+            BrokerRequest::Receive { .. } => Err((0, "already receiving".to_owned())),
         };
         match socket {
             Ok(socket) => (BrokerReply::Socket, Some(socket)),
@@ -221,6 +289,25 @@ impl Inner {
                 (refused(errno, &reason), None)
             }
         }
+    }
+}
+
+/// How long a sidecar may take to read what it is sent, and to finish what it has begun to say.
+const CONVERSATION_LIMIT: Duration = Duration::from_secs(5);
+
+async fn pass(stream: &mut UnixStream, (introduction, socket): Arrival) -> io::Result<()> {
+    let reply = BrokerReply::Introduced(introduction);
+    let sent = handoff::send(stream, &reply, Some(socket.as_fd()));
+    tokio::time::timeout(CONVERSATION_LIMIT, sent).await?
+}
+
+/// What a receiver says next: its new certificates, or nothing more.
+async fn renewed(stream: &mut UnixStream, spoken_to: io::Result<()>) -> Option<Certificates> {
+    spoken_to.ok()?;
+    let received = handoff::receive::<BrokerRequest>(stream);
+    match tokio::time::timeout(CONVERSATION_LIMIT, received).await {
+        Ok(Ok((BrokerRequest::Receive { certificates }, _))) => Some(certificates),
+        _ => None,
     }
 }
 

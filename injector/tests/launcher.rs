@@ -62,6 +62,7 @@ impl Mesh {
             socket: path.join("broker.sock"),
             attestor: Arc::new(Nobody),
             dial: DialPolicy::default(),
+            has_local_channels: true,
             resolv_conf: "/etc/resolv.conf".into(),
         });
         let options = Options {

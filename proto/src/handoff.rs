@@ -1,7 +1,7 @@
 //! Messages with open sockets attached, over a unix stream socket.
 //!
-//! Two conversations use it: a sidecar asks the socket broker to bind and dial in the host's network, and the
-//! daemon asks the node for a connection into a sandbox. A message is a length (u32, big-endian), then that many
+//! Two conversations use it: a sidecar asks the socket broker to bind and dial in the host's network and to be
+//! introduced to other sidecars, and the daemon asks the node for a connection into a sandbox. A message is a length (u32, big-endian), then that many
 //! bytes of JSON; descriptors travel with the first byte (unix(7), SCM_RIGHTS). Messages are bounded, and a
 //! receiver never holds more descriptors than it asked for.
 
@@ -10,6 +10,8 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -39,9 +41,47 @@ pub enum BrokerRequest {
         /// A fully qualified name.
         name: String,
     },
+    /// A local channel to the sidecar of a pod on this machine; the reply is `Introduced`, with the channel.
+    Introduce {
+        /// Where the connection would have gone.
+        destination: SocketAddr,
+        /// What will be spoken, as ALPN calls it.
+        protocol: Option<String>,
+        /// The name that a TLS handshake would have asked for.
+        server_name: Option<String>,
+        /// The caller's certificates, leaf first.
+        certificates: Certificates,
+    },
+    /// Local channels to the caller are welcome from now on: each comes with an `Introduced` of its own, for as long
+    /// as the conversation lasts. Asked again, it replaces the certificates.
+    Receive {
+        /// The caller's certificates, leaf first.
+        certificates: Certificates,
+    },
 }
 
-/// The broker's answer; a socket comes with `Socket`.
+/// Certificates in DER, leaf first; in JSON, base64.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+pub struct Certificates(pub Vec<Vec<u8>>);
+
+impl TryFrom<Vec<String>> for Certificates {
+    type Error = base64::DecodeError;
+
+    fn try_from(texts: Vec<String>) -> Result<Self, Self::Error> {
+        let decoded = texts.iter().map(|text| BASE64.decode(text));
+        decoded.collect::<Result<_, _>>().map(Certificates)
+    }
+}
+
+impl From<Certificates> for Vec<String> {
+    fn from(certificates: Certificates) -> Self {
+        let encoded = certificates.0.iter().map(|each| BASE64.encode(each));
+        encoded.collect()
+    }
+}
+
+/// The broker's answer; a socket comes with `Socket` and with `Introduced`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum BrokerReply {
@@ -56,6 +96,8 @@ pub enum BrokerReply {
     },
     /// The name does not exist.
     NoSuchName,
+    /// A local channel is attached: one end of a socket pair, whose other end the other sidecar has.
+    Introduced(Introduction),
     /// It could not be done.
     Failed {
         /// An `errno` where the system said no, else 0.
@@ -64,6 +106,28 @@ pub enum BrokerReply {
         reason: String,
     },
 }
+
+/// Who is at the other end of a local channel. The broker vouches for `workload`; the certificates are what that
+/// workload says of itself, and whoever is introduced checks them as in a TLS handshake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Introduction {
+    /// The path of its SPIFFE id: `/ns/<namespace>/sa/<service-account>`.
+    pub workload: String,
+    /// Its certificates.
+    pub certificates: Certificates,
+    /// The address of the pod that asked for the channel.
+    pub source: IpAddr,
+    /// Where the connection would have gone.
+    pub destination: SocketAddr,
+    /// What will be spoken, as ALPN calls it.
+    pub protocol: Option<String>,
+    /// The name that a TLS handshake would have asked for.
+    pub server_name: Option<String>,
+}
+
+/// What the receiver of a local channel writes first, once it believes its peer and has a filter chain for it.
+pub const WELCOME: u8 = 1;
 
 /// What the daemon asks of the node's hand-off socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +201,15 @@ pub async fn receive<T: DeserializeOwned>(
     Ok((serde_json::from_slice(&body)?, descriptor))
 }
 
+/// Returns once there is something to receive, or the peer has closed. Nothing is lost when it is dropped before.
+pub async fn until_spoken_to(stream: &UnixStream) -> io::Result<()> {
+    let looked = stream.async_io(Interest::READABLE, || {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        rustix::net::recv(stream, &mut [0_u8; 1], flags).map_err(io::Error::from)
+    });
+    looked.await.map(drop)
+}
+
 fn send_once(
     socket: BorrowedFd<'_>,
     frame: &[u8],
@@ -200,6 +273,21 @@ mod tests {
         received.rewind().expect("rewind");
         received.read_to_string(&mut text).expect("read");
         assert_eq!(text, "hello");
+    }
+
+    #[test]
+    fn certificates_are_base64_on_the_wire() {
+        let request = BrokerRequest::Receive {
+            certificates: Certificates(vec![vec![0, 1, 2]]),
+        };
+
+        let text = serde_json::to_string(&request).expect("JSON");
+
+        assert_eq!(text, r#"{"request":"receive","certificates":["AAEC"]}"#);
+        let read: BrokerRequest = serde_json::from_str(&text).expect("the same");
+        assert_eq!(read, request);
+        let wrong = r#"{"request":"receive","certificates":["~"]}"#;
+        assert!(serde_json::from_str::<BrokerRequest>(wrong).is_err());
     }
 
     #[tokio::test]

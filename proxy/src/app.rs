@@ -3,6 +3,7 @@
 //! [`run`] is what `weft proxy` calls. [`Proxy`] is the same without signals, for whoever embeds it.
 
 mod apply;
+mod channels;
 mod log;
 mod options;
 mod settings;
@@ -31,6 +32,7 @@ use crate::telemetry::value::Shards;
 use crate::telemetry::{export, process};
 use crate::upstream::Upstreams;
 use crate::upstream::host_network::{Broker, HostNetwork, OwnNetwork};
+use crate::upstream::local_channel::LocalChannels;
 use crate::workers::{self, DataPlane};
 use crate::xds::cache::{Cache, SharedCache};
 use crate::xds::client::Client;
@@ -148,18 +150,27 @@ impl Proxy {
         let (recorder, reports) =
             Recorder::register(&registry, Arc::clone(&bootstrap.workload), identity.clone());
         let recorder = Arc::new(recorder);
-        let host_network: Arc<dyn HostNetwork> = match &settings.broker {
-            Some(path) => Arc::new(Broker::at(path.clone())),
+        let broker = settings
+            .broker
+            .as_ref()
+            .map(|path| Arc::new(Broker::at(path.clone())));
+        let host_network: Arc<dyn HostNetwork> = match &broker {
+            Some(broker) => Arc::clone(broker) as _,
             None => Arc::new(OwnNetwork),
         };
         let data_plane = DataPlane::start(workers::Options {
             workers: settings.workers,
             upstreams: Upstreams {
-                identity,
+                identity: identity.clone(),
                 host_network,
+                local_channels: broker.map(LocalChannels::of),
             },
             reports: Arc::clone(&recorder) as _,
         })?;
+        if let Some(path) = &settings.broker {
+            let of = Arc::downgrade(&data_plane);
+            tasks.spawn(channels::run(path.clone(), identity, of, cancel.clone()));
+        }
         let cache: SharedCache = Arc::new(parking_lot::RwLock::new(Cache::new(
             bootstrap.reserved_names(),
         )));

@@ -4,6 +4,7 @@
 //! `listener` accepts and places it on a worker; here it becomes HTTP or opaque bytes.
 
 mod detect;
+pub mod introduced;
 mod io;
 mod proxied;
 mod race;
@@ -335,7 +336,7 @@ impl Connection {
         let entry = Entry {
             downstream,
             original_destination: self.original_destination,
-            is_tls: io.is_tls(),
+            is_tls: peer.is_some(),
             network: self.listener.config.network,
             client_certificate: peer.and_then(|peer| peer.forwarded(details)),
             chain,

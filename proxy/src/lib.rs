@@ -2,7 +2,7 @@
 //!
 //! [`run`] is all of it: `weft proxy` calls it and returns when it does. What is below is cut in layers, of which
 //! lower never imports higher: `app workers admin` › `listener connection xds` › `http tcp` › `tls upstream` ›
-//! `snapshot cluster` › `config telemetry drain proxy_protocol`.
+//! `snapshot cluster` › `config telemetry drain proxy_protocol wire`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
@@ -23,6 +23,7 @@ pub mod telemetry;
 pub mod tls;
 pub mod token_bucket;
 pub mod upstream;
+pub mod wire;
 pub mod workers;
 pub mod xds;
 

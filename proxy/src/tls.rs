@@ -5,6 +5,7 @@
 //! configurations: open connections go on, and no session of an old identity is resumed.
 
 pub mod client;
+pub mod introduced;
 pub mod io;
 pub mod peer;
 pub mod server;

@@ -13,6 +13,7 @@ pub mod http2;
 pub mod io;
 pub mod keeper;
 pub mod lease;
+pub mod local_channel;
 pub mod pool;
 pub mod resolve;
 pub mod shard;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use crate::config::identity::IdentityReceiver;
 use host_network::HostNetwork;
+use local_channel::LocalChannels;
 
 /// What connections are made with.
 pub struct Upstreams {
@@ -29,6 +31,8 @@ pub struct Upstreams {
     pub identity: IdentityReceiver,
     /// The way into the host's network.
     pub host_network: Arc<dyn HostNetwork>,
+    /// The way to other sidecars of this machine; `None`: like the way to any other endpoint.
+    pub local_channels: Option<LocalChannels>,
 }
 
 /// The version of HTTP that is spoken upstream.

@@ -12,10 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use weft_proto::handoff::Introduction;
 
 use crate::config::Configuration;
+use crate::connection::introduced::{self, Introduced};
 use crate::drain::{Drain, StillOpen};
 use crate::listener::{BindFailure, Listeners, Placement};
 use crate::snapshot::{Resolved, Snapshot};
@@ -92,7 +95,7 @@ pub struct DataPlane {
     environment: Arc<Environment>,
     served: tokio::sync::Mutex<Served>,
     maintenance: CancellationToken,
-    _workers: Arc<Workers>,
+    workers: Arc<Workers>,
 }
 
 /// What a change of configuration changes, one at a time.
@@ -136,7 +139,7 @@ impl DataPlane {
             environment,
             served: tokio::sync::Mutex::new(served),
             maintenance: CancellationToken::new(),
-            _workers: workers,
+            workers,
         });
         tokio::spawn(keeper::run(
             Arc::downgrade(&data_plane.environment),
@@ -173,6 +176,30 @@ impl DataPlane {
     /// Where a listener really listens.
     pub async fn addresses(&self, listener: &str) -> Vec<SocketAddr> {
         self.served.lock().await.listeners.addresses(listener)
+    }
+
+    /// Serves a connection from another sidecar of this machine.
+    pub fn serve_introduced(
+        &self,
+        stream: std::os::unix::net::UnixStream,
+        introduction: Introduction,
+    ) {
+        let environment = Arc::clone(&self.environment);
+        self.workers.next().spawn(async move {
+            let stream = stream
+                .set_nonblocking(true)
+                .and_then(|()| UnixStream::from_std(stream));
+            let stream = match stream {
+                Ok(stream) => stream,
+                Err(error) => return tracing::warn!(%error, "a local channel was lost"),
+            };
+            let introduced = Introduced {
+                stream,
+                introduction,
+            };
+            let drain = environment.drain.child();
+            introduced::serve(environment, introduced, drain).await;
+        });
     }
 
     /// Accepts nothing more and lets connections finish what they have begun.

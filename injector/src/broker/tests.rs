@@ -1,8 +1,7 @@
 //! The broker over its socket, descriptors and all.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::net::{IpAddr, TcpListener, TcpStream};
 
 use super::*;
 
@@ -30,6 +29,7 @@ impl Running {
             socket: folder.path().join("broker.sock"),
             attestor: Arc::new(attestor),
             dial: DialPolicy::default(),
+            has_local_channels: true,
             resolv_conf: folder.path().join("resolv.conf"),
         })
         .unwrap();
@@ -188,4 +188,55 @@ async fn one_connection_carries_many_requests() {
         let (reply, _) = handoff::receive::<BrokerReply>(&mut stream).await.unwrap();
         assert_eq!(reply, BrokerReply::NoSuchName);
     }
+}
+
+#[tokio::test]
+async fn a_channel_reaches_the_sidecar_that_receives() {
+    // The pretended attestor takes everyone for one pod, which is thus introduced to itself.
+    let running = Running::start(Pretend(Some(7)));
+    let address = IpAddr::from([10, 96, 0, 7]);
+    let resident = Resident {
+        workload: "/ns/default/sa/a".to_owned(),
+        addresses: vec![address],
+    };
+    running.broker.settle(7, resident);
+    let path = running.folder.path().join("broker.sock");
+    let mut receiver = UnixStream::connect(path).await.unwrap();
+    let certificates = |text: &str| Certificates(vec![text.as_bytes().to_vec()]);
+    let receive = |text: &str| BrokerRequest::Receive {
+        certificates: certificates(text),
+    };
+    handoff::send(&mut receiver, &receive("old"), None)
+        .await
+        .unwrap();
+    handoff::send(&mut receiver, &receive("new"), None)
+        .await
+        .unwrap();
+    let introduce = || BrokerRequest::Introduce {
+        destination: SocketAddr::new(address, 80),
+        protocol: None,
+        server_name: None,
+        certificates: certificates("caller"),
+    };
+
+    let host = loop {
+        match running.ask(introduce()).await {
+            (BrokerReply::Introduced(host), Some(_))
+                if host.certificates == certificates("new") =>
+            {
+                break host;
+            }
+            _ => tokio::task::yield_now().await,
+        }
+    };
+    let (guest, socket) = handoff::receive::<BrokerReply>(&mut receiver)
+        .await
+        .unwrap();
+
+    assert_eq!(host.workload, "/ns/default/sa/a");
+    let BrokerReply::Introduced(guest) = guest else {
+        panic!("{guest:?}");
+    };
+    assert_eq!(guest.certificates, certificates("caller"));
+    assert!(socket.is_some());
 }

@@ -245,12 +245,18 @@ fn listener_metrics(listeners: &BTreeMap<&Arc<str>, &Arc<Listener>>, exposition:
     if listeners.is_empty() {
         return;
     }
-    let families: [Family<Listener>; 8] = [
+    let families: [Family<Listener>; 9] = [
         (
             "weft_listener_connections_total",
             "Connections accepted.",
             Kind::Counter,
             |listener| listener.live.accepted.load(Ordering::Relaxed),
+        ),
+        (
+            "weft_listener_local_channels_total",
+            "Connections accepted from sidecars of the same machine without TCP and TLS.",
+            Kind::Counter,
+            |listener| listener.live.local_channels.load(Ordering::Relaxed),
         ),
         (
             "weft_listener_connections_active",

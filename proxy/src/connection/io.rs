@@ -6,10 +6,11 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use crate::tls::io::MaybeTls;
+use crate::wire::Wire;
 
 /// Bytes already read, then the rest.
 #[derive(Debug)]
@@ -19,12 +20,23 @@ pub(super) struct Prefixed<IO> {
 }
 
 /// A connection from a client; its TLS, if any, is ended here.
-pub(super) type DownstreamIo = MaybeTls<Prefixed<TcpStream>, Prefixed<TlsStream<TcpStream>>>;
+pub(super) type DownstreamIo = MaybeTls<Prefixed<Wire>, Prefixed<TlsStream<TcpStream>>>;
 
 impl DownstreamIo {
     /// In the clear.
     pub(super) fn plain(prefix: Bytes, io: TcpStream) -> Self {
-        MaybeTls::Plain(Prefixed { prefix, io })
+        MaybeTls::Plain(Prefixed {
+            prefix,
+            io: Wire::Tcp(io),
+        })
+    }
+
+    /// Over a local channel.
+    pub(super) fn local(io: UnixStream) -> Self {
+        MaybeTls::Plain(Prefixed {
+            prefix: Bytes::new(),
+            io: Wire::Local(io),
+        })
     }
 
     /// In TLS.

@@ -36,9 +36,9 @@ pub(super) struct Peer {
     pub(super) principal: Option<Arc<str>>,
     pub(super) server_name: Option<Arc<str>>,
     /// Lower-case hexadecimal SHA-256 of its certificate.
-    certificate_hash: Option<String>,
+    pub(super) certificate_hash: Option<String>,
     /// Our own identity, as the client saw it.
-    own: Option<Arc<str>>,
+    pub(super) own: Option<Arc<str>>,
 }
 
 impl Peer {
@@ -150,7 +150,18 @@ impl Connection {
             Some(b"http/1.1") => Some(HttpVersion::Http1),
             _ => None,
         };
-        let io = DownstreamIo::tls(stream);
+        self.serve_secured(DownstreamIo::tls(stream), chain, version, peer)
+            .await;
+    }
+
+    /// What is inside a connection whose peer has been believed; `None`: only its bytes tell what they are.
+    pub(super) async fn serve_secured(
+        self,
+        io: DownstreamIo,
+        chain: Arc<Chain>,
+        version: Option<HttpVersion>,
+        peer: Peer,
+    ) {
         match (&chain.service, version) {
             (Service::Tcp(config), _) => {
                 let config = Arc::clone(config);
@@ -261,6 +272,6 @@ fn peer(
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -92,6 +92,8 @@ pub struct ListenerState {
     verdicts: [AtomicU64; 6],
     /// Connections accepted.
     pub accepted: AtomicU64,
+    /// Of those, the ones that came over a local channel.
+    pub local_channels: AtomicU64,
     /// Connections open.
     pub open: AtomicU64,
     /// Connections that no chain was for.

@@ -29,6 +29,14 @@ pub enum PeerError {
     /// It is somebody, but not who was asked for.
     #[error("the peer is {0:?}, which is not among the identities expected")]
     Unexpected(String),
+    /// The certificate is not that of the workload which the broker knows to be there.
+    #[error("the certificate names {certified:?}, and the broker introduced {introduced:?}")]
+    NotIntroduced {
+        /// In the certificate.
+        certified: String,
+        /// The path of the SPIFFE id that was to be expected.
+        introduced: String,
+    },
 }
 
 /// The SPIFFE id in a certificate. Says nothing about who vouches for it.
@@ -52,7 +60,7 @@ fn trust_domain(spiffe_id: &str) -> &str {
     rest.split('/').next().unwrap_or_default()
 }
 
-fn refused(error: PeerError) -> rustls::Error {
+pub(super) fn refused(error: PeerError) -> rustls::Error {
     rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
 }
 
@@ -78,7 +86,7 @@ impl PeerVerifier {
         }
     }
 
-    fn verify(
+    pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],

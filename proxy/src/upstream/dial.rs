@@ -8,13 +8,14 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::io::{Socket, UpstreamIo};
-use super::{ConnectFailure, Upstreams};
+use super::{ConnectFailure, Upstreams, explain};
 use crate::cluster::Cluster;
 use crate::cluster::endpoint::{Endpoint, EndpointTransport, TlsTransport};
 use crate::cluster::stats::ClusterStats;
 use crate::config::Network;
 use crate::config::cluster::ClusterConfig;
 use crate::tls;
+use crate::wire::Wire;
 
 /// What is offered by ALPN.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +78,12 @@ impl Upstreams {
             address,
             source: Arc::new(source),
         };
+        if let Some(io) = self
+            .local_channel(cluster, endpoint, address, offered)
+            .await
+        {
+            return Ok(io);
+        }
         let stream = match cluster.network {
             Network::Sandbox => connect(address, &cluster.source_addresses).await,
             Network::Host => self.dial_in_host(address, cluster.connect_timeout).await,
@@ -85,9 +92,42 @@ impl Upstreams {
         // Small writes are whole messages here; waiting for more would only add latency.
         stream.set_nodelay(true).map_err(failed)?;
         match &endpoint.transport {
-            EndpointTransport::Plaintext => Ok(UpstreamIo::Plain(Socket::over(stream))),
+            EndpointTransport::Plaintext => Ok(UpstreamIo::Plain(Socket::over(Wire::Tcp(stream)))),
             EndpointTransport::Tls(transport) => {
                 self.handshake(transport, address, stream, offered).await
+            }
+        }
+    }
+
+    /// A local channel, in place of a connection with TLS within the mesh, where there is one to be had.
+    async fn local_channel(
+        &self,
+        cluster: &ClusterConfig,
+        endpoint: &Endpoint,
+        address: SocketAddr,
+        offered: Offered<'_>,
+    ) -> Option<UpstreamIo> {
+        let channels = self.local_channels.as_ref()?;
+        let EndpointTransport::Tls(transport) = &endpoint.transport else {
+            return None;
+        };
+        if cluster.network != Network::Sandbox {
+            return None;
+        }
+        let protocol = match (offered, transport.config.alpn.as_slice()) {
+            (Offered::One(protocol), _) => Some(protocol),
+            (Offered::Configured, []) => None,
+            (Offered::Configured, [protocol]) => Some(&**protocol),
+            // Which of them is spoken is for a handshake to find out.
+            (Offered::Configured, _) => return None,
+        };
+        let identity = self.identity.borrow().clone()?;
+        let opened = channels.open(&identity, &transport.config, address, protocol);
+        match opened.await {
+            Ok(channel) => Some(UpstreamIo::Plain(Socket::over(Wire::Local(channel)))),
+            Err(none) => {
+                tracing::trace!(%address, reason = explain(&none), "no local channel");
+                None
             }
         }
     }
@@ -116,7 +156,7 @@ impl Upstreams {
         let name = tls::client::server_name(&transport.config, address.ip());
         let connected = connector
             .with_alpn(protocols)
-            .connect(name, Socket::over(stream))
+            .connect(name, Socket::over(Wire::Tcp(stream)))
             .await;
         let stream = connected.map_err(|source| ConnectFailure::Tls {
             address,

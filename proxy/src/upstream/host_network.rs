@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
-use weft_proto::handoff::{self, BrokerReply, BrokerRequest};
+use weft_proto::handoff::{self, BrokerReply, BrokerRequest, Introduction};
 
 /// Binds, dials and resolves in the host's network.
 pub trait HostNetwork: Send + Sync {
@@ -83,6 +83,21 @@ impl Broker {
         Ok(answer)
     }
 
+    /// A local channel to the sidecar of a pod on this machine, and who that is.
+    ///
+    /// # Errors
+    /// There is none; the ordinary way is open.
+    pub async fn introduce(
+        &self,
+        request: &BrokerRequest,
+        patience: Duration,
+    ) -> io::Result<(Introduction, OwnedFd)> {
+        match self.ask(request, patience).await? {
+            (BrokerReply::Introduced(introduction), Some(socket)) => Ok((introduction, socket)),
+            (reply, _) => Err(refusal(reply)),
+        }
+    }
+
     async fn socket(&self, request: &BrokerRequest, patience: Duration) -> io::Result<OwnedFd> {
         match self.ask(request, patience).await? {
             (BrokerReply::Socket, Some(socket)) => Ok(socket),
@@ -99,10 +114,12 @@ fn refusal(reply: BrokerReply) -> io::Error {
         BrokerReply::NoSuchName => {
             io::Error::new(io::ErrorKind::NotFound, "the name does not exist")
         }
-        BrokerReply::Socket | BrokerReply::Addresses { .. } => io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the socket broker answered something else",
-        ),
+        BrokerReply::Socket | BrokerReply::Addresses { .. } | BrokerReply::Introduced(_) => {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the socket broker answered something else",
+            )
+        }
     }
 }
 

@@ -8,10 +8,10 @@ use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::tls::io::MaybeTls;
+use crate::wire::Wire;
 
 /// A connection to an endpoint.
 pub type UpstreamIo = MaybeTls<Socket, TlsStream<Socket>>;
@@ -32,21 +32,21 @@ impl UpstreamIo {
     }
 }
 
-/// A TCP connection that somebody else may look at.
+/// A connection that somebody else may look at.
 #[derive(Debug)]
-pub struct Socket(Arc<TcpStream>);
+pub struct Socket(Arc<Wire>);
 
 impl Socket {
     /// Over a connection.
-    pub fn over(stream: TcpStream) -> Self {
-        Socket(Arc::new(stream))
+    pub fn over(wire: Wire) -> Self {
+        Socket(Arc::new(wire))
     }
 }
 
 /// Looks at a connection that another owns. It does not keep it open.
 #[derive(Debug)]
 pub(super) struct Watch {
-    socket: Weak<TcpStream>,
+    socket: Weak<Wire>,
     is_plain: bool,
 }
 

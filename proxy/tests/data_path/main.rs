@@ -15,6 +15,7 @@ mod detection;
 mod exchanges;
 mod filters;
 mod limits;
+mod local_channels;
 mod mirrors;
 mod redirect;
 mod resilience;

@@ -11,6 +11,7 @@ use weft_proxy::config::identity::{Identity, IdentityReceiver};
 use weft_proxy::config::route::Forward;
 use weft_proxy::upstream::Upstreams;
 use weft_proxy::upstream::host_network::OwnNetwork;
+use weft_proxy::upstream::local_channel::LocalChannels;
 use weft_proxy::workers::{DataPlane, Options};
 
 use crate::client::{Client, Got};
@@ -31,12 +32,22 @@ impl Proxy {
     }
 
     pub(crate) async fn start_as(configuration: Configuration, identity: IdentityReceiver) -> Self {
+        Self::start_near(configuration, identity, None).await
+    }
+
+    /// With others on the same machine.
+    pub(crate) async fn start_near(
+        configuration: Configuration,
+        identity: IdentityReceiver,
+        local_channels: Option<LocalChannels>,
+    ) -> Self {
         let reports = Arc::new(Reports::default());
         let options = Options {
             workers: NonZeroUsize::new(2).unwrap(),
             upstreams: Upstreams {
                 identity,
                 host_network: Arc::new(OwnNetwork),
+                local_channels,
             },
             reports: Arc::clone(&reports) as _,
         };

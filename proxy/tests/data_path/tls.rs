@@ -27,19 +27,19 @@ use crate::config::{LISTENER, all_to, chain, cluster, configuration, filter, htt
 use crate::proxy::{Proxy, known};
 use crate::upstream::{Upstream, until};
 
-const PRODUCTPAGE: &str = "spiffe://cluster.local/ns/default/sa/productpage";
-const REVIEWS: &str = "spiffe://cluster.local/ns/default/sa/reviews";
+pub(crate) const PRODUCTPAGE: &str = "spiffe://cluster.local/ns/default/sa/productpage";
+pub(crate) const REVIEWS: &str = "spiffe://cluster.local/ns/default/sa/reviews";
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn identity(&self, spiffe_id: &str) -> Identity {
+    pub(crate) fn identity(&self, spiffe_id: &str) -> Identity {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(spiffe_id.try_into().unwrap())];
         params.extended_key_usages = vec![
@@ -70,7 +70,7 @@ fn termination(alpn: &[&str]) -> Arc<DownstreamTls> {
 }
 
 /// STRICT: HTTP by ALPN, bytes without; nothing in the clear.
-fn inbound() -> ListenerConfig {
+pub(crate) fn inbound() -> ListenerConfig {
     let mut requests = http(all_to(Forward::to("app")));
     requests.client_certificate = ForwardClientCertificate::AppendForward;
     let by_alpn = FilterChain {
@@ -99,7 +99,7 @@ fn inbound() -> ListenerConfig {
     }
 }
 
-fn over_tls(address: SocketAddr, expected: &str) -> ClusterConfig {
+pub(crate) fn over_tls(address: SocketAddr, expected: &str) -> ClusterConfig {
     ClusterConfig {
         transport: Transport::Tls(Arc::new(UpstreamTls {
             peer_identities: vec![TextMatch::exact(expected)],

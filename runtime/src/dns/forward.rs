@@ -84,7 +84,9 @@ impl Forwarder {
             }),
             BrokerReply::NoSuchName => Ok(Resolved::NoSuchName),
             BrokerReply::Failed { reason, .. } => Err(io::Error::other(reason)),
-            BrokerReply::Socket => Err(io::ErrorKind::InvalidData.into()),
+            BrokerReply::Socket | BrokerReply::Introduced(_) => {
+                Err(io::ErrorKind::InvalidData.into())
+            }
         }
     }
 

@@ -59,6 +59,7 @@ impl PodTask {
             Sources::fetch(&self.context.client, namespace, &spec),
         )?;
         self.publish_ports(&pod, &sandbox, claim)?;
+        self.settle(&pod, &sandbox);
         let launched = Launched {
             sources,
             scratch: self.scratch(&pod)?,

@@ -9,7 +9,8 @@ use weft_proto::weft::node::v1::{CreateSandboxRequest, Sandbox};
 
 use super::PodTask;
 use crate::api::{Collection, Patch};
-use crate::broker::Claim;
+use crate::bootstrap::Node;
+use crate::broker::{Claim, Resident};
 use crate::inject;
 use crate::launcher::container::{annotation, sandbox_labels};
 use crate::launcher::failure::Failure;
@@ -113,6 +114,23 @@ impl PodTask {
             .world
             .update(|state| state.put_pod(pod.clone()));
         Ok(pod)
+    }
+
+    /// Lets the pod's sidecar be introduced to those of other pods.
+    pub(super) fn settle(&self, pod: &Pod, sandbox: &Sandbox) {
+        let account = pod.spec.as_ref();
+        let account = account.and_then(|spec| spec.service_account_name.as_deref());
+        let node = Node::of(&pod.metadata, account);
+        let addresses = [&sandbox.ipv4, &sandbox.ipv6];
+        let resident = Resident {
+            workload: format!("/ns/{}/sa/{}", node.namespace, node.service_account),
+            addresses: addresses
+                .into_iter()
+                .filter_map(|address| address.parse().ok())
+                .collect(),
+        };
+        let namespace = sandbox.network_namespace;
+        self.context.broker.settle(namespace, resident);
     }
 
     /// Takes the ports of the host that the pod publishes.
