@@ -23,6 +23,7 @@ pub mod percent;
 pub mod retry;
 pub mod route;
 pub mod tracing;
+pub mod upgrade;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

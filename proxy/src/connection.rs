@@ -13,6 +13,7 @@ mod tls;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
@@ -144,6 +145,14 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Returns after so long; never without a limit.
+async fn passed(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -306,8 +315,10 @@ impl Connection {
             Codec::Http1 => HttpVersion::Http1,
             Codec::Http2 => HttpVersion::Http2,
             Codec::Auto => {
+                let idle = service.config.idle_timeout;
                 let looked = tokio::select! {
                     looked = detect::look_ahead(&mut io) => looked,
+                    () = passed(idle) => return,
                     () = self.drain.last_call_over() => return,
                 };
                 match looked {

@@ -13,7 +13,7 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use self::copy::Transfer;
+use self::copy::{FirstEnd, Transfer};
 use crate::cluster::breaker::{Gauge, Overflow, Permit};
 use crate::cluster::endpoint::{Active, Endpoint};
 use crate::cluster::outlier::Outcome;
@@ -65,7 +65,12 @@ impl TcpFailure {
             TcpFailure::NoCluster(_) => ResponseFlags::NO_CLUSTER,
             TcpFailure::NoEndpoint { .. } => ResponseFlags::NO_HEALTHY_UPSTREAM,
             TcpFailure::Overflow { .. } => ResponseFlags::UPSTREAM_OVERFLOW,
-            TcpFailure::Connect { .. } => ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
+            // As in Envoy: it has been tried as often as it may be.
+            TcpFailure::Connect { .. } => {
+                let mut flags = ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
+                flags.add(ResponseFlags::UPSTREAM_RETRY_LIMIT);
+                flags
+            }
         }
     }
 
@@ -92,6 +97,18 @@ pub struct Dialled {
     _active: Active,
 }
 
+impl Dialled {
+    /// Who is at its other end.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Its bytes, and what is to be held as long as they flow.
+    pub fn into_parts(self) -> (UpstreamIo, impl Send + 'static) {
+        (self.io, (self._permit, self._active))
+    }
+}
+
 /// How often another endpoint is tried where one cannot be connected to; nothing has been sent yet.
 const CONNECT_ATTEMPTS: usize = 2;
 
@@ -111,7 +128,12 @@ pub async fn dial(
         cluster.ok_or_else(|| TcpFailure::NoCluster(name.map_or_else(Arc::default, Arc::clone)))?;
     let mut tried = vec![];
     loop {
-        let dialled = dial_one(cluster, original_destination, &tried, upstreams).await;
+        let pick = Pick {
+            original_destination,
+            avoid: &tried,
+            ..Pick::at(Instant::now())
+        };
+        let dialled = dial_picked(cluster, pick, upstreams).await;
         match dialled {
             Err(TcpFailure::Connect { endpoint, .. })
                 if tried.len() + 1 < CONNECT_ATTEMPTS && !tried.contains(&endpoint.address) =>
@@ -123,10 +145,10 @@ pub async fn dial(
     }
 }
 
-async fn dial_one(
+/// One connection to an endpoint of a cluster, for opaque bytes.
+pub async fn dial_picked(
     cluster: &Arc<Cluster>,
-    original_destination: Option<SocketAddr>,
-    avoid: &[SocketAddr],
+    pick: Pick<'_>,
     upstreams: &Upstreams,
 ) -> Result<Dialled, TcpFailure> {
     let name = || Arc::clone(cluster.name());
@@ -137,11 +159,6 @@ async fn dial_one(
             cluster: name(),
             source,
         })?;
-    let pick = Pick {
-        original_destination,
-        avoid,
-        ..Pick::at(Instant::now())
-    };
     let endpoint = cluster
         .pick(pick)
         .map_err(|source| TcpFailure::NoEndpoint {
@@ -202,8 +219,8 @@ pub async fn proxy(
     };
     if let Err(error) = copied.await {
         tracing::trace!(%error, "connection ended");
-        if error.kind() == std::io::ErrorKind::TimedOut {
-            told.report.flags.add(ResponseFlags::STREAM_IDLE_TIMEOUT);
+        if told.transfer.first_end() == Some(FirstEnd::ServerFailed) {
+            told.report.flags.add(ResponseFlags::UPSTREAM_REMOTE_RESET);
         }
     }
 }

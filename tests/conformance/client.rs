@@ -112,7 +112,7 @@ pub(crate) fn http1(address: SocketAddr, exchange: &Exchange) -> (Client, Outcom
         responses.len() >= wanted
             && responses
                 .iter()
-                .all(|each| each.is_complete || each.status == 101)
+                .all(|each| each.is_complete || is_tunnel(each, &method))
     });
     let outcome = Outcome {
         responses: responses(&client.received, &method, client.end == End::Closed),
@@ -120,6 +120,11 @@ pub(crate) fn http1(address: SocketAddr, exchange: &Exchange) -> (Client, Outcom
         ..Outcome::default()
     };
     (client, outcome)
+}
+
+/// Whether what follows is no HTTP any more.
+fn is_tunnel(response: &Response, method: &str) -> bool {
+    response.status == 101 || method == "CONNECT" && (200..300).contains(&response.status)
 }
 
 fn pieces(exchange: &Exchange) -> Vec<Vec<u8>> {

@@ -93,7 +93,7 @@ impl Pair {
         let fewest = left
             .responses
             .iter()
-            .filter(|each| each.status >= 200)
+            .filter(|each| each.status >= 200 || each.status == 101)
             .count();
         settle(&mut left, &mut right, |left, right| {
             left.upstream = envoy.seen();

@@ -1,6 +1,6 @@
 //! The scripted upstream where the proxy speaks HTTP/2 with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use crate::frame::{self, Frame};
@@ -11,17 +11,25 @@ use crate::upstream::{Connection, FullAnswer, Shared, Word, pause};
 /// More than any case sends: the upstream never makes a proxy wait.
 const WINDOW: u32 = 1 << 30;
 
+/// SETTINGS_ENABLE_CONNECT_PROTOCOL of RFC 8441.
+const CONNECT_PROTOCOL: u16 = 8;
+
 #[derive(Default)]
 struct Streams {
     decoder: hpack::Decoder,
     block: Vec<u8>,
     open: BTreeMap<u32, (usize, Seen)>,
+    /// Streams of CONNECT that were agreed to: what comes is sent back.
+    tunnels: BTreeSet<u32>,
 }
 
 /// Serves a connection after its preface.
 pub(crate) fn serve(mut connection: Connection, shared: &Shared) {
     let mut streams = Streams::default();
-    send(&mut connection, &Frame::settings(&[(4, WINDOW)]));
+    send(
+        &mut connection,
+        &Frame::settings(&[(4, WINDOW), (CONNECT_PROTOCOL, 1)]),
+    );
     send(&mut connection, &Frame::window(0, WINDOW));
     loop {
         while let Some(frame) = Frame::take(&mut connection.received) {
@@ -56,13 +64,19 @@ impl Streams {
             frame::HEADERS | frame::CONTINUATION => {
                 self.block.extend(frame.content());
                 if frame.has(frame::END_HEADERS) {
-                    self.begin(frame.stream, connection.port, shared);
+                    self.begin(frame.stream, connection, shared);
                 }
             }
             frame::DATA => {
                 if let Some((index, seen)) = self.open.get_mut(&frame.stream) {
                     seen.body.extend(frame.content());
                     shared.update(*index, seen);
+                }
+                if self.tunnels.contains(&frame.stream) {
+                    let flags = frame.flags & frame::END_STREAM;
+                    let back = Frame::new(frame::DATA, flags, frame.stream, frame.content());
+                    send(connection, &back);
+                    return true;
                 }
             }
             frame::RST_STREAM => {
@@ -75,7 +89,7 @@ impl Streams {
         !ends || self.answer(frame.stream, connection, shared)
     }
 
-    fn begin(&mut self, stream: u32, port: u16, shared: &Shared) {
+    fn begin(&mut self, stream: u32, connection: &mut Connection, shared: &Shared) {
         let block = std::mem::take(&mut self.block);
         let fields = self.decoder.decode(&block).expect("a header block");
         if let Some((index, seen)) = self.open.get_mut(&stream) {
@@ -89,8 +103,9 @@ impl Streams {
                 .find(|(each, _)| each == name)
                 .map_or("", |(_, value)| value)
         };
+        let is_connect = pseudo(":method") == "CONNECT";
         let seen = Seen {
-            port,
+            port: connection.port,
             line: format!("{} {} HTTP/2", pseudo(":method"), pseudo(":path")),
             headers: fields
                 .iter()
@@ -101,6 +116,28 @@ impl Streams {
         };
         let index = shared.begin(seen.clone());
         self.open.insert(stream, (index, seen));
+        if is_connect {
+            self.connect(stream, connection, shared);
+        }
+    }
+
+    /// CONNECT is answered at once; where it is agreed to, the stream goes on.
+    fn connect(&mut self, stream: u32, connection: &mut Connection, shared: &Shared) {
+        let Ok(full) = shared.next_answer().full() else {
+            return reset(stream, 2, connection);
+        };
+        if !(200..300).contains(&full.status) {
+            return respond(stream, &full, connection);
+        }
+        self.tunnels.insert(stream);
+        let fields = [(":status".to_owned(), full.status.to_string())];
+        let head = Frame::new(
+            frame::HEADERS,
+            frame::END_HEADERS,
+            stream,
+            hpack::encode(&fields),
+        );
+        send(connection, &head);
     }
 
     fn answer(&mut self, stream: u32, connection: &mut Connection, shared: &Shared) -> bool {

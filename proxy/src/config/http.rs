@@ -44,7 +44,7 @@ pub struct HttpConfig {
     pub use_remote_address: bool,
     /// Whether requests without `x-request-id` are given one.
     pub generate_request_id: bool,
-    /// Protocols that a connection may be upgraded to, lower case.
+    /// Protocols that a connection may be upgraded to, and `connect`; lower case. Routes may say otherwise.
     pub upgrades: Vec<Arc<str>>,
     /// What is done to paths.
     pub paths: PathOptions,
@@ -133,6 +133,8 @@ pub struct Http2Options {
     pub keepalive_interval: Option<Duration>,
     /// How long the answer may take.
     pub keepalive_timeout: Option<Duration>,
+    /// Whether clients may ask for other protocols by extended CONNECT (RFC 8441).
+    pub allows_connect: bool,
 }
 
 /// Envoy's `ForwardClientCertDetails`.

@@ -1,9 +1,8 @@
-//! Trying a request until one try is good enough, or no more are allowed.
-//!
-//! One try: the breaker admits it, the balancer picks an endpoint, the pool lends a connection, the request
-//! is sent, and the outcome is recorded once.
+//! Trying a request until one try is good enough, or no more are allowed. What one try is, `one_try` says.
 
+mod dial;
 mod hedge;
+mod one_try;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,23 +17,22 @@ use super::HttpConnection;
 use super::affinity::Aim;
 use super::asked::{self, Timeouts};
 use super::completion::Completion;
-use super::failure::{Failure, Reset};
-use super::headers::{self, ATTEMPT_COUNT, Head};
+use super::failure::Failure;
+use super::headers::{ATTEMPT_COUNT, Head};
 use super::limits;
 use super::outgoing::{Keep, Outgoing};
 use super::retry::{self, TryEnd};
 use crate::cluster::breaker::{Gauge, Permit};
-use crate::cluster::endpoint::{Active, Endpoint};
-use crate::cluster::outlier::Outcome;
+use crate::cluster::endpoint::Active;
 use crate::cluster::stats::ClusterStats;
-use crate::cluster::{Cluster, Pick, random};
+use crate::cluster::{Cluster, random};
 use crate::config::retry::RetryPolicy;
 use crate::telemetry::report::ResponseFlags;
+use crate::upstream::HttpVersion;
 use crate::upstream::body::RequestBody;
 use crate::upstream::body::client::ClientBody;
 use crate::upstream::body::meter::BodyMeter;
-use crate::upstream::lease::{Freshness, Lease};
-use crate::upstream::{ConnectFailure, HttpVersion};
+use crate::upstream::lease::Lease;
 
 const IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
 
@@ -54,6 +52,8 @@ pub(super) struct Attempts<'a> {
     pub(super) tells: Tells,
     /// How much of a body is kept for another try.
     pub(super) max_kept_bytes: usize,
+    /// What the request's body comes to, where it has one.
+    pub(super) meter: Option<Arc<BodyMeter>>,
     /// Whether the request is wanted again when it has been answered.
     pub(super) is_wanted_again: bool,
 }
@@ -121,17 +121,15 @@ impl Attempts<'_> {
         &self,
         head: Head,
         body: ClientBody,
-        meter: Option<Arc<BodyMeter>>,
         completion: &mut Completion,
     ) -> Result<Answered, Failure> {
         let is_idempotent = retry::is_idempotent(&head.method);
         let started = completion.started();
         let keep = self.keep(is_idempotent);
-        let (mut request, mut outgoing) = Outgoing::split(head, body, meter.clone(), keep);
+        let (mut request, mut outgoing) = Outgoing::split(head, body, self.meter.clone(), keep);
         let log = Mutex::new(completion);
         let mut course = Course {
             log: &log,
-            meter,
             started,
             retries: 0,
             tried: vec![],
@@ -144,12 +142,21 @@ impl Attempts<'_> {
         } else {
             self.run_in_turn(request, &mut outgoing, &mut course).await
         };
+        let answered = answered.map_err(|failure| match self.has_bad_body() {
+            true => Failure::RequestBody,
+            false => failure,
+        });
         answered.map(|mut answered| {
             if self.is_wanted_again {
                 answered.body_again = outgoing.body_again();
             }
             answered
         })
+    }
+
+    /// Whether what failed is the client, and nobody else is to blame or to be asked.
+    fn has_bad_body(&self) -> bool {
+        self.meter.as_ref().is_some_and(|body| body.is_malformed())
     }
 
     /// One try after the other.
@@ -230,16 +237,26 @@ impl Attempts<'_> {
 
     /// Whether, and how, it is tried again.
     fn again(&self, ended: &Result<Answered, Missed>, course: &Course<'_>) -> Option<Again> {
+        match ended {
+            Ok(answered) => {
+                let headers = answered.response.headers();
+                self.after(answered.end(), Some(headers), course)
+            }
+            Err(missed) => self.after(TryEnd::of(&missed.failure), None, course),
+        }
+    }
+
+    /// Whether, and how, another try follows one that ended so.
+    fn after(
+        &self,
+        end: TryEnd<'_>,
+        headers: Option<&HeaderMap>,
+        course: &Course<'_>,
+    ) -> Option<Again> {
         let policy = self.policy.as_deref()?;
-        let end = match ended {
-            Ok(answered) => answered.end(),
-            Err(missed) => TryEnd::of(&missed.failure),
-        };
-        if !retry::is_retried(&policy.on, end, course.is_idempotent) {
+        if !retry::is_retried(&policy.on, end, course.is_idempotent) || self.has_bad_body() {
             return None;
         }
-        let headers = ended.as_ref().ok();
-        let headers = headers.map(|answered| answered.response.headers());
         self.admit_another(policy, headers, course)
     }
 
@@ -307,170 +324,18 @@ impl Attempts<'_> {
         let cluster = || Arc::clone(self.cluster.name());
         let failure = tokio::select! {
             ended = one => return ended,
-            limit = after_request(per_try, course.meter.as_ref()) => Failure::PerTryTimeout { cluster: cluster(), limit },
-            limit = limits::silence(per_try_idle, course.meter.as_ref()) => Failure::PerTryIdle { cluster: cluster(), limit },
+            limit = after_request(per_try, self.meter.as_ref()) => Failure::PerTryTimeout { cluster: cluster(), limit },
+            limit = limits::silence(per_try_idle, self.meter.as_ref()) => Failure::PerTryIdle { cluster: cluster(), limit },
         };
         ClusterStats::count(&self.cluster.stats.timeouts);
         course.log.lock().blame_endpoint(self.cluster);
         Err(Missed::sent(failure))
-    }
-
-    async fn one_try(
-        &self,
-        mut request: Request<RequestBody>,
-        tried: &[SocketAddr],
-        log: &Log<'_>,
-    ) -> Result<Answered, Missed> {
-        let permit = match self
-            .cluster
-            .breakers_of(self.aim.priority)
-            .admit(Gauge::Requests)
-        {
-            Ok(permit) => permit,
-            Err(source) => {
-                let cluster = Arc::clone(self.cluster.name());
-                return Err(Missed::unsent(
-                    Failure::Overflow { cluster, source },
-                    request,
-                ));
-            }
-        };
-        let pick = Pick {
-            original_destination: self
-                .cluster
-                .original_destination(request.headers(), self.connection.original_destination),
-            avoid: tried,
-            hash: self.aim.hash,
-            subset: self.aim.subset.as_deref(),
-            session: self.aim.session,
-            ..Pick::at(Instant::now())
-        };
-        let endpoint = match self.cluster.pick(pick) {
-            Ok(endpoint) => endpoint,
-            Err(source) => {
-                let cluster = Arc::clone(self.cluster.name());
-                return Err(Missed::unsent(
-                    Failure::NoEndpoint { cluster, source },
-                    request,
-                ));
-            }
-        };
-        log.lock().reached(&endpoint);
-        if let (Some(before), Some(host)) = (self.endpoint_host, &endpoint.hostname) {
-            headers::readdress(&mut request, self.version, host, before);
-        }
-        let active = endpoint.state.begin();
-        let begun = Instant::now();
-        let (response, lease) = self.send(request, &endpoint).await?;
-        let now = Instant::now();
-        let latency = now.saturating_duration_since(begun);
-        self.cluster.record_latency(&endpoint, latency, now);
-        self.cluster.record(
-            &endpoint,
-            Outcome::of_status(response.status()),
-            Instant::now(),
-        );
-        Ok(Answered {
-            response,
-            borrowed: Borrowed {
-                lease,
-                cluster: Arc::clone(self.cluster),
-                _request: permit,
-                _active: active,
-                retry: None,
-            },
-            body_again: None,
-        })
-    }
-
-    /// Sends the request on a connection that turns out to be one; records a failure.
-    async fn send(
-        &self,
-        mut request: Request<RequestBody>,
-        endpoint: &Arc<Endpoint>,
-    ) -> Result<(Response<Incoming>, Lease), Missed> {
-        let mut freshness = Freshness::Any;
-        for stale in 0.. {
-            let mut lease = match self.lend(endpoint, freshness).await {
-                Ok(lease) => lease,
-                Err(source) => return Err(self.not_connected(source, endpoint, request)),
-            };
-            let spare = lease.spare(&request);
-            let failure = match lease.send(request).await {
-                Ok(response) => return Ok((response, lease)),
-                Err(failure) => failure,
-            };
-            let is_closed_early = failure.is_closed_early();
-            let unsent = match (failure.unsent, spare) {
-                (None, Some(spare)) if is_closed_early => Some(Box::new(spare)),
-                (unsent, _) => unsent,
-            };
-            match unsent {
-                Some(unsent) if lease.is_reused() && stale < MAX_STALE => {
-                    ClusterStats::count(&self.cluster.stats.stale);
-                    lease.retire();
-                    freshness = Freshness::Fresh;
-                    request = *unsent;
-                }
-                unsent => return Err(self.reset(failure.error, unsent, endpoint)),
-            }
-        }
-        unreachable!("the loop returns at the latest after {MAX_STALE} stale connections")
-    }
-
-    async fn lend(
-        &self,
-        endpoint: &Arc<Endpoint>,
-        freshness: Freshness,
-    ) -> Result<Lease, ConnectFailure> {
-        let upstreams = &self.connection.environment.upstreams;
-        upstreams
-            .lend(self.cluster, endpoint, self.version, freshness)
-            .await
-    }
-
-    fn not_connected(
-        &self,
-        source: ConnectFailure,
-        endpoint: &Endpoint,
-        request: Request<RequestBody>,
-    ) -> Missed {
-        // The endpoint is not to blame for a limit of ours.
-        if !matches!(
-            source,
-            ConnectFailure::Overflow(_) | ConnectFailure::NoTls(_)
-        ) {
-            self.cluster
-                .record(endpoint, Outcome::LocalOriginFailure, Instant::now());
-        }
-        let cluster = Arc::clone(self.cluster.name());
-        Missed::unsent(Failure::Connect { cluster, source }, request)
-    }
-
-    fn reset(
-        &self,
-        source: hyper::Error,
-        unsent: Option<Box<Request<RequestBody>>>,
-        endpoint: &Endpoint,
-    ) -> Missed {
-        self.cluster
-            .record(endpoint, Outcome::LocalOriginFailure, Instant::now());
-        Missed {
-            failure: Failure::Reset {
-                cluster: Arc::clone(self.cluster.name()),
-                address: endpoint.address,
-                how: Reset::of(&source, unsent.is_some()),
-                source,
-            },
-            unsent: unsent.map(|request| *request),
-        }
     }
 }
 
 /// The tries of a request so far.
 struct Course<'a> {
     log: &'a Log<'a>,
-    meter: Option<Arc<BodyMeter>>,
     started: Instant,
     retries: u32,
     tried: Vec<SocketAddr>,

@@ -48,6 +48,8 @@ pub(super) struct ResponseBody {
     /// When the watch looks next; made when the body is first waited for.
     alarm: Option<Pin<Box<Sleep>>>,
     last_frame: Instant,
+    /// Why it ends, told with the next look: what came before is on its way by then.
+    failed: Option<ResponseError>,
 }
 
 /// What a body may take.
@@ -86,6 +88,7 @@ impl ResponseBody {
             watch,
             alarm: None,
             last_frame: Instant::now(),
+            failed: None,
         }
     }
 
@@ -214,6 +217,9 @@ impl Body for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let this = self.get_mut();
+        if let Some(failed) = this.failed.take() {
+            return Poll::Ready(Some(Err(failed)));
+        }
         let frame = match Pin::new(&mut this.source).poll_frame(context) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
@@ -234,14 +240,24 @@ impl Body for ResponseBody {
                 if let Some(trailers) = frame.trailers_ref() {
                     this.completion.trailers(trailers);
                 }
-                if this.source.is_end_stream() {
+                // Nothing follows trailers: whoever gets them looks no further.
+                if frame.is_trailers() || this.source.is_end_stream() {
                     this.completion.end();
                 }
             }
             None => this.completion.end(),
             Some(Err(_)) => {}
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(|error| this.fail(error))))
+        match frame {
+            Some(Err(error)) => {
+                // hyper drops what it has not written yet when it is told of an error.
+                this.failed = Some(this.fail(error));
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {

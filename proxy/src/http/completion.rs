@@ -183,6 +183,12 @@ impl Completion {
         self.tell(|inner| inner.borrowed = Some(borrowed));
     }
 
+    /// Whether all of the request has come.
+    pub(super) fn has_request(&self) -> bool {
+        let meter = self.0.as_ref().and_then(|inner| inner.meter.as_ref());
+        meter.is_none_or(|meter| meter.ended_at().is_some())
+    }
+
     /// What is known of the request so far.
     pub(super) fn report(&self) -> Option<&RequestReport> {
         self.0.as_ref().map(|inner| &inner.report)

@@ -11,6 +11,7 @@ use crate::cluster::NoEndpoint;
 use crate::cluster::breaker::Overflow;
 use crate::telemetry::report::ResponseFlags;
 use crate::upstream::ConnectFailure;
+use crate::upstream::body::is_malformed;
 
 /// Why there is no response from upstream.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,14 @@ pub(super) enum Failure {
         how: Reset,
         source: hyper::Error,
     },
+    #[error("cluster {cluster}: the response of {address} is malformed: {what}")]
+    Malformed {
+        cluster: Arc<str>,
+        address: SocketAddr,
+        what: &'static str,
+    },
+    #[error("the body of the request is malformed")]
+    RequestBody,
     #[error("cluster {cluster}: no answer within {limit:?}, the time-out of a try")]
     PerTryTimeout { cluster: Arc<str>, limit: Duration },
     #[error("cluster {cluster}: nothing was said for {limit:?}, the idle time-out of a try")]
@@ -109,14 +118,15 @@ pub(super) enum Reset {
 impl Reset {
     /// From what hyper says.
     pub(super) fn of(error: &hyper::Error, is_unsent: bool) -> Self {
-        let reason = std::error::Error::source(error)
+        let source = std::error::Error::source(error);
+        let reason = source
             .and_then(|source| source.downcast_ref::<h2::Error>())
             .and_then(h2::Error::reason);
         match reason {
             _ if is_unsent => Reset::BeforeRequest,
             Some(h2::Reason::REFUSED_STREAM) => Reset::Refused,
             Some(_) => Reset::Stream,
-            None if error.is_parse() => Reset::Protocol,
+            None if error.is_parse() || is_malformed(error) => Reset::Protocol,
             None => Reset::Connection,
         }
     }
@@ -128,10 +138,12 @@ impl Failure {
         match self {
             Failure::NoRoutesYet { .. } | Failure::NoRoute { .. } => StatusCode::NOT_FOUND,
             Failure::NoCluster { status, .. } => *status,
-            Failure::Reset {
+            Failure::Malformed { .. }
+            | Failure::Reset {
                 how: Reset::Protocol,
                 ..
             } => StatusCode::BAD_GATEWAY,
+            Failure::RequestBody => StatusCode::BAD_REQUEST,
             Failure::NoEndpoint { .. }
             | Failure::Overflow { .. }
             | Failure::Connect { .. }
@@ -171,6 +183,8 @@ impl Failure {
                 Reset::Refused | Reset::Stream => ResponseFlags::UPSTREAM_REMOTE_RESET,
                 Reset::Protocol => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
             },
+            Failure::Malformed { .. } => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
+            Failure::RequestBody => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             Failure::PerTryTimeout { .. }
             | Failure::PerTryIdle { .. }
             | Failure::Timeout { .. } => ResponseFlags::UPSTREAM_TIMEOUT,
@@ -212,6 +226,8 @@ impl Failure {
                 Reset::Stream => "remote reset",
                 Reset::Protocol => "protocol error",
             }),
+            Failure::Malformed { .. } => reset("protocol error"),
+            Failure::RequestBody => Bytes::from_static(b"Bad Request"),
             Failure::PerTryTimeout { .. }
             | Failure::PerTryIdle { .. }
             | Failure::Timeout { .. } => Bytes::from_static(b"upstream request timeout"),
@@ -230,6 +246,7 @@ impl Failure {
                 | Failure::Overflow { .. }
                 | Failure::Connect { .. }
                 | Failure::Reset { .. }
+                | Failure::Malformed { .. }
                 | Failure::PerTryTimeout { .. }
                 | Failure::PerTryIdle { .. }
                 | Failure::Timeout { .. }

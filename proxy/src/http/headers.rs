@@ -4,6 +4,7 @@ use http::header::{self, HeaderName};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use rand::RngExt;
 
 use super::HttpConnection;
@@ -39,6 +40,8 @@ pub(super) struct Head {
     pub(super) headers: HeaderMap,
     /// As it is sent upstream; set by [`address`].
     pub(super) uri: Uri,
+    /// What an extended CONNECT asks the upstream for.
+    pub(super) protocol: Option<Protocol>,
 }
 
 impl Head {
@@ -60,6 +63,7 @@ impl Head {
             authority: named.or(host),
             headers,
             uri: Uri::default(),
+            protocol: None,
         };
         (head, body)
     }
@@ -264,7 +268,8 @@ pub(super) fn send_back(
     if !is_upgrade {
         end_hop_by_hop(headers);
     }
-    if !router.suppresses_envoy_headers {
+    // As in Envoy: how long the upstream took is not known before it had the whole request.
+    if !router.suppresses_envoy_headers && completion.has_request() {
         headers.insert(SERVICE_TIME, HeaderValue::from(latency));
     }
     // The version is that of each side's own connection.

@@ -56,7 +56,7 @@ pub(super) fn send_copies(
         if !mirror.share.covers(random::draw()) {
             continue;
         }
-        let version = target::version(cluster, protocol, target::Kind::Ordinary);
+        let version = target::version(cluster, protocol);
         let mut head = shadow(head, mirror);
         if headers::address(&mut head, version, connection.is_tls).is_err() {
             continue;

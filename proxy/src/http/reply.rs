@@ -50,6 +50,11 @@ pub(super) fn to_failure(
         let is_overloaded = HeaderValue::from_static("true");
         response.headers_mut().insert(OVERLOADED, is_overloaded);
     }
+    if matches!(failure, Failure::RequestBody) {
+        // Where the next request would begin, nobody knows.
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
     if let Failure::Answered(reply) = failure {
         for (name, value) in &reply.headers {
             response.headers_mut().insert(name.clone(), value.clone());

@@ -47,6 +47,7 @@ impl TryEnd<'_> {
                 Reset::Refused => TryEnd::Refused,
                 Reset::Stream | Reset::Connection | Reset::Protocol => TryEnd::Lost,
             },
+            Failure::Malformed { .. } => TryEnd::Lost,
             Failure::PerTryTimeout { .. } | Failure::PerTryIdle { .. } => TryEnd::TimedOut,
             _ => TryEnd::Final,
         }

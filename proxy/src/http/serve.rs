@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -70,9 +70,11 @@ fn service(
     service_fn(move |request: Request<Incoming>| {
         let (connection, drain) = (Arc::clone(&connection), drain.clone());
         async move {
-            let version = request.version();
+            let is_told = request.version() < Version::HTTP_2;
+            let is_connect = request.method() == Method::CONNECT;
             let mut response = exchange(connection, request).await?;
-            if drain.is_started() && version < Version::HTTP_2 {
+            let is_tunnel = is_connect && response.status().is_success();
+            if is_told && !is_tunnel && drain.is_started() {
                 announce_end(&mut response);
             }
             Ok(response)
@@ -107,6 +109,9 @@ fn http2(config: &HttpConfig) -> http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(config.max_header_bytes)
         .keep_alive_interval(options.keepalive_interval);
+    if options.allows_connect {
+        builder.enable_connect_protocol();
+    }
     if let Some(streams) = options.max_concurrent_streams {
         builder.max_concurrent_streams(streams);
     }

@@ -69,19 +69,9 @@ pub(super) fn cluster(
     })
 }
 
-/// What a request wants of its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// To be carried.
-    Ordinary,
-    /// To become something else, which is a thing of HTTP/1.1.
-    Upgrade,
-}
-
 /// What is spoken upstream.
-pub(super) fn version(cluster: &Cluster, downstream: Protocol, kind: Kind) -> HttpVersion {
+pub(super) fn version(cluster: &Cluster, downstream: Protocol) -> HttpVersion {
     match (cluster.config.protocol, downstream) {
-        _ if kind == Kind::Upgrade => HttpVersion::Http1,
         (UpstreamProtocol::Http1, _) => HttpVersion::Http1,
         (UpstreamProtocol::Http2, _) | (UpstreamProtocol::Downstream, Protocol::Http2) => {
             HttpVersion::Http2

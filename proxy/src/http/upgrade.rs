@@ -1,86 +1,232 @@
-//! Upgrades: the request that asks for one, and the tunnel that it becomes.
+//! Upgrades and CONNECT: requests that ask for a connection of their own, and how each version of HTTP asks for it.
+//!
+//! Inside, an extended CONNECT of HTTP/2 (RFC 8441) is the GET with `Upgrade` that it stands for, as in Envoy: routes
+//! and filters see one form. On the way out it gets the form of the version that is spoken there.
+
+pub(super) mod terminate;
+mod tunnel;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::header;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 
-use super::HttpConnection;
-use super::body::Source;
-use super::completion::Completion;
-use crate::tcp::copy::{self, Transfer};
+use super::failure::{Failure, LocalReply};
+use super::headers::{self, Head};
+use crate::config::upgrade::{CONNECT, RouteUpgrades};
+use crate::telemetry::report::ResponseFlags;
+use crate::upstream::HttpVersion;
 
-/// A client that asks for another protocol on its connection.
+/// A client that asks for something else on its connection, or stream.
 pub(super) struct Upgrade {
-    protocol: HeaderValue,
+    wanted: Wanted,
     downstream: OnUpgrade,
+    is_http2: bool,
 }
 
-/// Both sides must have left HTTP by then.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// A tunnel may be silent for so long; Envoy's default for streams is less, for TCP as long.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// What a client asks for.
+enum Wanted {
+    /// A tunnel to the authority that the request names.
+    Connect,
+    /// Another protocol.
+    Protocol {
+        name: HeaderValue,
+        /// How `Connection` is spelled.
+        connection: HeaderValue,
+    },
+}
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+const ONLY_UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
+/// The upgrade that is left alone, as in Envoy: HTTP/2 on an open connection (RFC 9113 has dropped it).
+const CLEARTEXT_HTTP2: &[u8] = b"h2c";
 
 impl Upgrade {
-    /// What a request asks for, where that is allowed; else it is an ordinary request.
-    pub(super) fn asked_for(request: &mut Request<Incoming>, allowed: &[Arc<str>]) -> Option<Self> {
-        let protocol = request.headers().get(header::UPGRADE)?.clone();
-        let named = protocol.to_str().ok()?;
-        if !allowed.iter().any(|each| named.eq_ignore_ascii_case(each)) {
-            return None;
-        }
+    /// What a request asks for. An extended CONNECT becomes the GET that it stands for.
+    pub(super) fn asked_for(request: &mut Request<Incoming>) -> Option<Self> {
+        let wanted = match request.method() == Method::CONNECT {
+            true => match request.extensions_mut().remove::<Protocol>() {
+                Some(protocol) => {
+                    *request.method_mut() = Method::GET;
+                    // What is no text is no protocol that anybody allows.
+                    let name = HeaderValue::from_bytes(protocol.as_ref());
+                    Wanted::Protocol {
+                        name: name.unwrap_or(HeaderValue::from_static("")),
+                        connection: ONLY_UPGRADE,
+                    }
+                }
+                None => Wanted::Connect,
+            },
+            false => protocol(request)?,
+        };
         Some(Upgrade {
-            protocol,
-            downstream: hyper::upgrade::on(request),
+            wanted,
+            downstream: hyper::upgrade::on(&mut *request),
+            is_http2: request.version() == Version::HTTP_2,
         })
     }
 
-    /// Asks the next hop for the same.
+    /// Says so in the headers, in the one form that all see.
     pub(super) fn ask_for(&self, headers: &mut HeaderMap) {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, self.protocol.clone());
+        if let Wanted::Protocol { name, connection } = &self.wanted {
+            headers.insert(CONNECTION, connection.clone());
+            headers.insert(UPGRADE, name.clone());
+        }
     }
 
-    /// The upstream has agreed: tells the client, and joins the two connections until one of them ends. The
-    /// tunnel is an open connection of the process's drain.
-    pub(super) fn tunnel(
-        self,
-        mut response: Response<Incoming>,
-        completion: &mut Completion,
-        connection: &HttpConnection,
-    ) -> Response<Source> {
-        completion.status(response.status());
-        let mut completion = completion.take();
-        let upstream = hyper::upgrade::on(&mut response);
-        let token = connection.environment.drain.token();
-        tokio::spawn(async move {
-            let transfer = Transfer::default();
-            join(self.downstream, upstream, &transfer).await;
-            completion.end_tunnel(transfer.received(), transfer.sent());
-            drop(token);
-        });
-        response.map(|_| Source::Empty)
+    /// Whether it is a CONNECT whose tunnel the upstream gets, and not the request.
+    pub(super) fn ends_here(&self, upgrades: &RouteUpgrades) -> bool {
+        matches!(self.wanted, Wanted::Connect) && upgrades.end_connect()
+    }
+
+    /// Puts a request into the form of the version that is spoken upstream.
+    pub(super) fn shape(&self, head: &mut Head, version: HttpVersion) -> Result<(), Failure> {
+        match (&self.wanted, version) {
+            // RFC 9110 §9.3.6 and RFC 9113 §8.5: no scheme, no path.
+            (Wanted::Connect, _) => {
+                let authority = head.authority();
+                let uri = Uri::builder().authority(authority).build();
+                head.uri = uri.map_err(|_| Failure::Authority {
+                    authority: authority.into(),
+                })?;
+            }
+            // RFC 8441 §5.
+            (Wanted::Protocol { name, .. }, HttpVersion::Http2) => {
+                head.method = Method::CONNECT;
+                head.protocol = Some(Protocol::from(headers::text(Some(name))));
+                for name in [CONNECTION, UPGRADE, CONTENT_LENGTH] {
+                    head.headers.remove(name);
+                }
+            }
+            (Wanted::Protocol { .. }, HttpVersion::Http1) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the upstream agrees.
+    pub(super) fn is_agreed<B>(&self, response: &Response<B>, version: HttpVersion) -> bool {
+        match (&self.wanted, version) {
+            (_, HttpVersion::Http2) => response.status() == StatusCode::OK,
+            (Wanted::Connect, HttpVersion::Http1) => response.status() == StatusCode::OK,
+            (Wanted::Protocol { .. }, HttpVersion::Http1) => {
+                response.status() == StatusCode::SWITCHING_PROTOCOLS
+            }
+        }
+    }
+
+    /// What is wrong with an answer that is no agreement, where the client would take it for one.
+    pub(super) fn mistakable<B>(&self, response: &Response<B>) -> Option<Failure> {
+        let has_form = self.is_http2 || matches!(self.wanted, Wanted::Connect);
+        (has_form && response.status().is_success()).then(|| {
+            let details = "the upstream answers an upgrade as if it were an ordinary request";
+            let mut reply = LocalReply::new(StatusCode::BAD_GATEWAY, details);
+            reply.flag = ResponseFlags::UPSTREAM_PROTOCOL_ERROR;
+            Failure::Answered(Box::new(reply))
+        })
+    }
+
+    /// Puts the upstream's agreement into the form that the client knows.
+    fn tell<B>(&self, response: &mut Response<B>) {
+        match (&self.wanted, self.is_http2) {
+            (Wanted::Connect, _) | (Wanted::Protocol { .. }, true) => {
+                *response.status_mut() = StatusCode::OK;
+                for name in [CONNECTION, UPGRADE, CONTENT_LENGTH] {
+                    response.headers_mut().remove(name);
+                }
+            }
+            (Wanted::Protocol { name, .. }, false) => {
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                let headers = response.headers_mut();
+                headers.insert(CONNECTION, ONLY_UPGRADE);
+                headers.insert(UPGRADE, name.clone());
+            }
+        }
+    }
+
+    /// What the access log says of the agreement: as in Envoy, the status of HTTP/1.1 in either version.
+    fn logged(&self) -> StatusCode {
+        match &self.wanted {
+            Wanted::Connect => StatusCode::OK,
+            Wanted::Protocol { .. } => StatusCode::SWITCHING_PROTOCOLS,
+        }
+    }
+
+    /// The status of an agreement, where any other answer is the last of its connection.
+    pub(super) fn agreement(&self) -> Option<StatusCode> {
+        (!self.is_http2).then(|| self.logged())
+    }
+
+    fn name(&self) -> &str {
+        match &self.wanted {
+            Wanted::Connect => CONNECT,
+            Wanted::Protocol { name, .. } => headers::text(Some(name)),
+        }
     }
 }
 
-async fn join(downstream: OnUpgrade, upstream: OnUpgrade, transfer: &Transfer) {
-    let both = async { tokio::try_join!(downstream, upstream) };
-    let joined = match tokio::time::timeout(PATIENCE, both).await {
-        Ok(joined) => joined,
-        Err(_) => return tracing::debug!("an upgraded connection did not leave HTTP in time"),
-    };
-    let copied = match joined {
-        Ok((downstream, upstream)) => {
-            let (downstream, upstream) = (TokioIo::new(downstream), TokioIo::new(upstream));
-            copy::both_ways(downstream, upstream, Some(IDLE_TIMEOUT), transfer).await
-        }
-        Err(error) => return tracing::debug!(%error, "upgrade failed"),
-    };
-    if let Err(error) = copied {
-        tracing::debug!(%error, "tunnel ended");
+/// Ends a connection of HTTP/1.1 on which an upgrade was asked for and not agreed to: as in Envoy, what follows the head
+/// may be meant for the other protocol already.
+pub(super) fn answered<B>(mut response: Response<B>, agreement: Option<StatusCode>) -> Response<B> {
+    if agreement.is_some_and(|agreement| response.status() != agreement) {
+        response.headers_mut().insert(CONNECTION, CLOSE);
     }
+    response
+}
+
+/// Lets an upgrade pass that its route allows, or else all routes. RFC 9110 §7.8: where it is not allowed, the
+/// request is an ordinary one; CONNECT cannot be.
+pub(super) fn admit(
+    upgrade: Option<Upgrade>,
+    headers: &mut HeaderMap,
+    (everywhere, of_route): (&[Arc<str>], Option<&RouteUpgrades>),
+) -> Result<Option<Upgrade>, Failure> {
+    let Some(upgrade) = upgrade else {
+        return Ok(None);
+    };
+    let name = upgrade.name();
+    let of_route = of_route.and_then(|upgrades| upgrades.allows(name));
+    let is_allowed = of_route.unwrap_or_else(|| {
+        let mut everywhere = everywhere.iter();
+        everywhere.any(|each| each.eq_ignore_ascii_case(name))
+    });
+    if is_allowed {
+        return Ok(Some(upgrade));
+    }
+    if upgrade.is_http2 || matches!(upgrade.wanted, Wanted::Connect) {
+        let details = "no upgrade of this kind is allowed here";
+        let mut reply = LocalReply::new(StatusCode::FORBIDDEN, details);
+        if !upgrade.is_http2 {
+            reply.headers.push((CONNECTION, CLOSE));
+        }
+        return Err(Failure::Answered(Box::new(reply)));
+    }
+    headers.remove(CONNECTION);
+    headers.remove(UPGRADE);
+    Ok(None)
+}
+
+/// The protocol that a request of HTTP/1.1 asks for.
+fn protocol(request: &Request<Incoming>) -> Option<Wanted> {
+    let name = request.headers().get(UPGRADE)?;
+    let is_meant = request.version() == Version::HTTP_11
+        && asks_for_upgrade(request.headers())
+        && !name.as_bytes().eq_ignore_ascii_case(CLEARTEXT_HTTP2);
+    let connection = request.headers().get(CONNECTION);
+    let connection = connection.filter(|value| value.as_bytes().eq_ignore_ascii_case(b"upgrade"));
+    is_meant.then(|| Wanted::Protocol {
+        name: name.clone(),
+        connection: connection.cloned().unwrap_or(ONLY_UPGRADE),
+    })
+}
+
+/// RFC 9110 §7.8: `Upgrade` holds where `Connection` names it.
+fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(CONNECTION).iter();
+    values.any(|value| {
+        let mut names = headers::text(Some(value)).split(',').map(str::trim);
+        names.any(|name| name.eq_ignore_ascii_case(UPGRADE.as_str()))
+    })
 }

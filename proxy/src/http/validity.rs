@@ -3,9 +3,9 @@
 //!
 //! hyper has parsed them, and is more lenient than a proxy may be.
 
-use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::Authority;
-use http::{HeaderValue, Method, Request, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 
 use super::failure::{Failure, LocalReply};
 use crate::telemetry::report::ResponseFlags;
@@ -15,6 +15,23 @@ pub(super) fn objection<B>(request: &Request<B>) -> Option<Failure> {
     coding(request)
         .or_else(|| target(request))
         .or_else(|| host(request))
+}
+
+/// What is wrong with the head of a response of HTTP/1.1, if anything: a switch of protocols that nobody asked for, and
+/// a framing that two readers could see differently (RFC 9112, §6.1 and §6.3).
+pub(super) fn misframed<B>(response: &Response<B>, may_switch: bool) -> Option<&'static str> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS && !may_switch {
+        return Some("it switches protocols, which nobody asked for");
+    }
+    let headers = response.headers();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let first = codings.next()?;
+    let is_chunked = first.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    match is_chunked {
+        false => Some("its transfer-encoding is not chunked alone"),
+        true if headers.contains_key(CONTENT_LENGTH) => Some("it has a length and is chunked"),
+        true => None,
+    }
 }
 
 /// Only `chunked`, and once: any other coding would have to be undone or told to the upstream (RFC 9112, §6.1).
@@ -32,13 +49,14 @@ fn coding<B>(request: &Request<B>) -> Option<Failure> {
     })
 }
 
-/// The authority form of a target is for CONNECT alone (RFC 9112, §3.2.3).
+/// The authority form of a target is for CONNECT alone, and CONNECT has no other (RFC 9112, §3.2.3).
 fn target<B>(request: &Request<B>) -> Option<Failure> {
     let uri = request.uri();
     let is_authority = uri.scheme().is_none() && uri.authority().is_some();
-    let is_wrong = is_authority && request.method() != Method::CONNECT && is_http1(request);
+    let is_connect = request.method() == Method::CONNECT;
+    let is_wrong = is_authority != is_connect && is_http1(request);
     is_wrong.then(|| {
-        let details = "the target is no path";
+        let details = "the target has not the form that its method asks for";
         refusal(
             StatusCode::BAD_REQUEST,
             details,
@@ -128,9 +146,33 @@ mod tests {
     }
 
     #[test]
+    fn a_response_has_one_framing_and_switches_only_where_that_was_asked_for() {
+        let misframed = |response: http::response::Builder, may_switch| {
+            misframed(&response.body(()).expect("a response"), may_switch).is_some()
+        };
+        let coded = |value| Response::builder().header("transfer-encoding", value);
+
+        assert!(!misframed(
+            Response::builder().header("content-length", "1"),
+            false
+        ));
+        assert!(!misframed(coded("chunked"), false));
+        assert!(misframed(coded("gzip"), false));
+        assert!(misframed(
+            coded("chunked").header("content-length", "1"),
+            false
+        ));
+        assert!(misframed(Response::builder().status(101), false));
+        assert!(!misframed(Response::builder().status(101), true));
+    }
+
+    #[test]
     fn an_authority_is_a_target_of_connect_alone() {
         let to = |method: &str| request("a.test:443").method(method).header("host", "a");
 
+        let path = request("/").method("CONNECT").header("host", "a");
+
+        assert_eq!(status(path), Some(400));
         assert_eq!(status(to("CONNECT")), None);
         assert_eq!(status(to("GET")), Some(400));
     }

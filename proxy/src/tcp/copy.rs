@@ -4,6 +4,7 @@
 //! ends both.
 
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -14,6 +15,28 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 pub struct Transfer {
     received: AtomicU64,
     sent: AtomicU64,
+    first: OnceLock<FirstEnd>,
+}
+
+/// How the first of both sides ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstEnd {
+    /// The client has said all.
+    Client,
+    /// The client is gone.
+    ClientFailed,
+    /// The server has said all.
+    Server,
+    /// The server is gone.
+    ServerFailed,
+}
+
+/// One direction: what is counted, and what its end is called.
+struct Direction<'a> {
+    transfer: &'a Transfer,
+    count: &'a AtomicU64,
+    ended: FirstEnd,
+    failed: FirstEnd,
 }
 
 impl Transfer {
@@ -25,6 +48,11 @@ impl Transfer {
     /// To the client.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// How the first of both sides has ended, if one has.
+    pub fn first_end(&self) -> Option<FirstEnd> {
+        self.first.get().copied()
     }
 
     fn total(&self) -> u64 {
@@ -47,10 +75,22 @@ pub async fn both_ways(
 ) -> io::Result<()> {
     let (mut from_client, mut to_client) = tokio::io::split(downstream);
     let (mut from_server, mut to_server) = tokio::io::split(upstream);
+    let up = Direction {
+        transfer,
+        count: &transfer.received,
+        ended: FirstEnd::Client,
+        failed: FirstEnd::ClientFailed,
+    };
+    let down = Direction {
+        transfer,
+        count: &transfer.sent,
+        ended: FirstEnd::Server,
+        failed: FirstEnd::ServerFailed,
+    };
     let copied = async {
         tokio::try_join!(
-            one_way(&mut from_client, &mut to_server, &transfer.received),
-            one_way(&mut from_server, &mut to_client, &transfer.sent),
+            one_way(&mut from_client, &mut to_server, up),
+            one_way(&mut from_server, &mut to_client, down),
         )
     };
     tokio::select! {
@@ -79,12 +119,21 @@ pub(super) async fn pass_on(
 async fn one_way(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    count: &AtomicU64,
+    direction: Direction<'_>,
 ) -> io::Result<()> {
+    let Direction {
+        transfer,
+        count,
+        ended,
+        failed,
+    } = direction;
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        let read = from.read(&mut buffer).await?;
+        let read = from.read(&mut buffer).await.inspect_err(|_| {
+            let _ = transfer.first.set(failed);
+        })?;
         if read == 0 {
+            let _ = transfer.first.set(ended);
             return to.shutdown().await;
         }
         to.write_all(&buffer[..read]).await?;
@@ -138,6 +187,7 @@ mod tests {
             ("question", "an answer")
         );
         assert_eq!((transfer.received(), transfer.sent()), (8, 9));
+        assert_eq!(transfer.first_end(), Some(FirstEnd::Client));
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ pub mod client;
 pub mod meter;
 pub mod replay;
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -35,6 +36,33 @@ pub enum RequestBody {
     Replayed(Replay),
     /// A copy of what another request reads.
     Copy(mpsc::Receiver<Copied>),
+}
+
+/// Whether nothing follows a frame: whoever gets trailers looks no further.
+fn is_last(frame: Option<&Result<Frame<Bytes>, BodyError>>, rest: &ClientBody) -> bool {
+    match frame {
+        Some(Ok(frame)) => frame.is_trailers() || rest.is_end_stream(),
+        Some(Err(_)) => false,
+        None => true,
+    }
+}
+
+/// Whether a body is no good, rather than cut off: hyper says so in the kind of an error of input, as rustls does of its
+/// records.
+pub fn is_malformed(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    cause.is_some_and(|cause: &io::Error| {
+        let is_of_input = matches!(
+            cause.kind(),
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
+        );
+        let is_of_tls = || {
+            cause
+                .get_ref()
+                .is_some_and(|inner| inner.is::<rustls::Error>())
+        };
+        is_of_input && !is_of_tls()
+    })
 }
 
 /// Why a body ended early.
@@ -70,11 +98,12 @@ impl Body for RequestBody {
             }
             RequestBody::Once { incoming, meter } => {
                 let frame = ready!(Pin::new(&mut *incoming).poll_frame(context));
-                if let Some(Ok(frame)) = &frame {
-                    meter.count(frame);
+                match &frame {
+                    Some(Ok(frame)) => meter.count(frame),
+                    Some(Err(error)) => meter.fail(error),
+                    None => {}
                 }
-                let has_failed = matches!(frame, Some(Err(_)));
-                if frame.is_none() || (!has_failed && incoming.is_end_stream()) {
+                if is_last(frame.as_ref(), incoming) {
                     meter.end();
                 }
                 Poll::Ready(frame)

@@ -32,6 +32,7 @@ mod route_hosts;
 mod route_match;
 mod route_mirror;
 mod route_redirects;
+mod route_upgrades;
 mod route_weighted;
 mod share;
 mod subsets;

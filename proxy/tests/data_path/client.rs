@@ -86,6 +86,10 @@ impl Client {
                 sender.ready().await?;
                 sender.send_request(request).await
             }
+            Client::Http2(sender) if request.method() == http::Method::CONNECT => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
             Client::Http2(sender) => {
                 let host = request.headers_mut().remove("host").unwrap();
                 let uri = format!("http://{}{}", host.to_str().unwrap(), request.uri());

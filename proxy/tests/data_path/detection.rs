@@ -148,7 +148,7 @@ async fn an_unreachable_upstream_closes_the_clients_connection() {
 
     assert!(nothing.is_empty());
     let report = proxy.reports.closed(0).await;
-    assert_eq!(report.flags.to_string(), "UF");
+    assert_eq!(report.flags.to_string(), "URX,UF");
     assert_eq!(report.upstream.unwrap().address, nowhere);
 }
 

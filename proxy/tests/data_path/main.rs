@@ -21,3 +21,4 @@ mod redirect;
 mod resilience;
 mod routing;
 mod tls;
+mod tunnels;

@@ -138,7 +138,8 @@ impl Upstream {
                     }
                 });
                 connections.spawn(async move {
-                    let builder = auto::Builder::new(TokioExecutor::new());
+                    let mut builder = auto::Builder::new(TokioExecutor::new());
+                    builder.http2().enable_connect_protocol();
                     let io = TokioIo::new(stream);
                     let _ = builder.serve_connection_with_upgrades(io, service).await;
                 });

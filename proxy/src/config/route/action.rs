@@ -14,6 +14,7 @@ use crate::config::filter::header_mutation::Mutations;
 use crate::config::matching::Substitution;
 use crate::config::percent::Percent;
 use crate::config::retry::RetryPolicy;
+use crate::config::upgrade::RouteUpgrades;
 use crate::telemetry::access_log::format::{Format, Template};
 
 /// What becomes of a request.
@@ -56,6 +57,8 @@ pub struct Forward {
     pub max_kept_bytes: Option<usize>,
     /// Copies.
     pub mirrors: Vec<Mirror>,
+    /// Which upgrades are allowed, in place of what the connection manager says.
+    pub upgrades: RouteUpgrades,
     /// Redirects of the upstream that are followed here.
     pub internal_redirects: Option<Arc<InternalRedirects>>,
     /// The answer where the cluster does not exist; Envoy's default is 503.
@@ -79,6 +82,7 @@ impl Forward {
             hedges: false,
             max_kept_bytes: None,
             mirrors: vec![],
+            upgrades: RouteUpgrades::default(),
             internal_redirects: None,
             cluster_not_found: StatusCode::SERVICE_UNAVAILABLE,
         }

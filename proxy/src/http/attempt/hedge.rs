@@ -38,7 +38,7 @@ impl Attempts<'_> {
             let limit = self.timeouts.per_try.filter(|_| may_hedge);
             let ended: Option<Ended> = tokio::select! {
                 ended = running.next() => ended,
-                _ = after_request(limit, course.meter.as_ref()) => None,
+                _ = after_request(limit, self.meter.as_ref()) => None,
             };
             let (last, again, after_timeout) = match ended {
                 Some((ended, permit)) => {

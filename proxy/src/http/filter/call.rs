@@ -15,7 +15,7 @@ use crate::cluster::breaker::{Gauge, Overflow};
 use crate::cluster::outlier::Outcome;
 use crate::cluster::stats::ClusterStats;
 use crate::cluster::{Cluster, NoEndpoint, Pick};
-use crate::http::target::{self, Kind};
+use crate::http::target;
 use crate::snapshot::Snapshot;
 use crate::telemetry::report::Protocol;
 use crate::upstream::body::RequestBody;
@@ -86,7 +86,7 @@ impl Asked<'_> {
         question: Request<Bytes>,
     ) -> Result<Response<Bytes>, CallFailure> {
         let cluster = self.cluster()?;
-        let version = target::version(cluster, Protocol::Http11, Kind::Ordinary);
+        let version = target::version(cluster, Protocol::Http11);
         let begun = Instant::now();
         let (mut answer, _) = self.bounded(cluster, version, question).await?;
         // As after every request that goes upstream.

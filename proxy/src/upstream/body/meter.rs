@@ -1,6 +1,6 @@
 //! What a request body has come to: counted as it is taken from the client, and copied where it is mirrored.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -9,12 +9,15 @@ use http_body::Frame;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
+use super::{BodyError, is_malformed};
+
 /// What a request body has come to; shared by those who read it and those who tell about it.
 #[derive(Debug, Default)]
 pub struct BodyMeter {
     bytes: AtomicU64,
     ended_at: OnceLock<Instant>,
     ended: Notify,
+    is_malformed: AtomicBool,
     copies: Mutex<Vec<mpsc::Sender<Copied>>>,
 }
 
@@ -34,6 +37,11 @@ impl BodyMeter {
     /// Bytes taken from the client.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client has sent what is no body.
+    pub fn is_malformed(&self) -> bool {
+        self.is_malformed.load(Ordering::Relaxed)
     }
 
     /// When all of it had been taken, if it has.
@@ -67,6 +75,15 @@ impl BodyMeter {
         self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
         let mut copies = self.copies.lock();
         copies.retain(|copy| copy.try_send(Copied::Data(data.clone())).is_ok());
+    }
+
+    /// No more can be taken from the client.
+    pub(super) fn fail(&self, error: &BodyError) {
+        if let BodyError::Downstream(error) = error
+            && is_malformed(error)
+        {
+            self.is_malformed.store(true, Ordering::Relaxed);
+        }
     }
 
     /// All of it has been taken.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::client::ClientBody;
 use super::meter::BodyMeter;
-use super::{BodyError, RequestBody};
+use super::{BodyError, RequestBody, is_last};
 
 /// No more of a body is kept for another try, unless the route says otherwise: Envoy's default buffer.
 pub const MAX_REPLAYED: usize = 1024 * 1024;
@@ -116,14 +116,17 @@ impl Replay {
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
         let frame = ready!(Pin::new(&mut state.incoming).poll_frame(context));
-        if let Some(Ok(frame)) = &frame {
-            self.buffer.meter.count(frame);
-            state.keep(frame);
-            self.position = state.kept.len();
-            self.has_read_trailers |= frame.is_trailers();
+        match &frame {
+            Some(Ok(frame)) => {
+                self.buffer.meter.count(frame);
+                state.keep(frame);
+                self.position = state.kept.len();
+                self.has_read_trailers |= frame.is_trailers();
+            }
+            Some(Err(error)) => self.buffer.meter.fail(error),
+            None => {}
         }
-        let has_failed = matches!(frame, Some(Err(_)));
-        if frame.is_none() || (!has_failed && state.incoming.is_end_stream()) {
+        if is_last(frame.as_ref(), &state.incoming) {
             state.has_ended = true;
             self.buffer.meter.end();
         }

@@ -273,9 +273,6 @@ fn upgrades(at: &At<'_>, wire: &[UpgradeConfig]) -> Result<Vec<Arc<str>>, Invali
         } = upgrade;
         unsupported!(at; filters);
         let name = upgrade_type.to_ascii_lowercase();
-        if name == "connect" {
-            return Err(at.field("upgrade_type").refuse_value(upgrade_type));
-        }
         if enabled.unwrap_or(true) {
             upgrades.push(name.into());
         }

@@ -117,7 +117,7 @@ pub(super) fn http2_options(
         stream_reset_rate,
     } = wire;
     unsupported!(at; allow_metadata, custom_settings_parameters);
-    harmless!(at; hpack_table_size, allow_connect, max_outbound_frames, max_outbound_control_frames,
+    harmless!(at; hpack_table_size, max_outbound_frames, max_outbound_control_frames,
         max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream,
         max_inbound_window_update_frames_per_data_frame_sent, stream_error_on_invalid_http_messaging,
         override_stream_error_on_invalid_http_message, use_oghttp2_codec, max_metadata_size,
@@ -127,6 +127,7 @@ pub(super) fn http2_options(
         max_concurrent_streams: *max_concurrent_streams,
         initial_stream_window: *initial_stream_window_size,
         initial_connection_window: *initial_connection_window_size,
+        allows_connect: *allow_connect,
         ..Http2Options::default()
     };
     if let Some(wire) = connection_keepalive {

@@ -20,6 +20,7 @@ use super::retry::retry_policy;
 use super::route_hosts::host;
 use super::route_mirror::mirrors;
 use super::route_redirects::internal_redirects;
+use super::route_upgrades::route_upgrades;
 use super::route_weighted::weighted;
 use super::subsets::asked;
 use super::text::{header_name, substitution};
@@ -65,7 +66,7 @@ pub(super) fn forward(at: &At<'_>, wire: &RouteAction) -> Result<Forward, Invali
         cluster_specifier,
         host_rewrite_specifier,
     } = wire;
-    unsupported!(at; path_rewrite_policy, retry_policy_typed_config, upgrade_configs);
+    unsupported!(at; path_rewrite_policy, retry_policy_typed_config);
     harmless!(at; early_data_policy, flush_timeout);
     let not_found = at.field("cluster_not_found_response_code");
     let not_found = enumeration(&not_found, *cluster_not_found_response_code)?;
@@ -114,6 +115,7 @@ pub(super) fn forward(at: &At<'_>, wire: &RouteAction) -> Result<Forward, Invali
             &at.field("request_mirror_policies"),
             request_mirror_policies,
         )?,
+        upgrades: route_upgrades(&at.field("upgrade_configs"), upgrade_configs)?,
         internal_redirects: internal_redirects(
             at,
             internal_redirect_policy.as_ref(),

@@ -1,0 +1,85 @@
+//! Tries of a CONNECT that ends here: each makes a connection of its own, and nothing is sent before there is one.
+
+use std::time::Instant;
+
+use http::StatusCode;
+use parking_lot::Mutex;
+
+use super::{Attempts, Course};
+use crate::cluster::Pick;
+use crate::cluster::stats::ClusterStats;
+use crate::http::completion::Completion;
+use crate::http::failure::Failure;
+use crate::http::headers::Head;
+use crate::http::retry::TryEnd;
+use crate::tcp::{self, Dialled, TcpFailure};
+
+impl Attempts<'_> {
+    /// Makes a connection, as often as the retry policy allows.
+    pub(in crate::http) async fn dial(
+        &self,
+        head: &Head,
+        completion: &mut Completion,
+    ) -> Result<Dialled, Failure> {
+        let started = completion.started();
+        let log = Mutex::new(completion);
+        let mut course = Course {
+            log: &log,
+            started,
+            retries: 0,
+            tried: vec![],
+            is_idempotent: false,
+        };
+        ClusterStats::count(&self.cluster.stats.requests);
+        loop {
+            log.lock().attempted();
+            let failure = match self.dial_once(head, &course).await {
+                Ok(dialled) => return Ok(dialled),
+                Err(failure) => failure,
+            };
+            let Some(again) = self.after(TryEnd::of(&failure), None, &course) else {
+                return Err(failure);
+            };
+            course.tried.extend(again.avoid);
+            tokio::time::sleep(again.wait).await;
+            course.retries += 1;
+        }
+    }
+
+    async fn dial_once(&self, head: &Head, course: &Course<'_>) -> Result<Dialled, Failure> {
+        let before = self.connection.original_destination;
+        let pick = Pick {
+            original_destination: self.cluster.original_destination(&head.headers, before),
+            avoid: &course.tried,
+            hash: self.aim.hash,
+            subset: self.aim.subset.as_deref(),
+            session: self.aim.session,
+            ..Pick::at(Instant::now())
+        };
+        let upstreams = &self.connection.environment.upstreams;
+        let dialled = tcp::dial_picked(self.cluster, pick, upstreams).await;
+        let endpoint = match &dialled {
+            Ok(dialled) => Some(dialled.endpoint()),
+            Err(TcpFailure::Connect { endpoint, .. }) => Some(endpoint),
+            Err(_) => None,
+        };
+        if let Some(endpoint) = endpoint {
+            course.log.lock().reached(endpoint);
+        }
+        dialled.map_err(failure)
+    }
+}
+
+fn failure(failure: TcpFailure) -> Failure {
+    match failure {
+        TcpFailure::NoCluster(cluster) => Failure::NoCluster {
+            cluster,
+            status: StatusCode::SERVICE_UNAVAILABLE,
+        },
+        TcpFailure::NoEndpoint { cluster, source } => Failure::NoEndpoint { cluster, source },
+        TcpFailure::Overflow { cluster, source } => Failure::Overflow { cluster, source },
+        TcpFailure::Connect {
+            cluster, source, ..
+        } => Failure::Connect { cluster, source },
+    }
+}

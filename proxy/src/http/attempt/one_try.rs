@@ -1,0 +1,193 @@
+//! One try: the breaker admits it, the balancer picks an endpoint, the pool lends a connection, the request is sent,
+//! and the outcome is recorded once.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::UPGRADE;
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use super::{Answered, Attempts, Borrowed, Log, MAX_STALE, Missed};
+use crate::cluster::Pick;
+use crate::cluster::breaker::Gauge;
+use crate::cluster::endpoint::Endpoint;
+use crate::cluster::outlier::Outcome;
+use crate::cluster::stats::ClusterStats;
+use crate::http::failure::{Failure, Reset};
+use crate::http::{headers, validity};
+use crate::upstream::ConnectFailure;
+use crate::upstream::body::RequestBody;
+use crate::upstream::lease::{Freshness, Lease};
+
+impl Attempts<'_> {
+    pub(super) async fn one_try(
+        &self,
+        mut request: Request<RequestBody>,
+        tried: &[SocketAddr],
+        log: &Log<'_>,
+    ) -> Result<Answered, Missed> {
+        let permit = match self
+            .cluster
+            .breakers_of(self.aim.priority)
+            .admit(Gauge::Requests)
+        {
+            Ok(permit) => permit,
+            Err(source) => {
+                let cluster = Arc::clone(self.cluster.name());
+                return Err(Missed::unsent(
+                    Failure::Overflow { cluster, source },
+                    request,
+                ));
+            }
+        };
+        let pick = Pick {
+            original_destination: self
+                .cluster
+                .original_destination(request.headers(), self.connection.original_destination),
+            avoid: tried,
+            hash: self.aim.hash,
+            subset: self.aim.subset.as_deref(),
+            session: self.aim.session,
+            ..Pick::at(Instant::now())
+        };
+        let endpoint = match self.cluster.pick(pick) {
+            Ok(endpoint) => endpoint,
+            Err(source) => {
+                let cluster = Arc::clone(self.cluster.name());
+                return Err(Missed::unsent(
+                    Failure::NoEndpoint { cluster, source },
+                    request,
+                ));
+            }
+        };
+        log.lock().reached(&endpoint);
+        if let (Some(before), Some(host)) = (self.endpoint_host, &endpoint.hostname) {
+            headers::readdress(&mut request, self.version, host, before);
+        }
+        let active = endpoint.state.begin();
+        let begun = Instant::now();
+        let (response, lease) = self.send(request, &endpoint).await?;
+        let now = Instant::now();
+        let latency = now.saturating_duration_since(begun);
+        self.cluster.record_latency(&endpoint, latency, now);
+        self.cluster.record(
+            &endpoint,
+            Outcome::of_status(response.status()),
+            Instant::now(),
+        );
+        Ok(Answered {
+            response,
+            borrowed: Borrowed {
+                lease,
+                cluster: Arc::clone(self.cluster),
+                _request: permit,
+                _active: active,
+                retry: None,
+            },
+            body_again: None,
+        })
+    }
+
+    /// Sends the request on a connection that turns out to be one; records a failure.
+    async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+        endpoint: &Arc<Endpoint>,
+    ) -> Result<(Response<Incoming>, Lease), Missed> {
+        let mut freshness = Freshness::Any;
+        for stale in 0.. {
+            let mut lease = match self.lend(endpoint, freshness).await {
+                Ok(lease) => lease,
+                Err(source) => return Err(self.not_connected(source, endpoint, request)),
+            };
+            let spare = lease.spare(&request);
+            let may_switch = request.headers().contains_key(UPGRADE);
+            let failure = match lease.send(request).await {
+                Ok(response) => {
+                    return match validity::misframed(&response, may_switch) {
+                        Some(what) => Err(self.malformed(what, endpoint)),
+                        None => Ok((response, lease)),
+                    };
+                }
+                Err(failure) => failure,
+            };
+            let is_closed_early = failure.is_closed_early();
+            let unsent = match (failure.unsent, spare) {
+                (None, Some(spare)) if is_closed_early => Some(Box::new(spare)),
+                (unsent, _) => unsent,
+            };
+            match unsent {
+                Some(unsent) if lease.is_reused() && stale < MAX_STALE => {
+                    ClusterStats::count(&self.cluster.stats.stale);
+                    lease.retire();
+                    freshness = Freshness::Fresh;
+                    request = *unsent;
+                }
+                unsent => return Err(self.reset(failure.error, unsent, endpoint)),
+            }
+        }
+        unreachable!("the loop returns at the latest after {MAX_STALE} stale connections")
+    }
+
+    async fn lend(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        freshness: Freshness,
+    ) -> Result<Lease, ConnectFailure> {
+        let upstreams = &self.connection.environment.upstreams;
+        upstreams
+            .lend(self.cluster, endpoint, self.version, freshness)
+            .await
+    }
+
+    fn not_connected(
+        &self,
+        source: ConnectFailure,
+        endpoint: &Endpoint,
+        request: Request<RequestBody>,
+    ) -> Missed {
+        // The endpoint is not to blame for a limit of ours.
+        if !matches!(
+            source,
+            ConnectFailure::Overflow(_) | ConnectFailure::NoTls(_)
+        ) {
+            self.cluster
+                .record(endpoint, Outcome::LocalOriginFailure, Instant::now());
+        }
+        let cluster = Arc::clone(self.cluster.name());
+        Missed::unsent(Failure::Connect { cluster, source }, request)
+    }
+
+    fn malformed(&self, what: &'static str, endpoint: &Endpoint) -> Missed {
+        self.cluster
+            .record(endpoint, Outcome::LocalOriginFailure, Instant::now());
+        Missed::sent(Failure::Malformed {
+            cluster: Arc::clone(self.cluster.name()),
+            address: endpoint.address,
+            what,
+        })
+    }
+
+    fn reset(
+        &self,
+        source: hyper::Error,
+        unsent: Option<Box<Request<RequestBody>>>,
+        endpoint: &Endpoint,
+    ) -> Missed {
+        if !self.has_bad_body() {
+            self.cluster
+                .record(endpoint, Outcome::LocalOriginFailure, Instant::now());
+        }
+        Missed {
+            failure: Failure::Reset {
+                cluster: Arc::clone(self.cluster.name()),
+                address: endpoint.address,
+                how: Reset::of(&source, unsent.is_some()),
+                source,
+            },
+            unsent: unsent.map(|request| *request),
+        }
+    }
+}

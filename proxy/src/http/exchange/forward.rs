@@ -1,0 +1,298 @@
+//! The part of an exchange that has to do with the upstream: what it is asked, and what becomes of its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use http_body::Body as _;
+
+use super::routed::{Routed, route};
+use super::{Outcome, Redirected, Turn};
+use crate::cluster::Cluster;
+use crate::config::matching::RequestLine;
+use crate::config::retry::RetryPolicy;
+use crate::config::route::internal_redirect::InternalRedirects;
+use crate::config::route::{Forward, HostRewrite};
+use crate::http::affinity::{self, Aim};
+use crate::http::asked::{self, Timeouts};
+use crate::http::attempt::{Answered, Attempts, HostBefore, Tells};
+use crate::http::body::Source;
+use crate::http::completion::Completion;
+use crate::http::failure::Failure;
+use crate::http::headers::{self, Head};
+use crate::http::limits::Limits;
+use crate::http::target::{self, Destination, Rewriting};
+use crate::http::upgrade::{Upgrade, terminate};
+use crate::http::{HttpConnection, mirror};
+use crate::snapshot::routes::{RouteTable, Selected};
+use crate::upstream::HttpVersion;
+use crate::upstream::body::client::ClientBody;
+use crate::upstream::body::meter::BodyMeter;
+use crate::upstream::body::replay::MAX_REPLAYED;
+
+impl Turn<'_> {
+    /// Sends a request to the cluster of its route.
+    pub(super) async fn forward<'a>(
+        &mut self,
+        mut head: Head,
+        body: ClientBody,
+        mut upgrade: Option<Upgrade>,
+        routed: &Routed<'a>,
+        (selected, forward, destination): (Selected<'a>, &Forward, &Destination<'_>),
+    ) -> Result<Outcome<'a>, Failure> {
+        let connection = self.connection;
+        let config = &self.scene.service.config;
+        let cluster = target::cluster(&self.scene.snapshot, destination, forward)?;
+        let asked = self.asked(&mut head, selected, forward);
+        self.rewrite(&mut head, routed.routes, (selected, forward, destination))?;
+        if let Some(upgrade) = upgrade.take_if(|upgrade| upgrade.ends_here(&forward.upgrades)) {
+            let route = (selected, forward, &cluster);
+            let mut response = Box::pin(self.end_connect(&head, upgrade, route, asked)).await?;
+            routed.finish(response.headers_mut(), self.completion);
+            return Ok(Outcome::Response(response));
+        }
+        let version = target::version(&cluster, self.completion.protocol());
+        let meter = meter(&body, self.completion);
+        self.mirror(forward, &head, meter.as_ref());
+        let redirects = forward.internal_redirects.as_ref();
+        let redirects = redirects.filter(|_| upgrade.is_none());
+        let before = redirects.map(|policy| (Arc::clone(policy), head.clone()));
+        headers::address(&mut head, version, connection.is_tls)?;
+        if let Some(upgrade) = &upgrade {
+            upgrade.shape(&mut head, version)?;
+        }
+
+        let limits = Limits::of(config, forward, asked.timeouts.global, asked.stream);
+        let per_try_idle = asked.timeouts.per_try_idle;
+        let mut attempts = self.attempts(&cluster, selected, forward, asked);
+        attempts.version = version;
+        attempts.aim = affinity::aim(&forward.aim, &head, connection, self.passage);
+        attempts.is_wanted_again = before.is_some();
+        attempts.meter.clone_from(&meter);
+        let completion = &mut *self.completion;
+        let started = completion.started();
+        let attempts = attempts.run(head, body, completion);
+        let answered = limits.enforce(attempts, started, meter.as_ref()).await;
+        let mut answered = answered.inspect_err(|failure| {
+            // The attempt that was cut short has failed, too.
+            if matches!(failure, Failure::Timeout { .. } | Failure::Idle { .. }) {
+                completion.blame_endpoint(&cluster);
+            }
+        })?;
+
+        if let Some((policy, head)) = before
+            && let Some(next) = self.follow(&policy, head, &mut answered, (routed, selected))
+        {
+            answered.discard();
+            return Ok(Outcome::Redirected(Box::new(next)));
+        }
+        let completion = &mut *self.completion;
+        let mut router = config.router;
+        router.suppresses_envoy_headers |= upgrade.is_some();
+        headers::send_back(&mut answered.response, completion, router);
+        routed.tell_attempts(answered.response.headers_mut(), completion);
+        routed.finish(answered.response.headers_mut(), completion);
+        completion.limited_by(limits.within_try(per_try_idle), meter.as_ref());
+        let response = finish(
+            answered,
+            (upgrade, version),
+            limits,
+            (completion, connection),
+        )?;
+        Ok(Outcome::Response(response))
+    }
+
+    /// A CONNECT that ends here: the cluster is connected to, and the client is told so.
+    async fn end_connect(
+        &mut self,
+        head: &Head,
+        upgrade: Upgrade,
+        (selected, forward, cluster): (Selected<'_>, &Forward, &Arc<Cluster>),
+        asked: Asked,
+    ) -> Result<Response<Source>, Failure> {
+        let config = &self.scene.service.config;
+        let limits = Limits::of(config, forward, None, asked.stream);
+        let mut attempts = self.attempts(cluster, selected, forward, asked);
+        attempts.aim = affinity::aim(&forward.aim, head, self.connection, self.passage);
+        let completion = &mut *self.completion;
+        let dialled = attempts.dial(head, completion).await?;
+        let told = (completion, self.connection);
+        Ok(terminate::terminate(upgrade, dialled, limits, told))
+    }
+
+    fn rewrite(
+        &self,
+        head: &mut Head,
+        routes: &RouteTable,
+        (selected, forward, destination): (Selected<'_>, &Forward, &Destination<'_>),
+    ) -> Result<(), Failure> {
+        let rewriting = Rewriting {
+            routes,
+            selected,
+            destination,
+            forward,
+            completion: self.completion,
+            router: self.scene.service.config.router,
+            is_tls: self.connection.is_tls,
+        };
+        rewriting.apply(head)
+    }
+
+    /// What route and caller ask for; the upstream is told how long it has.
+    fn asked(&self, head: &mut Head, selected: Selected<'_>, forward: &Forward) -> Asked {
+        let config = &self.scene.service.config;
+        let is_grpc = self.completion.is_grpc();
+        let of_route = forward.retry.as_ref().or(selected.host.retry.as_ref());
+        let line = RequestLine {
+            method: head.method.as_str(),
+            path: head.path.as_str(),
+            authority: headers::text(head.authority.as_ref()),
+            scheme: headers::scheme(self.connection.is_tls),
+        };
+        let headers = &mut head.headers;
+        let policy = asked::policy(headers, line, of_route);
+        let hedges = asked::hedges(headers, forward.hedges);
+        let respects = config.router.respects_expected_timeout;
+        let timeouts = asked::timeouts(headers, forward, policy.as_deref(), is_grpc, respects);
+        let chain = config.max_stream_duration;
+        let stream = asked::stream_duration(headers, forward.stream_duration, chain);
+        let expected = timeouts.expected(Duration::ZERO, hedges);
+        if !config.router.suppresses_envoy_headers {
+            asked::tell_expected(headers, expected);
+        }
+        if let (true, Some(_), None, Some(expected)) = (
+            is_grpc,
+            forward.grpc_timeout,
+            forward.stream_duration,
+            expected,
+        ) {
+            asked::tell_grpc(headers, expected);
+        }
+        Asked {
+            policy,
+            hedges,
+            timeouts,
+            stream,
+        }
+    }
+
+    fn attempts<'b>(
+        &self,
+        cluster: &'b Arc<Cluster>,
+        selected: Selected<'_>,
+        forward: &Forward,
+        asked: Asked,
+    ) -> Attempts<'b>
+    where
+        Self: 'b,
+    {
+        let says = !self.scene.service.config.router.suppresses_envoy_headers;
+        let is_to_endpoint = forward.host == Some(HostRewrite::Endpoint);
+        Attempts {
+            connection: self.connection,
+            cluster,
+            policy: asked.policy,
+            version: HttpVersion::Http1,
+            aim: Aim::default(),
+            timeouts: asked.timeouts,
+            hedges: asked.hedges,
+            endpoint_host: is_to_endpoint.then_some(HostBefore {
+                keeps_original: says,
+                appends_forwarded: forward.appends_forwarded_host,
+            }),
+            tells: Tells {
+                attempts: selected.host.tells_attempts,
+                timeout_retries: selected.host.tells_timeout_retries,
+                expected_time: says,
+            },
+            max_kept_bytes: forward.max_kept_bytes.unwrap_or(MAX_REPLAYED),
+            meter: None,
+            is_wanted_again: false,
+        }
+    }
+
+    fn mirror(&self, forward: &Forward, head: &Head, meter: Option<&Arc<BodyMeter>>) {
+        if !forward.mirrors.is_empty() {
+            mirror::send_copies(
+                &forward.mirrors,
+                &self.scene.snapshot,
+                head,
+                self.completion.protocol(),
+                meter,
+                self.connection,
+            );
+        }
+    }
+
+    /// The request that a redirect of the upstream asks for, where it is followed here.
+    fn follow<'a>(
+        &mut self,
+        policy: &InternalRedirects,
+        before: Head,
+        answered: &mut Answered,
+        (routed, from): (&Routed<'a>, Selected<'a>),
+    ) -> Option<Redirected<'a>> {
+        let response = &answered.response;
+        let head = self.followed.next(policy, response, before)?;
+        let target = route(routed.routes, &head, self.connection, self.completion).ok()?;
+        if !self.followed.may_enter(policy, from, target.selected?) {
+            return None;
+        }
+        let body = match response.status() {
+            StatusCode::SEE_OTHER => ClientBody::Empty,
+            _ => answered.body_again.take()?,
+        };
+        self.followed.leave(from);
+        Some(Redirected {
+            head,
+            body,
+            routed: target,
+        })
+    }
+}
+
+/// What route and caller ask for.
+struct Asked {
+    policy: Option<Arc<RetryPolicy>>,
+    hedges: bool,
+    timeouts: Timeouts,
+    /// The longest that the stream may take.
+    stream: Option<Duration>,
+}
+
+/// Counts the request's body, where it has one.
+fn meter(body: &ClientBody, completion: &mut Completion) -> Option<Arc<BodyMeter>> {
+    if body.is_end_stream() {
+        return None;
+    }
+    let meter = Arc::new(BodyMeter::default());
+    completion.metered(Arc::clone(&meter));
+    Some(meter)
+}
+
+/// Hands what is held for the request to whoever sees its end: the body, or the tunnel.
+fn finish(
+    answered: Answered,
+    (upgrade, version): (Option<Upgrade>, HttpVersion),
+    limits: Limits,
+    (completion, connection): (&mut Completion, &HttpConnection),
+) -> Result<Response<Source>, Failure> {
+    let Answered {
+        response, borrowed, ..
+    } = answered;
+    let Some(upgrade) = upgrade else {
+        completion.hold(borrowed);
+        return Ok(response.map(Source::Upstream));
+    };
+    if upgrade.is_agreed(&response, version) {
+        completion.hold(borrowed);
+        return Ok(upgrade.join(response, limits, completion, connection));
+    }
+    match upgrade.mistakable(&response) {
+        Some(failure) => Err(failure),
+        None => {
+            completion.hold(borrowed);
+            Ok(response.map(Source::Upstream))
+        }
+    }
+}
