@@ -21,6 +21,7 @@ use self::control_plane::{ads_cluster, control_plane, socket_target};
 use self::fields::warn_of_ignored;
 use crate::config::{Configuration, Workload};
 use crate::xds::kind::Kind;
+use crate::xds::secrets;
 use crate::xds::translate::{Checked, Invalid, chain, metadata, translate};
 use crate::xds::transport::Target;
 
@@ -151,8 +152,12 @@ fn check(wire: Wire) -> Result<Bootstrap, Problem> {
         ));
     }
     let xds_cluster = wire.dynamic_resources.as_ref().and_then(ads_cluster);
+    let statics = statics(&resources, xds_cluster)?;
+    if control_plane.is_none() {
+        has_secrets(&statics)?;
+    }
     Ok(Bootstrap {
-        statics: statics(&resources, xds_cluster)?,
+        statics,
         workload: Arc::new(workload(&node)),
         control_plane,
         admin: wire.admin.as_ref().map(admin).transpose()?.flatten(),
@@ -169,10 +174,15 @@ fn statics(resources: &StaticResources, xds: Option<&str>) -> Result<Configurati
         clusters,
         secrets,
     } = resources;
-    if !secrets.is_empty() {
-        return Err(problem("static_resources.secrets", "not supported"));
-    }
     let mut statics = Configuration::default();
+    for (index, secret) in secrets.iter().enumerate() {
+        let field = format!("static_resources.secrets[{index}]");
+        let name = Arc::from(secret.name.as_str());
+        match checked(Kind::Secret, &pack(secret), &field)? {
+            Checked::Secret(secret) => insert(&mut statics.secrets, &name, &secret, &field)?,
+            _ => return Err(problem(field, "no secret")),
+        }
+    }
     for (index, listener) in listeners.iter().enumerate() {
         let field = format!("static_resources.listeners[{index}]");
         match checked(Kind::Listener, &pack(listener), &field)? {
@@ -194,7 +204,25 @@ fn statics(resources: &StaticResources, xds: Option<&str>) -> Result<Configurati
             _ => return Err(problem(field, "no cluster")),
         }
     }
+    secrets::fill_in(&mut statics, None);
     Ok(statics)
+}
+
+/// Where nobody could send any more, every secret that is named must be there.
+fn has_secrets(statics: &Configuration) -> Result<(), Problem> {
+    let listeners = statics.listeners.values();
+    let of_listeners = listeners.flat_map(|listener| secrets::of_listener(listener));
+    let clusters = statics.clusters.values();
+    let of_clusters = clusters.flat_map(|cluster| secrets::of_cluster(cluster));
+    match of_listeners.chain(of_clusters).next() {
+        None => Ok(()),
+        Some(name) => Err(problem(
+            "static_resources.secrets",
+            format!(
+                "TLS is configured with the secret {name:?}, which is not there, or is of another type"
+            ),
+        )),
+    }
 }
 
 fn checked(kind: Kind, any: &weft_proto::Any, field: &str) -> Result<Checked, Problem> {
@@ -404,6 +432,31 @@ static_resources:
             250
         );
         assert_eq!(bootstrap.control_plane, None);
+    }
+
+    #[test]
+    fn secrets_of_its_own_are_found_by_name() {
+        use crate::xds::testing::{listener_with_secret, secret};
+
+        let with = |secrets: &[&str]| {
+            let wire = Wire {
+                static_resources: Some(StaticResources {
+                    listeners: vec![listener_with_secret("web", "mine")],
+                    clusters: vec![],
+                    secrets: secrets.iter().map(|name| secret(name)).collect(),
+                }),
+                ..Wire::default()
+            };
+            check(wire).map_err(|Problem { field, reason }| format!("{field}: {reason}"))
+        };
+
+        assert!(with(&["mine"]).is_ok());
+        let refused = with(&["other"]).expect_err("refused");
+        assert!(
+            refused.starts_with("static_resources.secrets: "),
+            "{refused}"
+        );
+        assert!(refused.contains("\"mine\""), "{refused}");
     }
 
     #[test]

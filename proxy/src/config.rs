@@ -22,6 +22,7 @@ pub mod paths;
 pub mod percent;
 pub mod retry;
 pub mod route;
+pub mod tls;
 pub mod tracing;
 pub mod upgrade;
 
@@ -32,6 +33,7 @@ use cluster::ClusterConfig;
 use endpoints::EndpointsConfig;
 use listener::ListenerConfig;
 use route::RouteConfig;
+use tls::Secret;
 
 /// Everything a proxy has been told, by name. Values are shared: an unchanged resource is the same `Arc`
 /// from one configuration to the next, which is how the snapshot knows.
@@ -45,6 +47,8 @@ pub struct Configuration {
     pub clusters: BTreeMap<Arc<str>, Arc<ClusterConfig>>,
     /// Endpoints, by the name the cluster discovers them under (its own, or `service_name`).
     pub endpoints: BTreeMap<Arc<str>, Arc<EndpointsConfig>>,
+    /// What TLS is configured with by name.
+    pub secrets: BTreeMap<Arc<str>, Arc<Secret>>,
 }
 
 /// Whose network a socket is bound or dialled in.

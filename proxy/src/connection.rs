@@ -4,6 +4,7 @@
 //! `listener` accepts and places it on a worker; here it becomes HTTP or opaque bytes.
 
 mod detect;
+mod forwarded;
 pub mod introduced;
 mod io;
 mod proxied;
@@ -343,13 +344,12 @@ impl Connection {
         let Some(_passed) = gate::pass(&chain.gates, &downstream, counters).await else {
             return;
         };
-        let details = service.config.client_certificate;
         let entry = Entry {
             downstream,
             original_destination: self.original_destination,
             is_tls: peer.is_some(),
             network: self.listener.config.network,
-            client_certificate: peer.and_then(|peer| peer.forwarded(details)),
+            client_certificate: peer.and_then(|peer| peer.forwarded(&service.config)),
             chain,
         };
         let connection = HttpConnection::new(self.environment, self.snapshot, service, entry);

@@ -10,6 +10,7 @@ pub mod client;
 pub mod kind;
 pub mod metrics;
 pub mod references;
+pub mod secrets;
 pub mod state;
 pub mod store;
 pub mod stream;

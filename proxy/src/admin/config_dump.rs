@@ -30,6 +30,7 @@ use weft_proto::names::{SECRET_IDENTITY, SECRET_TRUST_BUNDLE};
 use super::AdminState;
 use super::reply::{Query, Reply};
 use crate::identity::credentials::Credentials;
+use crate::tls::pem::pem;
 use crate::xds::cache::{Entry, Refused};
 use crate::xds::kind::Kind;
 
@@ -52,10 +53,40 @@ pub fn config_dump(state: &AdminState, query: &Query) -> Reply {
             StatusCode::INTERNAL_SERVER_ERROR,
             format!("config_dump: {error}\n"),
         ),
-        Ok(json) => match query.value("resource") {
-            None => Reply::json(&json),
-            Some(name) => resource(&json, name),
-        },
+        Ok(mut json) => {
+            redact(&mut json);
+            match query.value("resource") {
+                None => Reply::json(&json),
+                Some(name) => resource(&json, name),
+            }
+        }
+    }
+}
+
+/// Private keys that the configuration holds itself; where a file is named, its name stays.
+fn redact(dump: &mut Value) {
+    match dump {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match name.as_str() {
+                    "private_key" | "password" => redact_source(value),
+                    _ => redact(value),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(redact),
+        _ => {}
+    }
+}
+
+fn redact_source(source: &mut Value) {
+    for (form, redacted) in [
+        ("inline_string", "[redacted]".to_owned()),
+        ("inline_bytes", STANDARD.encode("[redacted]")),
+    ] {
+        if let Some(value) = source.get_mut(form) {
+            *value = redacted.into();
+        }
     }
 }
 
@@ -165,13 +196,13 @@ fn endpoints(state: &AdminState) -> EndpointsConfigDump {
     }
 }
 
-/// The certificate and the roots; never the key.
+/// The certificate and the roots of the workload, and what was discovered; never a key.
 fn secrets(state: &AdminState) -> SecretsConfigDump {
     let current = state
         .credentials
         .as_ref()
         .and_then(|current| current.borrow().clone());
-    let secrets = current.iter().flat_map(|credentials| {
+    let own = current.iter().flat_map(|credentials| {
         let shown = |name: &str, kind| DynamicSecret {
             name: name.to_owned(),
             secret: Some(pack(&Secret {
@@ -186,8 +217,16 @@ fn secrets(state: &AdminState) -> SecretsConfigDump {
             shown(SECRET_TRUST_BUNDLE, trust_bundle(credentials)),
         ]
     });
+    let discovered = dynamic(state, Kind::Secret, |name, shown| DynamicSecret {
+        name: name.to_owned(),
+        version_info: shown.version,
+        secret: shown.resource,
+        last_updated: shown.since,
+        error_state: shown.error,
+        client_status: shown.status,
+    });
     SecretsConfigDump {
-        dynamic_active_secrets: secrets.collect(),
+        dynamic_active_secrets: own.chain(discovered).collect(),
         ..SecretsConfigDump::default()
     }
 }
@@ -225,20 +264,6 @@ fn inline(text: String) -> DataSource {
         specifier: Some(Specifier::InlineString(text)),
         ..DataSource::default()
     }
-}
-
-/// RFC 7468: lines of 64 characters.
-fn pem(der: &[u8]) -> String {
-    let encoded = STANDARD.encode(der);
-    let lines = encoded
-        .as_bytes()
-        .chunks(64)
-        .map(String::from_utf8_lossy)
-        .collect::<Vec<_>>();
-    format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-        lines.join("\n")
-    )
 }
 
 /// What every kind of dump says of a resource.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::endpoint::{Endpoint, EndpointState, EndpointTransport, TlsTransport};
 use super::members::{Member, Members, Place};
 use super::slot::Slot;
-use crate::config::cluster::{ClusterConfig, Transport, TransportMatch, UpstreamTls};
+use crate::config::cluster::{ClusterConfig, Transport, TransportMatch};
 use crate::config::endpoints::{EndpointAddress, EndpointConfig, EndpointsConfig, Locality};
+use crate::config::tls::UpstreamTls;
 
 /// The transports of a cluster; those that have not changed are its predecessor's.
 #[derive(Debug)]

@@ -14,8 +14,8 @@ use super::outlier::{Outlier, millis};
 use super::slot::Slot;
 use crate::config::Workload;
 use crate::config::balancing::Labels;
-use crate::config::cluster::UpstreamTls;
 use crate::config::endpoints::{EndpointHealth, EndpointHealthCheck, Locality};
+use crate::config::tls::UpstreamTls;
 
 /// One endpoint of a cluster.
 #[derive(Debug)]

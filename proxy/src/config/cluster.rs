@@ -10,8 +10,8 @@ use super::balancing::{Balancer, Hashing, Localities, SlowStart, SubsetConfig};
 use super::endpoints::EndpointsConfig;
 use super::health_check::HealthCheckConfig;
 use super::http::Http2Options;
-use super::matching::TextMatch;
 use super::percent::Percent;
+use super::tls::UpstreamTls;
 
 /// A cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -413,19 +413,8 @@ pub struct TransportMatch {
 pub enum Transport {
     /// Bytes in the clear.
     Plaintext,
-    /// TLS with the workload's own identity.
+    /// TLS.
     Tls(Arc<UpstreamTls>),
-}
-
-/// TLS towards an endpoint.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UpstreamTls {
-    /// Which identities are accepted; one must match one of the certificate's. Empty: every valid one.
-    pub peer_identities: Vec<TextMatch>,
-    /// The name asked for; none: the endpoint's address, which is not sent.
-    pub sni: Option<Arc<str>>,
-    /// Offered for opaque bytes. For HTTP the version that is spoken is offered.
-    pub alpn: Vec<Arc<str>>,
 }
 
 /// What is spoken upstream.

@@ -40,6 +40,8 @@ pub struct HttpConfig {
     pub tracing: Option<Arc<TracingConfig>>,
     /// What becomes of `x-forwarded-client-cert`.
     pub client_certificate: ForwardClientCertificate,
+    /// What of it is told.
+    pub client_certificate_details: CertificateDetails,
     /// Whether the peer of the connection is the client: it is then appended to `x-forwarded-for`.
     pub use_remote_address: bool,
     /// Whether requests without `x-request-id` are given one.
@@ -87,6 +89,7 @@ impl HttpConfig {
             access_logs: Arc::new([]),
             tracing: None,
             client_certificate: ForwardClientCertificate::Sanitize,
+            client_certificate_details: CertificateDetails::default(),
             use_remote_address: false,
             generate_request_id: true,
             upgrades: vec!["websocket".into()],
@@ -151,6 +154,21 @@ pub enum ForwardClientCertificate {
     SanitizeSet,
     /// Left alone.
     AlwaysForwardOnly,
+}
+
+/// Envoy's `SetCurrentClientCertDetails`: what of a client's certificate is told, besides its hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CertificateDetails {
+    /// Its subject.
+    pub subject: bool,
+    /// All of it.
+    pub certificate: bool,
+    /// All of it, with those that lead to the root.
+    pub chain: bool,
+    /// The names of hosts in it.
+    pub hosts: bool,
+    /// The URIs in it.
+    pub uri: bool,
 }
 
 impl HttpConfig {

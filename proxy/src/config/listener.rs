@@ -10,8 +10,8 @@ use super::Network;
 use super::access_log::AccessLogConfig;
 use super::filter::gate::Gate;
 use super::http::HttpConfig;
-use super::matching::TextMatch;
 use super::route::WeightedClusters;
+use super::tls::DownstreamTls;
 use crate::proxy_protocol::Version;
 
 /// A listener.
@@ -192,15 +192,4 @@ pub enum TcpTarget {
     Cluster(Arc<str>),
     /// To one of these.
     Weighted(WeightedClusters),
-}
-
-/// TLS towards a client, with the workload's own identity.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DownstreamTls {
-    /// Whether a client without a valid certificate is refused.
-    pub require_client_certificate: bool,
-    /// Protocols that are accepted, preferred first; empty: none is negotiated.
-    pub alpn: Vec<Arc<str>>,
-    /// Which client identities are accepted; empty: all that are valid.
-    pub peer_identities: Vec<TextMatch>,
 }

@@ -7,14 +7,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
+use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use weft_proto::handoff::{Introduction, WELCOME};
 use weft_proto::names;
 
 use super::io::DownstreamIo;
-use super::tls::{Peer, hexadecimal};
+use super::tls::Peer;
 use super::{Connection, Counted};
 use crate::cluster::stats::ClusterStats;
 use crate::config::listener::{Binding, Direction, TransportProtocol};
@@ -104,17 +104,18 @@ impl Connection {
             return None;
         }
         let identity = self.environment.upstreams.identity.borrow().clone()?;
-        let principal = believe(&identity, introduction, &tls.peer_identities, Side::Client)
+        let expected = tls.believes.as_ref().filter(|_| tls.needs_identity())?;
+        let principal = believe(&identity, introduction, &expected.names, Side::Client)
             .inspect_err(|error| {
                 ClusterStats::count(&self.listener.live.tls_failures);
                 tracing::debug!(error = explain(error), "local channel closed");
             })
             .ok()?;
-        let leaf = introduction.certificates.0.first()?;
+        let certificates = introduction.certificates.0.iter();
         let peer = Peer {
             principal: Some(principal),
             server_name: server_name.map(Arc::from),
-            certificate_hash: Some(hexadecimal(&Sha256::digest(leaf))),
+            certificates: certificates.cloned().map(CertificateDer::from).collect(),
             own: Some(Arc::clone(&identity.spiffe_id)),
         };
         Some((Arc::clone(chain), peer))

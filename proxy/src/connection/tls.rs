@@ -8,7 +8,6 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{Accepted, Acceptor};
-use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::StartHandshake;
@@ -16,13 +15,17 @@ use tokio_rustls::server::TlsStream;
 
 use super::Connection;
 use super::detect::Seen;
+use super::forwarded;
 use super::io::DownstreamIo;
 use crate::cluster::stats::ClusterStats;
-use crate::config::http::ForwardClientCertificate;
+use crate::config::http::{ForwardClientCertificate, HttpConfig};
+use crate::config::identity::IdentityReceiver;
 use crate::config::listener::TransportProtocol;
+use crate::config::tls::{NameKind, Shown};
 use crate::snapshot::chain::{Chain, Service, TlsTermination};
 use crate::tcp::{Dialled, TcpFailure};
 use crate::tls;
+use crate::tls::names::Names;
 use crate::upstream::{HttpVersion, explain};
 
 /// From the first byte to the end of the handshake.
@@ -35,25 +38,24 @@ const MAX_HELLO_BYTES: usize = 32 * 1024;
 pub(super) struct Peer {
     pub(super) principal: Option<Arc<str>>,
     pub(super) server_name: Option<Arc<str>>,
-    /// Lower-case hexadecimal SHA-256 of its certificate.
-    pub(super) certificate_hash: Option<String>,
+    /// Its certificates, leaf first.
+    pub(super) certificates: Vec<CertificateDer<'static>>,
     /// Our own identity, as the client saw it.
     pub(super) own: Option<Arc<str>>,
 }
 
 impl Peer {
-    /// As an element of `x-forwarded-client-cert`, where the details ask for one.
-    pub(super) fn forwarded(&self, details: ForwardClientCertificate) -> Option<HeaderValue> {
-        let principal = self.principal.as_ref()?;
-        let hash = self.certificate_hash.as_ref()?;
-        let own = self.own.as_deref().unwrap_or_default();
-        let text = match details {
+    /// As an element of `x-forwarded-client-cert`, where it is asked for.
+    pub(super) fn forwarded(&self, config: &HttpConfig) -> Option<HeaderValue> {
+        match config.client_certificate {
             ForwardClientCertificate::Sanitize | ForwardClientCertificate::AlwaysForwardOnly => {
-                return None;
+                None
             }
-            _ => format!("By={own};Hash={hash};URI={principal}"),
-        };
-        HeaderValue::try_from(text).ok()
+            _ => {
+                let details = config.client_certificate_details;
+                forwarded::element(&self.certificates, self.own.as_deref(), details)
+            }
+        }
     }
 }
 
@@ -187,11 +189,12 @@ impl Connection {
         stream: TcpStream,
     ) -> Result<(TlsStream<TcpStream>, Option<Arc<str>>), String> {
         let identity = &self.environment.upstreams.identity;
-        let own = identity
-            .borrow()
-            .as_ref()
-            .map(|identity| Arc::clone(&identity.spiffe_id));
-        let config = tls::server::config(termination, identity).map_err(|error| explain(&error))?;
+        if termination.config.require_server_name && hello.server_name.is_none() {
+            return Err("the client asked for no name".to_owned());
+        }
+        let own = own_name(termination, identity);
+        let config = tls::server::config(termination, identity, &hello.protocols)
+            .map_err(|error| explain(&error))?;
         let start = StartHandshake::from_parts(hello.accepted, stream);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, start.into_stream(config)).await {
             Ok(Ok(stream)) => Ok((stream, own)),
@@ -260,18 +263,31 @@ fn peer(
     server_name: Option<Arc<str>>,
 ) -> Peer {
     let certificates = stream.get_ref().1.peer_certificates();
-    let leaf: Option<&CertificateDer<'_>> = certificates.and_then(|chain| chain.first());
-    let principal = leaf
-        .and_then(|leaf| tls::peer::spiffe_id(leaf).ok())
-        .map(Arc::from);
+    let certificates = certificates.unwrap_or_default().to_vec();
+    let names = certificates.first().map(Names::of);
+    let principal = names.as_ref().and_then(Names::principal);
     Peer {
-        principal,
+        principal: principal.map(Arc::from),
         server_name,
-        certificate_hash: leaf.map(|leaf| hexadecimal(&Sha256::digest(leaf))),
+        certificates,
         own,
     }
 }
 
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// What the certificate that is shown calls us, where it is only one.
+fn own_name(termination: &TlsTermination, identity: &IdentityReceiver) -> Option<Arc<str>> {
+    match &termination.config.shows {
+        Shown::Workload => {
+            let identity = identity.borrow();
+            identity.as_ref().map(|one| Arc::clone(&one.spiffe_id))
+        }
+        Shown::Certificates(certificates) => match certificates.as_slice() {
+            [one] => {
+                let names = Names::of(one.key.cert.first()?);
+                names.first(NameKind::Uri).map(Arc::from)
+            }
+            _ => None,
+        },
+        Shown::Nothing | Shown::Secret(_) => None,
+    }
 }

@@ -8,7 +8,8 @@ use crate::cluster::slot::Slot;
 use crate::config::filter::gate::Gate;
 use crate::config::filter::{HttpFilter, carried_over};
 use crate::config::http::{HttpConfig, RouteSource};
-use crate::config::listener::{ChainMatch, DownstreamTls, FilterChain, NetworkFilter, TcpConfig};
+use crate::config::listener::{ChainMatch, FilterChain, NetworkFilter, TcpConfig};
+use crate::config::tls::DownstreamTls;
 
 /// A filter chain.
 #[derive(Debug)]

@@ -7,29 +7,31 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsConnector;
 
+use super::authority::AuthorityVerifier;
 use super::peer::PeerVerifier;
-use super::{TlsError, VERSIONS, provider};
+use super::{CurrentIdentity, TlsError, provider, shown, versions};
 use crate::cluster::endpoint::TlsTransport;
-use crate::config::cluster::UpstreamTls;
-use crate::config::identity::{Identity, IdentityReceiver};
+use crate::config::identity::IdentityReceiver;
+use crate::config::tls::{Anchor, UpstreamTls};
 
 /// What is kept in a transport's slot.
 #[derive(Default)]
-struct Built(Mutex<Option<(Arc<Identity>, Arc<ClientConfig>)>>);
+struct Built(Mutex<Option<(CurrentIdentity, Arc<ClientConfig>)>>);
 
-/// Connects as the current identity.
+/// Connects as the current identity, where the transport takes it.
 pub fn connector(
     transport: &TlsTransport,
     identity: &IdentityReceiver,
 ) -> Result<TlsConnector, TlsError> {
-    let identity = identity.borrow().clone().ok_or(TlsError::NoIdentity)?;
+    let identity = CurrentIdentity::of(identity, transport.config.needs_identity())?;
     let mut built = transport.built.get_or_init(Built::default).0.lock();
     if let Some((of, config)) = &*built
-        && Arc::ptr_eq(of, &identity)
+        && of.is_same(&identity)
     {
         return Ok(TlsConnector::from(Arc::clone(config)));
     }
@@ -47,27 +49,47 @@ pub fn server_name(tls: &UpstreamTls, address: IpAddr) -> ServerName<'static> {
         .unwrap_or_else(|| ServerName::IpAddress(address.into()))
 }
 
-fn build(tls: &UpstreamTls, identity: &Arc<Identity>) -> Result<ClientConfig, rustls::Error> {
-    let verifier = PeerVerifier::new(Arc::clone(identity), tls.peer_identities.clone(), true);
-    let config = ClientConfig::builder_with_provider(Arc::clone(provider()))
-        .with_protocol_versions(VERSIONS)?
+fn build(tls: &UpstreamTls, identity: &CurrentIdentity) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
+        .with_protocol_versions(versions(tls.versions))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_cert_resolver(Arc::new(OwnCertificate(Arc::clone(&identity.key))));
-    Ok(config)
+        .with_custom_certificate_verifier(verifier(tls, identity)?);
+    let keys = shown(&tls.shows, identity)?;
+    Ok(match keys.is_empty() {
+        true => builder.with_no_client_auth(),
+        false => builder.with_client_cert_resolver(Arc::new(OwnCertificates(keys))),
+    })
 }
 
-/// The workload's one certificate, whoever asks.
-#[derive(Debug)]
-struct OwnCertificate(Arc<CertifiedKey>);
+fn verifier(
+    tls: &UpstreamTls,
+    identity: &CurrentIdentity,
+) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    Ok(match &tls.believes.anchor {
+        Anchor::TrustBundle => {
+            let names = tls.believes.names.clone();
+            Arc::new(PeerVerifier::new(identity.get()?, names, true))
+        }
+        Anchor::Secret(name) => return Err(TlsError::NoSecret(Arc::clone(name))),
+        Anchor::Roots(_) | Anchor::Nobody => {
+            Arc::new(AuthorityVerifier::new(tls.believes.clone(), true))
+        }
+    })
+}
 
-impl ResolvesClientCert for OwnCertificate {
+/// The first certificate that the server can verify.
+#[derive(Debug)]
+struct OwnCertificates(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesClientCert for OwnCertificates {
     fn resolve(
         &self,
         _root_hint_subjects: &[&[u8]],
-        _schemes: &[SignatureScheme],
+        schemes: &[SignatureScheme],
     ) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
+        let mut keys = self.0.iter();
+        keys.find(|key| key.key.choose_scheme(schemes).is_some())
+            .cloned()
     }
 
     fn has_certs(&self) -> bool {

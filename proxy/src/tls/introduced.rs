@@ -12,7 +12,7 @@ use weft_proto::handoff::Introduction;
 
 use super::peer::{PeerError, PeerVerifier, refused, spiffe_id};
 use crate::config::identity::Identity;
-use crate::config::matching::TextMatch;
+use crate::config::tls::NameMatch;
 
 /// Which side the peer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Side {
 pub fn believe(
     identity: &Arc<Identity>,
     introduction: &Introduction,
-    expected: &[TextMatch],
+    expected: &[NameMatch],
     side: Side,
 ) -> Result<Arc<str>, rustls::Error> {
     let chain: Vec<CertificateDer<'_>> = introduction
@@ -69,6 +69,8 @@ mod tests {
     use weft_proto::handoff::Certificates;
 
     use super::*;
+    use crate::config::matching::TextMatch;
+    use crate::config::tls::Believed;
     use crate::identity::testing::Authority;
 
     const REVIEWS: &str = "spiffe://cluster.local/ns/default/sa/reviews";
@@ -98,7 +100,8 @@ mod tests {
         let own = identity(&authority, "spiffe://cluster.local/ns/default/sa/front");
         let reviews = introduced("/ns/default/sa/reviews", &identity(&authority, REVIEWS));
         let judged = |introduction: &Introduction, expected: &[TextMatch]| {
-            believe(&own, introduction, expected, Side::Server).map_err(|error| error.to_string())
+            let expected = Believed::of_mesh(expected.iter().cloned()).names;
+            believe(&own, introduction, &expected, Side::Server).map_err(|error| error.to_string())
         };
 
         assert_eq!(judged(&reviews, &[]).as_deref(), Ok(REVIEWS));

@@ -12,7 +12,7 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use super::provider;
 use crate::config::identity::Identity;
-use crate::config::matching::TextMatch;
+use crate::config::tls::{NameKind, NameMatch};
 
 /// Why a peer is not believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,14 +69,14 @@ pub(super) fn refused(error: PeerError) -> rustls::Error {
 pub(super) struct PeerVerifier {
     identity: Arc<Identity>,
     /// Empty: everybody who is somebody.
-    expected: Vec<TextMatch>,
+    expected: Vec<NameMatch>,
     is_mandatory: bool,
 }
 
 impl PeerVerifier {
     pub(super) fn new(
         identity: Arc<Identity>,
-        expected: Vec<TextMatch>,
+        expected: Vec<NameMatch>,
         is_mandatory: bool,
     ) -> Self {
         PeerVerifier {
@@ -115,7 +115,7 @@ impl PeerVerifier {
             })
             .map_err(chain_error)?;
         let is_expected =
-            self.expected.is_empty() || self.expected.iter().any(|each| each.is_match(id));
+            self.expected.is_empty() || self.expected.iter().any(|each| is_called(id, each));
         if is_expected {
             Ok(())
         } else {
@@ -133,7 +133,12 @@ impl PeerVerifier {
     }
 }
 
-fn chain_error(error: webpki::Error) -> rustls::Error {
+/// A SPIFFE id is a URI.
+fn is_called(id: &str, wanted: &NameMatch) -> bool {
+    matches!(wanted.kind, None | Some(NameKind::Uri)) && wanted.text.is_match(id)
+}
+
+pub(super) fn chain_error(error: webpki::Error) -> rustls::Error {
     let error = match error {
         webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
         webpki::Error::CertExpired { .. } => CertificateError::Expired,

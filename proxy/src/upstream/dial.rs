@@ -111,7 +111,7 @@ impl Upstreams {
         let EndpointTransport::Tls(transport) = &endpoint.transport else {
             return None;
         };
-        if cluster.network != Network::Sandbox {
+        if cluster.network != Network::Sandbox || !transport.config.is_of_mesh() {
             return None;
         }
         let protocol = match (offered, transport.config.alpn.as_slice()) {

@@ -16,8 +16,8 @@ use tokio::net::UnixStream;
 use weft_proto::handoff::{BrokerRequest, Certificates, WELCOME};
 
 use super::host_network::Broker;
-use crate::config::cluster::UpstreamTls;
 use crate::config::identity::Identity;
+use crate::config::tls::UpstreamTls;
 use crate::tls::introduced::{Side, believe};
 
 /// How long broker and peer may take together.
@@ -84,7 +84,7 @@ impl LocalChannels {
         let introduced = async {
             let introduced = self.broker.introduce(&request, PATIENCE).await;
             let (introduction, socket) = introduced.map_err(NoChannel::None)?;
-            believe(identity, &introduction, &tls.peer_identities, Side::Server)?;
+            believe(identity, &introduction, &tls.believes.names, Side::Server)?;
             welcomed(socket).await.map_err(NoChannel::Closed)
         };
         let opened = tokio::time::timeout(PATIENCE, introduced).await;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::cache::Cache;
 use super::kind::Kind;
 use super::references;
+use super::secrets;
 use super::translate::Checked;
 use crate::config::Configuration;
 use crate::config::cluster::ClusterConfig;
@@ -71,12 +72,14 @@ impl Assembly {
         pass.listeners();
         pass.lingering_clusters();
         pass.endpoints();
+        pass.secrets();
         let Pass {
             noted,
             waiting,
-            next,
+            mut next,
             ..
         } = pass;
+        secrets::fill_in(&mut next, Some(&self.current));
         self.since.retain(|key, _| noted.contains(key));
         self.current.clone_from(&next);
         Assembled {
@@ -97,11 +100,13 @@ pub fn is_same(one: &Configuration, other: &Configuration) -> bool {
         routes,
         clusters,
         endpoints,
+        secrets,
     } = one;
     has_same(listeners, &other.listeners)
         && has_same(routes, &other.routes)
         && has_same(clusters, &other.clusters)
         && has_same(endpoints, &other.endpoints)
+        && has_same(secrets, &other.secrets)
 }
 
 fn has_same<T: PartialEq>(
@@ -262,6 +267,14 @@ impl Pass<'_> {
         }
     }
 
+    fn secrets(&mut self) {
+        for (name, accepted) in self.cache.in_force(Kind::Secret) {
+            if let Checked::Secret(secret) = &accepted.checked {
+                self.next.secrets.insert(name.into(), Arc::clone(secret));
+            }
+        }
+    }
+
     /// Whether something has waited long enough; else it waits on. Once over, its time stays over for as long as
     /// something is missing.
     fn has_waited(&mut self, kind: Kind, name: &Arc<str>) -> bool {
@@ -280,8 +293,11 @@ impl Pass<'_> {
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use super::super::testing::{cluster, eds_cluster, endpoints, listener, resource, routes};
+    use super::super::testing::{
+        cluster, eds_cluster, endpoints, listener, listener_with_secret, resource, routes, secret,
+    };
     use super::*;
+    use crate::config::tls::Shown;
 
     fn take<T: prost::Name>(cache: &mut Cache, kind: Kind, message: &T) {
         cache
@@ -421,6 +437,41 @@ mod tests {
 
         assert!(Arc::ptr_eq(&before.clusters["a"], &waiting.clusters["a"]));
         assert!(waiting.endpoints.contains_key("a"));
+    }
+
+    #[test]
+    fn a_secret_takes_the_place_of_its_name_and_changes_nothing_when_it_comes_again() {
+        let now = Instant::now();
+        let mut cache = Cache::default();
+        let mut assembly = Assembly::default();
+        take(
+            &mut cache,
+            Kind::Listener,
+            &listener_with_secret("web", "mine"),
+        );
+        take(&mut cache, Kind::Routes, &routes("web", "a"));
+        take(&mut cache, Kind::Cluster, &cluster("a"));
+        let shown = |configuration: &Configuration| {
+            let chain = configuration.listeners["web"]
+                .chains()
+                .next()
+                .expect("a chain");
+            chain.tls.as_ref().expect("TLS").shows.clone()
+        };
+
+        let wanted = cache.wanted(Kind::Secret);
+        let before = assembly.assemble(&cache, now).configuration;
+        take(&mut cache, Kind::Secret, &secret("mine"));
+        let after = assembly.assemble(&cache, now).configuration;
+        let again = assembly.assemble(&cache, now).configuration;
+
+        assert_eq!(wanted, BTreeSet::from(["mine".to_owned()]));
+        assert_eq!(shown(&before), Shown::Secret("mine".into()));
+        assert!(matches!(shown(&after), Shown::Certificates(_)));
+        assert!(Arc::ptr_eq(
+            &after.listeners["web"],
+            &again.listeners["web"]
+        ));
     }
 
     #[test]

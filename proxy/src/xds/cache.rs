@@ -10,6 +10,7 @@ use weft_proto::Any;
 use weft_proto::envoy::service::discovery::v3::Resource;
 
 use super::kind::Kind;
+use super::secrets;
 use super::store::{Stored, StoredResource};
 use super::translate::{Checked, Invalid, translate};
 
@@ -228,15 +229,23 @@ impl Cache {
             (Kind::Routes, Checked::Listener(listener)) => super::references::routes(listener)
                 .map(|name| name.to_string())
                 .collect::<Vec<_>>(),
+            (Kind::Secret, Checked::Listener(listener)) => secrets::of_listener(listener)
+                .map(|name| name.to_string())
+                .collect(),
+            (Kind::Secret, Checked::Cluster(cluster)) => secrets::of_cluster(cluster)
+                .map(|name| name.to_string())
+                .collect(),
             _ => vec![],
         };
-        let from = match kind {
-            Kind::Endpoints => Kind::Cluster,
-            Kind::Routes => Kind::Listener,
+        let from: &[Kind] = match kind {
+            Kind::Endpoints => &[Kind::Cluster],
+            Kind::Routes => &[Kind::Listener],
+            Kind::Secret => &[Kind::Cluster, Kind::Listener],
             // The server decides which there are.
-            Kind::Cluster | Kind::Listener => return BTreeSet::new(),
+            Kind::Cluster | Kind::Listener => &[],
         };
-        self.in_force(from)
+        from.iter()
+            .flat_map(|from| self.in_force(*from))
             .flat_map(|(_, accepted)| names(accepted))
             .collect()
     }
@@ -245,6 +254,8 @@ impl Cache {
     pub fn to_stored(&self, node_id: &str) -> Stored {
         let resources = Kind::ALL
             .into_iter()
+            // A private key has no business on the disk.
+            .filter(|kind| *kind != Kind::Secret)
             .flat_map(|kind| self.in_force(kind))
             .map(|(name, accepted)| StoredResource {
                 name: name.to_owned(),

@@ -14,11 +14,19 @@ pub enum Kind {
     Listener,
     /// RDS.
     Routes,
+    /// SDS.
+    Secret,
 }
 
 impl Kind {
     /// All kinds, in order.
-    pub const ALL: [Kind; 4] = [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Routes];
+    pub const ALL: [Kind; 5] = [
+        Kind::Cluster,
+        Kind::Endpoints,
+        Kind::Listener,
+        Kind::Routes,
+        Kind::Secret,
+    ];
 
     /// Its type URL.
     pub fn type_url(self) -> &'static str {
@@ -27,6 +35,7 @@ impl Kind {
             Kind::Endpoints => type_urls::CLUSTER_LOAD_ASSIGNMENT,
             Kind::Listener => type_urls::LISTENER,
             Kind::Routes => type_urls::ROUTE_CONFIGURATION,
+            Kind::Secret => type_urls::SECRET,
         }
     }
 
@@ -44,6 +53,7 @@ impl Kind {
             Kind::Endpoints => "endpoints",
             Kind::Listener => "listener",
             Kind::Routes => "routes",
+            Kind::Secret => "secret",
         }
     }
 

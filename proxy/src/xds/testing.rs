@@ -6,6 +6,7 @@ use weft_proto::envoy::config::cluster::v3::Cluster;
 use weft_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use weft_proto::envoy::config::listener::v3::Listener;
 use weft_proto::envoy::config::route::v3::RouteConfiguration;
+use weft_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
 use weft_proto::envoy::service::discovery::v3::Resource;
 use weft_proto::json::from_json;
 
@@ -73,4 +74,29 @@ pub(crate) fn routes(name: &str, cluster: &str) -> RouteConfiguration {
         ]}],
     }))
     .expect("routes")
+}
+
+/// The same with TLS, whose certificate is a secret.
+pub(crate) fn listener_with_secret(name: &str, secret: &str) -> Listener {
+    let mut listener = listener(name, name);
+    let socket = from_json(serde_json::json!({"name": "tls", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {"tls_certificate_sds_secret_configs": [
+            {"name": secret, "sds_config": {"ads": {}}},
+        ]},
+    }}));
+    listener.filter_chains[0].transport_socket = Some(socket.expect("a transport socket"));
+    listener
+}
+
+/// A certificate and its key.
+pub(crate) fn secret(name: &str) -> Secret {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(vec!["a.example".into()]).expect("valid");
+    let certificate = params.self_signed(&key).expect("signed");
+    from_json(serde_json::json!({"name": name, "tls_certificate": {
+        "certificate_chain": {"inline_string": certificate.pem()},
+        "private_key": {"inline_string": key.serialize_pem()},
+    }}))
+    .expect("a secret")
 }

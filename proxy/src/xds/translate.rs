@@ -12,6 +12,7 @@ mod cluster;
 mod cluster_http;
 mod cluster_limits;
 mod config_source;
+mod data_source;
 mod endpoints;
 mod filter;
 mod filter_chain;
@@ -56,6 +57,7 @@ use crate::config::cluster::ClusterConfig;
 use crate::config::endpoints::EndpointsConfig;
 use crate::config::listener::ListenerConfig;
 use crate::config::route::RouteConfig;
+use crate::config::tls::Secret;
 
 /// A resource in checked types.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +70,8 @@ pub enum Checked {
     Cluster(Arc<ClusterConfig>),
     /// Of EDS.
     Endpoints(Arc<EndpointsConfig>),
+    /// Of SDS.
+    Secret(Arc<Secret>),
 }
 
 /// A resource that was accepted.
@@ -105,6 +109,10 @@ pub fn translate(kind: Kind, any: &Any) -> Result<Translated, Invalid> {
             let wire = message(&at, any)?;
             let endpoints = Arc::new(endpoints::endpoints(&at, &wire, Hosts::Addresses)?);
             (Arc::clone(&endpoints.name), Checked::Endpoints(endpoints))
+        }
+        Kind::Secret => {
+            let (name, secret) = tls::secret(&at, &message(&at, any)?)?;
+            (name, Checked::Secret(Arc::new(secret)))
         }
     };
     Ok(Translated {

@@ -10,6 +10,7 @@ mod reports;
 mod upstream;
 
 mod balancing;
+mod certificates;
 mod configuration;
 mod detection;
 mod exchanges;

@@ -13,14 +13,15 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use weft_proxy::config::cluster::{ClusterConfig, Transport, UpstreamTls};
+use weft_proxy::config::cluster::{ClusterConfig, Transport};
 use weft_proxy::config::http::ForwardClientCertificate;
 use weft_proxy::config::identity::Identity;
 use weft_proxy::config::listener::{
-    ChainMatch, Direction, DownstreamTls, FilterChain, ListenerConfig, TransportProtocol,
+    ChainMatch, Direction, FilterChain, ListenerConfig, TransportProtocol,
 };
 use weft_proxy::config::matching::TextMatch;
 use weft_proxy::config::route::Forward;
+use weft_proxy::config::tls::{Believed, DownstreamTls, Shown, UpstreamTls, Versions};
 
 use crate::client::Client;
 use crate::config::{LISTENER, all_to, chain, cluster, configuration, filter, http, listener, tcp};
@@ -63,9 +64,12 @@ impl Authority {
 
 fn termination(alpn: &[&str]) -> Arc<DownstreamTls> {
     Arc::new(DownstreamTls {
+        shows: Shown::Workload,
+        believes: Some(Believed::of_mesh([])),
         require_client_certificate: true,
+        require_server_name: false,
         alpn: alpn.iter().map(|each| (*each).into()).collect(),
-        peer_identities: vec![],
+        versions: Versions::NEWEST,
     })
 }
 
@@ -73,6 +77,7 @@ fn termination(alpn: &[&str]) -> Arc<DownstreamTls> {
 pub(crate) fn inbound() -> ListenerConfig {
     let mut requests = http(all_to(Forward::to("app")));
     requests.client_certificate = ForwardClientCertificate::AppendForward;
+    requests.client_certificate_details.uri = true;
     let by_alpn = FilterChain {
         matches: ChainMatch {
             transport: Some(TransportProtocol::Tls),
@@ -101,11 +106,9 @@ pub(crate) fn inbound() -> ListenerConfig {
 
 pub(crate) fn over_tls(address: SocketAddr, expected: &str) -> ClusterConfig {
     ClusterConfig {
-        transport: Transport::Tls(Arc::new(UpstreamTls {
-            peer_identities: vec![TextMatch::exact(expected)],
-            sni: None,
-            alpn: vec![],
-        })),
+        transport: Transport::Tls(Arc::new(UpstreamTls::of_workload([TextMatch::exact(
+            expected,
+        )]))),
         ..cluster("reviews", &[address])
     }
 }

@@ -22,7 +22,8 @@ use super::http_options::{common_options, http1_options, http2_options};
 use super::route::route_config;
 use super::tracing::tracing;
 use crate::config::http::{
-    Codec, DEFAULT_MAX_HEADER_BYTES, ForwardClientCertificate, HttpConfig, RouteSource,
+    CertificateDetails, Codec, DEFAULT_MAX_HEADER_BYTES, ForwardClientCertificate, HttpConfig,
+    RouteSource,
 };
 use crate::config::paths::{EscapedSlashes, HostOptions, PathOptions, StripPort};
 
@@ -107,7 +108,6 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         *server_header_transformation,
     )?;
     let (filters, router) = http_filters(&at.field("http_filters"), filters)?;
-    note_certificate_details(at, set_current_client_cert_details.as_ref());
     if let Some(options) = http_protocol_options {
         http1_options(&at.field("http_protocol_options"), options)?;
     }
@@ -164,6 +164,10 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
             .as_ref()
             .map(|wire| tracing(&at.field("tracing"), wire).map(Arc::new))
             .transpose()?,
+        client_certificate_details: certificate_details(
+            at,
+            set_current_client_cert_details.as_ref(),
+        )?,
         client_certificate: client_certificate(
             &at.field("forward_client_cert_details"),
             *forward_client_cert_details,
@@ -210,20 +214,31 @@ fn internal_addresses(
     networks(&at.field("cidr_ranges"), cidr_ranges)
 }
 
-/// The client's URI is always told, with the hash of its certificate; the rest is not.
-fn note_certificate_details(at: &At<'_>, wire: Option<&SetCurrentClientCertDetails>) {
-    let Some(wire) = wire else { return };
+fn certificate_details(
+    at: &At<'_>,
+    wire: Option<&SetCurrentClientCertDetails>,
+) -> Result<CertificateDetails, Invalid> {
+    let Some(wire) = wire else {
+        return Ok(CertificateDetails::default());
+    };
     let at = at.field("set_current_client_cert_details");
     let SetCurrentClientCertDetails {
         subject,
         cert,
         chain,
         dns,
-        uri: _,
+        uri,
         issuer,
         format,
     } = wire;
-    harmless!(at; subject, cert, chain, dns, issuer, format);
+    unsupported!(at; issuer, format);
+    Ok(CertificateDetails {
+        subject: subject.unwrap_or(false),
+        certificate: *cert,
+        chain: *chain,
+        hosts: *dns,
+        uri: *uri,
+    })
 }
 
 fn routes(at: &At<'_>, wire: Option<&RouteSpecifier>) -> Result<RouteSource, Invalid> {

@@ -1,19 +1,18 @@
 //! Requests that are answered here: redirects and direct responses.
 
-use std::io::Read;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
-use weft_proto::envoy::config::core::v3::data_source::Specifier;
+use weft_proto::envoy::config::core::v3::SubstitutionFormatString;
 use weft_proto::envoy::config::core::v3::substitution_format_string::Format as WireFormat;
-use weft_proto::envoy::config::core::v3::{DataSource, SubstitutionFormatString};
 use weft_proto::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
 use weft_proto::envoy::config::route::v3::{DirectResponseAction, RedirectAction};
 
 use super::at::{At, Invalid, enumeration, harmless, required, unsupported};
+use super::data_source::data_source;
 use super::route_action::whole_rewrite;
 use super::text::substitution;
 use crate::config::access_log::AccessLogFormat;
@@ -90,7 +89,7 @@ pub(super) fn direct_response(
         .ok_or_else(|| at_status.refuse(format_args!("{status} is no status")))?;
     let body = match body {
         None => Bytes::new(),
-        Some(source) => data(&at.field("body"), source, max_bytes)?,
+        Some(source) => data_source(&at.field("body"), source, max_bytes)?,
     };
     let mut response = DirectResponse::new(status, body);
     if let Some(wire) = body_format {
@@ -130,7 +129,7 @@ fn body_of_format(
         }
         WireFormat::TextFormatSource(source) => {
             let at = at.field("text_format_source");
-            let text = data(&at, source, max_bytes)?;
+            let text = data_source(&at, source, max_bytes)?;
             let text = std::str::from_utf8(&text).map_err(|error| at.refuse(error))?;
             AccessLogFormat::Text(text.into())
         }
@@ -138,41 +137,11 @@ fn body_of_format(
     Format::new(&format).map_err(|error| at.refuse(error))
 }
 
-/// The bytes of a source, read once, now.
-fn data(at: &At<'_>, wire: &DataSource, max_bytes: usize) -> Result<Bytes, Invalid> {
-    let DataSource {
-        watched_directory,
-        specifier,
-    } = wire;
-    unsupported!(at; watched_directory);
-    let bytes = match required(&at.field("specifier"), specifier.as_ref())? {
-        Specifier::InlineBytes(bytes) => bytes.clone(),
-        Specifier::InlineString(text) => text.clone().into(),
-        Specifier::Filename(path) => file(&at.field("filename"), path, max_bytes)?,
-        Specifier::EnvironmentVariable(name) => std::env::var(name)
-            .map_err(|error| at.field("environment_variable").refuse(error))?
-            .into(),
-    };
-    if bytes.len() > max_bytes {
-        let length = bytes.len();
-        return Err(at.refuse(format_args!("{length} bytes are more than {max_bytes}")));
-    }
-    Ok(bytes)
-}
-
-/// No more of a file is read than is needed to see that it is too long.
-fn file(at: &At<'_>, path: &str, max_bytes: usize) -> Result<Bytes, Invalid> {
-    let refused = |error| at.refuse(format_args!("{path:?}: {error}"));
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(refused)?;
-    file.take(max_bytes as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(refused)?;
-    Ok(bytes.into())
-}
-
 #[cfg(test)]
 mod tests {
+    use weft_proto::envoy::config::core::v3::DataSource;
+    use weft_proto::envoy::config::core::v3::data_source::Specifier;
+
     use super::super::at::Notes;
     use super::*;
 

@@ -1,29 +1,28 @@
-//! TLS: the workload's own identity towards both sides.
+//! TLS: what is shown to peers and who is believed, as the workload or with certificates of the configuration's own.
 //!
-//! Certificates come by name: `identity` and `trust-bundle`, which the proxy answers itself. Others would need a
-//! key that the control plane knows; they are refused.
+//! The secrets `identity` and `trust-bundle` are the workload's, which the proxy answers itself.
+
+mod certificates;
+mod validation;
 
 use std::sync::Arc;
 
 use weft_proto::envoy::config::core::v3::TransportSocket;
 use weft_proto::envoy::config::core::v3::transport_socket::ConfigType;
 use weft_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
-use weft_proto::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
-    CombinedCertificateValidationContext, ValidationContextType,
-};
-use weft_proto::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
+use weft_proto::envoy::extensions::transport_sockets::tls::v3::secret::Type;
 use weft_proto::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol;
 use weft_proto::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
-    SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext,
+    CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret as WireSecret, TlsCertificate,
+    TlsParameters, UpstreamTlsContext,
 };
-use weft_proto::names::{SECRET_IDENTITY, SECRET_TRUST_BUNDLE};
+use weft_proto::names::SECRET_IDENTITY;
 
+use self::certificates::certificate;
+use super::at::nonempty;
 use super::at::{At, Invalid, enumeration, harmless, holds, opened, required, unsupported};
-use super::text::text_match;
-use crate::config::cluster::{Transport, UpstreamTls};
-use crate::config::listener::DownstreamTls;
-use crate::config::matching::TextMatch;
+use crate::config::cluster::Transport;
+use crate::config::tls::{Anchor, Believed, DownstreamTls, Secret, Shown, UpstreamTls, Versions};
 
 /// TLS towards clients; none where the bytes are in the clear.
 pub(super) fn downstream_transport(
@@ -67,6 +66,25 @@ pub(super) fn upstream_transport(
     }
 }
 
+/// A secret by itself, and its name.
+pub(super) fn secret(at: &At<'_>, wire: &WireSecret) -> Result<(Arc<str>, Secret), Invalid> {
+    let WireSecret { name, r#type } = wire;
+    let name = nonempty(&at.field("name"), name)?;
+    let secret = match required(&at.field("type"), r#type.as_ref())? {
+        Type::TlsCertificate(wire) => {
+            Secret::Certificate(Arc::new(certificate(&at.field("tls_certificate"), wire)?))
+        }
+        Type::ValidationContext(wire) => {
+            Secret::Believed(validation::context(&at.field("validation_context"), wire)?)
+        }
+        Type::SessionTicketKeys(_) => {
+            return Err(at.field("session_ticket_keys").refuse("not supported"));
+        }
+        Type::GenericSecret(_) => return Err(at.field("generic_secret").refuse("not supported")),
+    };
+    Ok((name.into(), secret))
+}
+
 fn downstream(at: &At<'_>, wire: &DownstreamTlsContext) -> Result<DownstreamTls, Invalid> {
     let DownstreamTlsContext {
         common_tls_context,
@@ -79,10 +97,6 @@ fn downstream(at: &At<'_>, wire: &DownstreamTlsContext) -> Result<DownstreamTls,
         prefer_client_ciphers,
         session_ticket_keys_type,
     } = wire;
-    let must_send_name = require_sni.filter(|required| *required);
-    if let Some(value) = must_send_name {
-        return Err(at.field("require_sni").refuse_value(value));
-    }
     harmless!(at; session_timeout, ocsp_staple_policy, full_scan_certs_on_sni_mismatch,
         disable_stateful_session_resumption, prefer_client_ciphers, session_ticket_keys_type);
     let at_common = at.field("common_tls_context");
@@ -90,21 +104,22 @@ fn downstream(at: &At<'_>, wire: &DownstreamTlsContext) -> Result<DownstreamTls,
         &at_common,
         required(&at_common, common_tls_context.as_ref())?,
     )?;
-    if !common.has_identity {
-        return Err(at_common
-            .field("tls_certificate_sds_secret_configs")
-            .refuse(format_args!("must name the secret {SECRET_IDENTITY:?}")));
+    if common.shows == Shown::Nothing {
+        return Err(at_common.field("tls_certificates").refuse("missing"));
     }
     let requires = require_client_certificate.unwrap_or(false);
-    if requires && !common.validates {
+    if requires && common.believes.is_none() {
         return Err(at
             .field("require_client_certificate")
             .refuse("no validation context"));
     }
     Ok(DownstreamTls {
+        shows: common.shows,
+        believes: common.believes,
         require_client_certificate: requires,
+        require_server_name: require_sni.unwrap_or(false),
         alpn: common.alpn,
-        peer_identities: common.peer_identities,
+        versions: common.versions,
     })
 }
 
@@ -125,29 +140,27 @@ fn upstream(at: &At<'_>, wire: &UpstreamTlsContext) -> Result<UpstreamTls, Inval
         &at_common,
         required(&at_common, common_tls_context.as_ref())?,
     )?;
-    if !common.has_identity {
-        return Err(at_common
-            .field("tls_certificate_sds_secret_configs")
-            .refuse(format_args!("must name the secret {SECRET_IDENTITY:?}")));
-    }
-    // Envoy then believes any certificate; that is never meant.
-    if !common.validates {
+    // As the workload, everybody would be believed; that is never meant.
+    if common.believes.is_none() && common.shows == Shown::Workload {
         return Err(at_common.field("validation_context_type").refuse("missing"));
     }
     Ok(UpstreamTls {
-        peer_identities: common.peer_identities,
+        shows: common.shows,
+        believes: common
+            .believes
+            .unwrap_or_else(|| Believed::by(Anchor::Nobody)),
         sni: (!sni.is_empty()).then(|| sni.as_str().into()),
         alpn: common.alpn,
+        versions: common.versions,
     })
 }
 
 /// What both sides have.
-#[derive(Debug, Default)]
 struct Common {
-    has_identity: bool,
-    validates: bool,
-    peer_identities: Vec<TextMatch>,
+    shows: Shown,
+    believes: Option<Believed>,
     alpn: Vec<Arc<str>>,
+    versions: Versions,
 }
 
 fn common(at: &At<'_>, wire: &CommonTlsContext) -> Result<Common, Invalid> {
@@ -164,33 +177,65 @@ fn common(at: &At<'_>, wire: &CommonTlsContext) -> Result<Common, Invalid> {
         key_log,
         validation_context_type,
     } = wire;
-    unsupported!(at; tls_certificates, tls_certificate_provider_instance,
+    unsupported!(at; tls_certificate_provider_instance,
         tls_certificate_certificate_provider, tls_certificate_certificate_provider_instance,
         custom_tls_certificate_selector, custom_handshaker, key_log);
-    if let Some(wire) = tls_params {
-        parameters(&at.field("tls_params"), wire)?;
-    }
-    let at_secrets = at.field("tls_certificate_sds_secret_configs");
-    for (index, secret) in tls_certificate_sds_secret_configs.iter().enumerate() {
-        expect_secret(&at_secrets.index(index), secret, SECRET_IDENTITY)?;
-    }
-    let mut found = Common {
-        has_identity: !tls_certificate_sds_secret_configs.is_empty(),
+    let shows = shows(at, tls_certificates, tls_certificate_sds_secret_configs)?;
+    let at_params = at.field("tls_params");
+    let versions = versions(&at_params, tls_params.as_ref(), shows == Shown::Workload)?;
+    let validation = validation_context_type.as_ref();
+    Ok(Common {
+        shows,
+        believes: validation
+            .map(|wire| validation::believed(at, wire))
+            .transpose()?,
         alpn: alpn_protocols
             .iter()
             .map(|name| name.as_str().into())
             .collect(),
-        ..Common::default()
-    };
-    if let Some(wire) = validation_context_type {
-        found.peer_identities = validation(at, wire)?;
-        found.validates = true;
-    }
-    Ok(found)
+        versions,
+    })
 }
 
-/// Versions below 1.3 are never spoken, so only a lower maximum is a contradiction.
-fn parameters(at: &At<'_>, wire: &TlsParameters) -> Result<(), Invalid> {
+fn shows(
+    at: &At<'_>,
+    certificates: &[TlsCertificate],
+    secrets: &[SdsSecretConfig],
+) -> Result<Shown, Invalid> {
+    let at_secrets = at.field("tls_certificate_sds_secret_configs");
+    match (certificates, secrets) {
+        ([], []) => Ok(Shown::Nothing),
+        ([], [secret]) => Ok(match secret_name(&at_secrets.index(0), secret)? {
+            SECRET_IDENTITY => Shown::Workload,
+            name => Shown::Secret(name.into()),
+        }),
+        (certificates, []) => {
+            let at = at.field("tls_certificates");
+            let each = certificates.iter().enumerate();
+            let read = each.map(|(index, wire)| certificate(&at.index(index), wire).map(Arc::new));
+            read.collect::<Result<_, _>>().map(Shown::Certificates)
+        }
+        ([], _) => Err(at_secrets.refuse("more than one is not supported")),
+        (_, _) => Err(at_secrets.refuse("contradicts tls_certificates")),
+    }
+}
+
+/// The name of a secret. Where it comes from doesn't matter: each is known by its name.
+fn secret_name<'a>(at: &At<'_>, wire: &'a SdsSecretConfig) -> Result<&'a str, Invalid> {
+    let SdsSecretConfig {
+        name,
+        sds_config: _,
+    } = wire;
+    nonempty(&at.field("name"), name)
+}
+
+/// Versions below 1.2 are never spoken, and as the workload none but 1.3.
+fn versions(
+    at: &At<'_>,
+    wire: Option<&TlsParameters>,
+    is_workload: bool,
+) -> Result<Versions, Invalid> {
+    let default = TlsParameters::default();
     let TlsParameters {
         tls_minimum_protocol_version,
         tls_maximum_protocol_version,
@@ -198,119 +243,22 @@ fn parameters(at: &At<'_>, wire: &TlsParameters) -> Result<(), Invalid> {
         ecdh_curves,
         signature_algorithms,
         compliance_policies,
-    } = wire;
+    } = wire.unwrap_or(&default);
     unsupported!(at; compliance_policies);
     harmless!(at; cipher_suites, ecdh_curves, signature_algorithms);
-    let _ = tls_minimum_protocol_version;
-    let at = at.field("tls_maximum_protocol_version");
-    match enumeration(&at, *tls_maximum_protocol_version)? {
-        TlsProtocol::TlsAuto | TlsProtocol::TlSv13 => Ok(()),
-        other => Err(at.refuse_value(other)),
+    let at_minimum = at.field("tls_minimum_protocol_version");
+    let minimum: TlsProtocol = enumeration(&at_minimum, *tls_minimum_protocol_version)?;
+    let at_maximum = at.field("tls_maximum_protocol_version");
+    let maximum: TlsProtocol = enumeration(&at_maximum, *tls_maximum_protocol_version)?;
+    let versions = Versions {
+        has_1_2: minimum != TlsProtocol::TlSv13 && !is_workload,
+        has_1_3: maximum != TlsProtocol::TlSv12,
+    };
+    let is_too_old = matches!(maximum, TlsProtocol::TlSv10 | TlsProtocol::TlSv11);
+    if is_too_old || !(versions.has_1_2 || versions.has_1_3) {
+        return Err(at_maximum.refuse_value(maximum));
     }
-}
-
-fn expect_secret(at: &At<'_>, wire: &SdsSecretConfig, expected: &str) -> Result<(), Invalid> {
-    // Where it comes from doesn't matter: it is known here.
-    let SdsSecretConfig {
-        name,
-        sds_config: _,
-    } = wire;
-    if name == expected {
-        return Ok(());
-    }
-    Err(at
-        .field("name")
-        .refuse(format_args!("{name:?} is not known; only {expected:?} is")))
-}
-
-/// Which of the peers that the trust bundle vouches for are accepted.
-fn validation(at: &At<'_>, wire: &ValidationContextType) -> Result<Vec<TextMatch>, Invalid> {
-    match wire {
-        ValidationContextType::ValidationContextSdsSecretConfig(secret) => {
-            let at = at.field("validation_context_sds_secret_config");
-            expect_secret(&at, secret, SECRET_TRUST_BUNDLE)?;
-            Ok(vec![])
-        }
-        ValidationContextType::CombinedValidationContext(combined) => {
-            let at = at.field("combined_validation_context");
-            let CombinedCertificateValidationContext {
-                default_validation_context,
-                validation_context_sds_secret_config,
-                validation_context_certificate_provider,
-                validation_context_certificate_provider_instance,
-            } = combined;
-            unsupported!(at; validation_context_certificate_provider,
-                validation_context_certificate_provider_instance);
-            let at_secret = at.field("validation_context_sds_secret_config");
-            let secret = required(&at_secret, validation_context_sds_secret_config.as_ref())?;
-            expect_secret(&at_secret, secret, SECRET_TRUST_BUNDLE)?;
-            let at = at.field("default_validation_context");
-            default_validation_context
-                .as_ref()
-                .map_or(Ok(vec![]), |wire| context(&at, wire))
-        }
-        ValidationContextType::ValidationContext(_) => Err(at.field("validation_context").refuse(
-            format_args!("must name the secret {SECRET_TRUST_BUNDLE:?} instead"),
-        )),
-        ValidationContextType::ValidationContextCertificateProvider(_) => Err(at
-            .field("validation_context_certificate_provider")
-            .refuse("not supported")),
-        ValidationContextType::ValidationContextCertificateProviderInstance(_) => Err(at
-            .field("validation_context_certificate_provider_instance")
-            .refuse("not supported")),
-    }
-}
-
-fn context(at: &At<'_>, wire: &CertificateValidationContext) -> Result<Vec<TextMatch>, Invalid> {
-    let CertificateValidationContext {
-        trusted_ca,
-        ca_certificate_provider_instance,
-        system_root_certs,
-        watched_directory,
-        verify_certificate_spki,
-        verify_certificate_hash,
-        match_typed_subject_alt_names,
-        match_subject_alt_names,
-        require_signed_certificate_timestamp,
-        crl,
-        allow_expired_certificate,
-        trust_chain_verification,
-        custom_validator_config,
-        only_verify_leaf_cert_crl,
-        max_verify_depth,
-        suppress_client_ca_list,
-    } = wire;
-    unsupported!(at; trusted_ca, ca_certificate_provider_instance, system_root_certs, watched_directory,
-        verify_certificate_spki, verify_certificate_hash, require_signed_certificate_timestamp, crl,
-        allow_expired_certificate, trust_chain_verification, custom_validator_config,
-        only_verify_leaf_cert_crl);
-    harmless!(at; max_verify_depth, suppress_client_ca_list);
-    let typed = at.field("match_typed_subject_alt_names");
-    let untyped = at.field("match_subject_alt_names");
-    let typed = match_typed_subject_alt_names
-        .iter()
-        .enumerate()
-        .map(|(index, wire)| uri(&typed.index(index), wire));
-    let untyped = match_subject_alt_names
-        .iter()
-        .enumerate()
-        .map(|(index, wire)| text_match(&untyped.index(index), wire));
-    typed.chain(untyped).collect()
-}
-
-fn uri(at: &At<'_>, wire: &SubjectAltNameMatcher) -> Result<TextMatch, Invalid> {
-    let SubjectAltNameMatcher {
-        san_type,
-        matcher,
-        oid,
-    } = wire;
-    unsupported!(at; oid);
-    match enumeration(&at.field("san_type"), *san_type)? {
-        SanType::Uri => {}
-        other => return Err(at.field("san_type").refuse_value(other)),
-    }
-    let at = at.field("matcher");
-    text_match(&at, required(&at, matcher.as_ref())?)
+    Ok(versions)
 }
 
 #[cfg(test)]
@@ -320,6 +268,7 @@ mod tests {
 
     use super::super::at::Notes;
     use super::*;
+    use crate::config::matching::TextMatch;
 
     const TYPES: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3";
 
@@ -357,8 +306,8 @@ mod tests {
         };
 
         assert_eq!(
-            tls.peer_identities,
-            [TextMatch::exact("spiffe://cluster.local/ns/a/sa/b")]
+            tls.believes,
+            Believed::of_mesh([TextMatch::exact("spiffe://cluster.local/ns/a/sa/b")])
         );
         assert_eq!(tls.alpn, ["h2".into(), "http/1.1".into()]);
     }
@@ -392,14 +341,55 @@ mod tests {
     }
 
     #[test]
-    fn another_secret_is_refused_by_name() {
+    fn another_secret_is_awaited() {
         let mut common = common_json();
         common["tls_certificate_sds_secret_configs"][0]["name"] = "mine".into();
+        common["combined_validation_context"]["validation_context_sds_secret_config"]["name"] =
+            "theirs".into();
 
-        assert_eq!(
-            up(common).expect_err("refused").to_string(),
-            "typed_config.common_tls_context.tls_certificate_sds_secret_configs[0].name: \
-             \"mine\" is not known; only \"identity\" is"
+        let Transport::Tls(tls) = up(common).expect("valid") else {
+            panic!("no TLS")
+        };
+
+        assert_eq!(tls.shows, Shown::Secret("mine".into()));
+        assert_eq!(tls.believes.anchor, Anchor::Secret("theirs".into()));
+        assert!(!tls.needs_identity());
+    }
+
+    #[test]
+    fn a_certificate_must_have_its_key() {
+        let certify = || {
+            let key = rcgen::KeyPair::generate().expect("a key");
+            let params = rcgen::CertificateParams::new(vec!["a.example".into()]).expect("valid");
+            let certificate = params.self_signed(&key).expect("signed");
+            (certificate.pem(), key.serialize_pem())
+        };
+        let ((chain, key), (_, other_key)) = (certify(), certify());
+        let with = |key: &str| {
+            let common = json!({"tls_certificates": [{
+                "certificate_chain": {"inline_string": chain},
+                "private_key": {"inline_string": key},
+            }]});
+            let notes = Notes::default();
+            let wire = socket("DownstreamTlsContext", json!({}), common);
+            downstream_transport(&At::root(&notes), Some(&wire))
+        };
+
+        let tls = with(&key).expect("valid").expect("TLS");
+        let Shown::Certificates(certificates) = &tls.shows else {
+            panic!("{:?}", tls.shows)
+        };
+        assert_eq!(certificates[0].hosts, ["a.example"]);
+        assert_eq!(tls.believes, None);
+        let refused = with(&other_key).expect_err("another key").to_string();
+        assert!(
+            refused.starts_with("typed_config.common_tls_context.tls_certificates[0]: "),
+            "{refused}"
+        );
+        let refused = with("nothing").expect_err("no key").to_string();
+        assert!(
+            refused.contains("private_key: no private key in PEM"),
+            "{refused}"
         );
     }
 
