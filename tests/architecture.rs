@@ -36,7 +36,14 @@ const PROXY_LAYERS: [&[&str]; 7] = [
     &["http", "tcp"],
     &["tls", "upstream"],
     &["snapshot", "cluster"],
-    &["config", "telemetry", "drain", "proxy_protocol", "wire"],
+    &[
+        "config",
+        "telemetry",
+        "drain",
+        "handover",
+        "proxy_protocol",
+        "wire",
+    ],
     &[],
 ];
 

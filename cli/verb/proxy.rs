@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use weft_proxy::app::PARENT_SHUTDOWN;
 
 use crate::failure::{Failure, chain};
 use crate::output;
@@ -23,6 +25,16 @@ pub(crate) struct Proxy {
     /// How many workers; 0: as many as there are processors
     #[arg(long, default_value_t = 0)]
     concurrency: usize,
+    /// Replace the proxy that listens at this unix socket without losing a connection, then listen there
+    #[arg(long, value_name = "SOCKET")]
+    handover: Option<PathBuf>,
+    /// How long the proxy that is replaced may finish what it has begun
+    #[arg(
+        long = "parent-shutdown-time-s",
+        value_name = "SECONDS",
+        default_value_t = PARENT_SHUTDOWN.as_secs()
+    )]
+    parent_shutdown_seconds: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -42,6 +54,8 @@ pub(crate) fn run(proxy: Proxy) -> Result<ExitCode, Failure> {
         },
         sidecar: proxy.sidecar,
         concurrency: proxy.concurrency,
+        handover: proxy.handover,
+        parent_shutdown: Duration::from_secs(proxy.parent_shutdown_seconds),
         release_memory: weft_runtime::release_free_memory,
         ..weft_proxy::Options::new(proxy.config)
     };

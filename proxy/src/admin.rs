@@ -24,6 +24,7 @@ use self::readiness::Readiness;
 use self::reply::{Query, Reply};
 use crate::app::LogControl;
 use crate::bootstrap::Bootstrap;
+use crate::handover::Epoch;
 use crate::identity::CredentialsReceiver;
 use crate::telemetry::exposition::CONTENT_TYPE;
 use crate::telemetry::registry::Registry;
@@ -48,6 +49,8 @@ pub struct AdminState {
     pub log: LogControl,
     /// When it began.
     pub started: SystemTime,
+    /// How often the proxy has been replaced before.
+    pub epoch: Epoch,
     /// Gives memory that was freed back to the system.
     pub release_memory: fn(),
     /// Ends the proxy.

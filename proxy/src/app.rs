@@ -4,6 +4,7 @@
 
 mod apply;
 mod channels;
+mod handover;
 mod log;
 mod options;
 mod settings;
@@ -13,18 +14,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::handover::NotTakenOver;
+use self::handover::Succession;
 pub use self::log::LogControl;
-pub use self::options::{Mode, Options};
+pub use self::options::{Mode, Options, PARENT_SHUTDOWN};
 use self::settings::Settings;
 use crate::admin::readiness::Readiness;
 use crate::admin::server::{BindError, Endpoints};
 use crate::admin::{self, AdminState};
 use crate::bootstrap::{Bootstrap, BootstrapError};
+use crate::handover::Epoch;
+use crate::handover::successor::{CannotReplace, Predecessor};
 use crate::identity::Renewer;
 use crate::telemetry::recorder::Recorder;
 use crate::telemetry::registry::{DEFAULT_SERIES_CAP, Registry};
@@ -54,6 +59,12 @@ pub enum Error {
     /// One of its own ports is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The proxy that runs cannot be replaced.
+    #[error(transparent)]
+    Predecessor(#[from] CannotReplace),
+    /// This one did not get ready to replace it.
+    #[error(transparent)]
+    NotTakenOver(#[from] NotTakenOver),
     /// The system refuses threads, runtimes or signals.
     #[error("starting")]
     System(#[from] io::Error),
@@ -80,24 +91,51 @@ pub fn run(options: Options) -> Result<(), Error> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let drain_limit = options.drain_limit;
-        let proxy = Proxy::start(&options, bootstrap, log).await?;
+        let mut signals = Signals::new()?;
+        let mut proxy = Proxy::start(&options, bootstrap, log).await?;
         let asked = proxy.quit.clone();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = asked.cancelled() => {}
+        let taken_over = tokio::select! {
+            taken_over = proxy.take_over(options.parent_shutdown) => Some(taken_over?),
+            () = signals.next() => None,
+            () = asked.cancelled() => None,
+        };
+        if taken_over.is_some() {
+            tokio::select! {
+                () = proxy.relieved_and_finished() => {}
+                () = signals.next() => proxy.hurry(),
+                () = asked.cancelled() => proxy.hurry(),
+            }
         }
-        tracing::info!(limit = ?drain_limit, "draining");
+        let limit = options.drain_limit;
+        tracing::info!(?limit, "draining");
         tokio::select! {
-            () = proxy.shutdown(drain_limit) => {}
-            _ = terminate.recv() => tracing::warn!("ended before the drain was over"),
-            _ = interrupt.recv() => tracing::warn!("ended before the drain was over"),
+            () = proxy.shutdown(limit) => {}
+            () = signals.next() => tracing::warn!("ended before the drain was over"),
         }
         Ok(())
     })
+}
+
+/// The signals that ask the process to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// A proxy that serves, until it is shut down or dropped.
@@ -109,10 +147,12 @@ pub struct Proxy {
     tasks: JoinSet<()>,
     cancel: CancellationToken,
     quit: CancellationToken,
+    succession: Succession,
 }
 
 impl Proxy {
-    /// Starts everything. Called within a runtime, which becomes the control thread's.
+    /// Starts everything; where another proxy is to be replaced, nothing is accepted before [`Proxy::take_over`].
+    /// Called within a runtime, which becomes the control thread's.
     ///
     /// # Errors
     /// A port or a thread cannot be had, or an identity is asked for that nobody could sign.
@@ -127,14 +167,29 @@ impl Proxy {
         if settings.identity && bootstrap.control_plane.is_none() {
             return Err(Error::NoControlPlane);
         }
-        let endpoints = Endpoints::bind(&settings.admin, &settings.health, &settings.metrics)?;
+        let started = SystemTime::now();
+        let cancel = CancellationToken::new();
+        let predecessor = match &settings.handover {
+            Some(path) => Predecessor::find(path).await?,
+            None => None,
+        };
+        let succession = Succession::new(
+            settings.handover.as_deref(),
+            predecessor,
+            Epoch::first(started),
+            cancel.child_token(),
+        );
+        let endpoints = Endpoints::bind(
+            &settings.admin,
+            &settings.health,
+            &settings.metrics,
+            &succession.inheritance,
+        )?;
         let shards = Shards::for_threads(settings.workers.get() + 1);
         let registry = Arc::new(Registry::new(shards, DEFAULT_SERIES_CAP));
-        let started = SystemTime::now();
         process::register(&registry, started);
 
         let mut tasks = JoinSet::new();
-        let cancel = CancellationToken::new();
         let quit = CancellationToken::new();
         let (identity_sender, identity) = watch::channel(None);
         let credentials = match (&bootstrap.control_plane, settings.identity) {
@@ -166,10 +221,17 @@ impl Proxy {
                 local_channels: broker.map(LocalChannels::of),
             },
             reports: Arc::clone(&recorder) as _,
+            inheritance: succession.inheritance.clone(),
         })?;
         if let Some(path) = &settings.broker {
             let of = Arc::downgrade(&data_plane);
-            tasks.spawn(channels::run(path.clone(), identity, of, cancel.clone()));
+            tasks.spawn(channels::run(
+                path.clone(),
+                identity,
+                of,
+                succession.inheritance.clone(),
+                cancel.clone(),
+            ));
         }
         let cache: SharedCache = Arc::new(parking_lot::RwLock::new(Cache::new(
             bootstrap.reserved_names(),
@@ -209,11 +271,12 @@ impl Proxy {
             readiness,
             log,
             started,
+            epoch: succession.epoch,
             release_memory: options.release_memory,
             quit: quit.clone(),
         });
         admin::register_metrics(&state);
-        let addresses = endpoints.serve(&state, &mut tasks, &cancel)?;
+        let addresses = endpoints.serve(&state, &mut tasks, &succession.own_ports)?;
         Ok(Self {
             data_plane,
             state,
@@ -222,6 +285,7 @@ impl Proxy {
             tasks,
             cancel,
             quit,
+            succession,
         })
     }
 

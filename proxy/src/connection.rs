@@ -122,7 +122,7 @@ async fn said_by_proxy(
     };
     let read = tokio::select! {
         read = proxied::read_header(stream, expected) => read,
-        () = drain.last_call_over() => return None,
+        () = drain.patience_over() => return None,
     };
     read.inspect_err(|error| {
         ClusterStats::count(&listener.live.proxy_headers_refused);
@@ -320,7 +320,7 @@ impl Connection {
                 let looked = tokio::select! {
                     looked = detect::look_ahead(&mut io) => looked,
                     () = passed(idle) => return,
-                    () = self.drain.last_call_over() => return,
+                    () = self.drain.patience_over() => return,
                 };
                 match looked {
                     Ok(seen) => seen.http_version(),

@@ -3,8 +3,11 @@
 //! Every connection task holds a token of the drain it belongs to. A listener's drain is a child of the
 //! process's: draining the process drains every listener, draining a listener leaves the others alone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -18,6 +21,8 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 pub struct Drain {
     signal: CancellationToken,
     open: TaskTracker,
+    /// Shared by the whole family.
+    patience: Arc<watch::Sender<Duration>>,
 }
 
 impl Default for Drain {
@@ -35,6 +40,7 @@ impl Drain {
         Drain {
             signal: CancellationToken::new(),
             open,
+            patience: Arc::new(watch::Sender::new(LAST_CALL)),
         }
     }
 
@@ -43,13 +49,25 @@ impl Drain {
         let child = Drain::new();
         Drain {
             signal: self.signal.child_token(),
-            open: child.open,
+            patience: Arc::clone(&self.patience),
+            ..child
         }
     }
 
     /// Asks everything in the group to finish what it has begun and, after a last call, begin nothing new.
     pub fn start(&self) {
         self.signal.cancel();
+    }
+
+    /// The same where nobody minds how long it takes: whoever is silent now has so long to say what it will.
+    pub fn start_patiently(&self, patience: Duration) {
+        self.patience.send_replace(patience.max(LAST_CALL));
+        self.start();
+    }
+
+    /// Ends the patience with which a drain was started.
+    pub fn hurry(&self) {
+        self.patience.send_replace(LAST_CALL);
     }
 
     /// Whether that has been asked.
@@ -66,6 +84,22 @@ impl Drain {
     pub async fn last_call_over(&self) {
         self.started().await;
         tokio::time::sleep(LAST_CALL).await;
+    }
+
+    /// Returns when that has been asked and the silent need not be waited for any longer: after the last call,
+    /// or when the patience is over with which the drain was started.
+    pub async fn patience_over(&self) {
+        self.started().await;
+        let began = Instant::now();
+        let mut patience = self.patience.subscribe();
+        loop {
+            let until = began + *patience.borrow_and_update();
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                // The sender is ours: it does not go away.
+                _ = patience.changed() => {}
+            }
+        }
     }
 
     /// Counts as open until the token is dropped.
@@ -106,6 +140,24 @@ mod tests {
         );
         drop(token);
         assert_eq!(drain.finished_within(Duration::from_secs(5)).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_patient_drain_waits_for_the_silent_until_it_is_hurried() {
+        let drain = Drain::new();
+        let child = drain.child();
+        drain.start_patiently(Duration::from_secs(900));
+        let silent = tokio::spawn({
+            let child = child.clone();
+            async move { child.patience_over().await }
+        });
+
+        child.last_call_over().await;
+        assert!(!silent.is_finished(), "the silent are waited for");
+        drain.hurry();
+
+        let hurried = tokio::time::timeout(Duration::from_secs(10), silent).await;
+        hurried.expect("in time").expect("joined");
     }
 
     #[test]

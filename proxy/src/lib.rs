@@ -2,7 +2,7 @@
 //!
 //! [`run`] is all of it: `weft proxy` calls it and returns when it does. What is below is cut in layers, of which
 //! lower never imports higher: `app workers admin` › `listener connection xds` › `http tcp` › `tls upstream` ›
-//! `snapshot cluster` › `config telemetry drain proxy_protocol wire`.
+//! `snapshot cluster` › `config telemetry drain handover proxy_protocol wire`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod config;
 pub mod connection;
 pub mod drain;
+pub mod handover;
 pub mod http;
 pub mod identity;
 pub mod listener;

@@ -9,13 +9,16 @@ mod bind;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
 
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
 use crate::config::Network;
 use crate::config::listener::{Binding, ListenerConfig};
 use crate::drain::Drain;
+use crate::handover::{Inheritance, Role, SocketName};
 use crate::snapshot::Snapshot;
 use crate::snapshot::listener::Listener;
 use crate::upstream::environment::Environment;
@@ -30,6 +33,7 @@ pub trait Placement: Send + Sync + 'static {
 pub struct Listeners {
     environment: Arc<Environment>,
     placement: Arc<dyn Placement>,
+    inheritance: Inheritance,
     bound: HashMap<Socket, Bound>,
 }
 
@@ -41,10 +45,27 @@ struct Socket {
     is_host: bool,
 }
 
+impl Socket {
+    /// What another process knows it by.
+    fn name(&self) -> SocketName {
+        let role = match self.is_host {
+            true => Role::HostListener,
+            false => Role::Listener,
+        };
+        SocketName {
+            role,
+            name: self.listener.to_string(),
+            address: self.address,
+        }
+    }
+}
+
 /// A socket that is being accepted from.
 struct Bound {
     drain: Drain,
     address: SocketAddr,
+    /// Closed by whoever accepts from it, when it drains.
+    socket: Weak<TcpListener>,
 }
 
 /// A socket that could not be bound.
@@ -60,11 +81,16 @@ pub struct BindFailure {
 }
 
 impl Listeners {
-    /// None yet.
-    pub fn new(environment: Arc<Environment>, placement: Arc<dyn Placement>) -> Self {
+    /// None yet. What is inherited is used where it is asked for, and accepted from when the time has come.
+    pub fn new(
+        environment: Arc<Environment>,
+        placement: Arc<dyn Placement>,
+        inheritance: Inheritance,
+    ) -> Self {
         Listeners {
             environment,
             placement,
+            inheritance,
             bound: HashMap::new(),
         }
     }
@@ -116,17 +142,27 @@ impl Listeners {
         of.map(|(_, bound)| bound.address).collect()
     }
 
+    /// Copies of all sockets, for a process that is to accept from them too.
+    pub fn sockets(&self) -> io::Result<Vec<(SocketName, OwnedFd)>> {
+        let open = self.bound.iter().filter_map(|(socket, bound)| {
+            let listening = bound.socket.upgrade()?;
+            let copy = listening.as_fd().try_clone_to_owned();
+            Some(copy.map(|copy| (socket.name(), copy)))
+        });
+        open.collect()
+    }
+
     async fn bind(&self, socket: &Socket, listener: Arc<Listener>) -> io::Result<Bound> {
-        let bound = if socket.is_host {
-            self.environment
-                .upstreams
-                .host_network
-                .listen(socket.address)
-                .await?
-        } else {
-            bind::listen(socket.address)?
+        let bound = match self.inheritance.take(&socket.name()) {
+            Some(inherited) => inherited,
+            None => self.listen(socket).await?,
         };
         let address = bound.local_addr()?;
+        let handle = self.placement.next();
+        let bound = {
+            let _reactor = handle.enter();
+            Arc::new(TcpListener::from_std(bound)?)
+        };
         let drain = self.environment.drain.child();
         let accepting = accept::Accepting {
             environment: Arc::clone(&self.environment),
@@ -135,9 +171,22 @@ impl Listeners {
             listener,
             drain: drain.clone(),
         };
-        self.placement.next().spawn(accepting.run(bound));
+        let kept = Arc::downgrade(&bound);
+        handle.spawn(accepting.run(bound, self.inheritance.clone()));
         tracing::info!(listener = %socket.listener, %address, "listening");
-        Ok(Bound { drain, address })
+        Ok(Bound {
+            drain,
+            address,
+            socket: kept,
+        })
+    }
+
+    async fn listen(&self, socket: &Socket) -> io::Result<std::net::TcpListener> {
+        if !socket.is_host {
+            return bind::listen(socket.address);
+        }
+        let host = &self.environment.upstreams.host_network;
+        host.listen(socket.address).await
     }
 }
 

@@ -7,6 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use weft_proto::handoff::Introduction;
 use crate::config::Configuration;
 use crate::connection::introduced::{self, Introduced};
 use crate::drain::{Drain, StillOpen};
+use crate::handover::{Inheritance, SocketName};
 use crate::listener::{BindFailure, Listeners, Placement};
 use crate::snapshot::{Resolved, Snapshot};
 use crate::telemetry::counters::Counters;
@@ -88,6 +90,8 @@ pub struct Options {
     pub upstreams: Upstreams,
     /// Who is told what has happened.
     pub reports: Arc<dyn ReportSink>,
+    /// What a process that is replaced has left.
+    pub inheritance: Inheritance,
 }
 
 /// Serves a configuration until it is dropped.
@@ -129,7 +133,7 @@ impl DataPlane {
         });
         let placement: Arc<dyn Placement> = Arc::clone(&workers) as _;
         let served = Served {
-            listeners: Listeners::new(Arc::clone(&environment), placement),
+            listeners: Listeners::new(Arc::clone(&environment), placement, options.inheritance),
             configuration: Configuration::default(),
             resolved: Resolved::new(),
             resolve_at: None,
@@ -200,6 +204,14 @@ impl DataPlane {
             let drain = environment.drain.child();
             introduced::serve(environment, introduced, drain).await;
         });
+    }
+
+    /// Copies of all sockets, for a process that is to accept from them too.
+    ///
+    /// # Errors
+    /// There are too many open files.
+    pub async fn sockets(&self) -> io::Result<Vec<(SocketName, OwnedFd)>> {
+        self.served.lock().await.listeners.sockets()
     }
 
     /// Accepts nothing more and lets connections finish what they have begun.

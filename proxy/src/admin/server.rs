@@ -3,7 +3,9 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::reply::{Query, Reply};
 use super::{AdminState, admin, health_port, metrics_port};
+use crate::handover::{Inheritance, Role, SocketName};
 
 /// Connections at a time, for each address.
 const MAX_CONNECTIONS: usize = 64;
@@ -30,6 +33,8 @@ const HEADER_LIMIT: Duration = Duration::from_secs(10);
 const CONNECTION_LIMIT: Duration = Duration::from_secs(300);
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
+/// How long answers that have been begun may take after the end of the rest.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// How long to wait after the system refused to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -53,7 +58,8 @@ enum Purpose {
 /// Sockets that are bound and not served yet.
 #[derive(Debug)]
 pub struct Bound {
-    sockets: Vec<(Purpose, StdListener)>,
+    sockets: Vec<(Purpose, SocketAddr, StdListener)>,
+    inheritance: Inheritance,
 }
 
 /// Where the three are answered.
@@ -65,14 +71,17 @@ pub struct Endpoints {
     pub health: Vec<SocketAddr>,
     /// Metrics.
     pub metrics: Vec<SocketAddr>,
+    /// Each is closed by whoever accepts from it.
+    sockets: Vec<(SocketName, Weak<TcpListener>)>,
 }
 
 impl Endpoints {
-    /// Binds all of them, so that a port that is taken is known before anything has begun.
+    /// Binds all of them that are not inherited, so that a port that is taken is known before anything has begun.
     pub fn bind(
         admin: &[SocketAddr],
         health: &[SocketAddr],
         metrics: &[SocketAddr],
+        inheritance: &Inheritance,
     ) -> Result<Bound, BindError> {
         let mut sockets = Vec::new();
         for (purpose, addresses) in [
@@ -81,8 +90,9 @@ impl Endpoints {
             (Purpose::Metrics, metrics),
         ] {
             for address in addresses {
-                match listen(*address) {
-                    Ok(socket) => sockets.push((purpose, socket)),
+                let inherited = inheritance.take(&SocketName::own(purpose.role(), *address));
+                match inherited.map_or_else(|| listen(*address), Ok) {
+                    Ok(socket) => sockets.push((purpose, *address, socket)),
                     Err(error) if has_no_ipv6(*address, &error) => {
                         tracing::info!(%address, "not listening: this network has no IPv6");
                     }
@@ -96,12 +106,24 @@ impl Endpoints {
                 }
             }
         }
-        Ok(Bound { sockets })
+        Ok(Bound {
+            sockets,
+            inheritance: inheritance.clone(),
+        })
+    }
+
+    /// Copies of all sockets, for a process that is to accept from them too.
+    pub fn sockets(&self) -> io::Result<Vec<(SocketName, OwnedFd)>> {
+        let open = self.sockets.iter().filter_map(|(name, socket)| {
+            let copy = socket.upgrade()?.as_fd().try_clone_to_owned();
+            Some(copy.map(|copy| (name.clone(), copy)))
+        });
+        open.collect()
     }
 }
 
 impl Bound {
-    /// Serves them until cancelled.
+    /// Serves them, when the time has come, until cancelled.
     pub fn serve(
         self,
         state: &Arc<AdminState>,
@@ -109,21 +131,39 @@ impl Bound {
         cancel: &CancellationToken,
     ) -> io::Result<Endpoints> {
         let mut endpoints = Endpoints::default();
-        for (purpose, socket) in self.sockets {
+        for (purpose, asked, socket) in self.sockets {
             let address = socket.local_addr()?;
             match purpose {
                 Purpose::Admin => endpoints.admin.push(address),
                 Purpose::Health => endpoints.health.push(address),
                 Purpose::Metrics => endpoints.metrics.push(address),
             }
-            let listener = TcpListener::from_std(socket)?;
-            tasks.spawn(accept(listener, purpose, Arc::clone(state), cancel.clone()));
+            let listener = Arc::new(TcpListener::from_std(socket)?);
+            let name = SocketName::own(purpose.role(), asked);
+            endpoints.sockets.push((name, Arc::downgrade(&listener)));
+            let (inheritance, state, cancel) =
+                (self.inheritance.clone(), Arc::clone(state), cancel.clone());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = inheritance.entered() => {}
+                    () = cancel.cancelled() => return,
+                }
+                accept(listener, purpose, state, cancel).await;
+            });
         }
         Ok(endpoints)
     }
 }
 
 impl Purpose {
+    fn role(self) -> Role {
+        match self {
+            Purpose::Admin => Role::Admin,
+            Purpose::Health => Role::Health,
+            Purpose::Metrics => Role::Metrics,
+        }
+    }
+
     fn word(self) -> &'static str {
         match self {
             Purpose::Admin => "the admin interface",
@@ -163,7 +203,7 @@ fn has_no_ipv6(address: SocketAddr, error: &io::Error) -> bool {
 }
 
 async fn accept(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     purpose: Purpose,
     state: Arc<AdminState>,
     cancel: CancellationToken,
@@ -173,17 +213,17 @@ async fn accept(
     loop {
         // Waits for a free place first: what cannot be served stays in the backlog.
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-            return;
+            break;
         };
         let stream = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = cancel.cancelled() => return,
+            () = cancel.cancelled() => break,
         };
         match stream {
             Ok((stream, _)) => {
-                let state = Arc::clone(&state);
+                let (state, cancel) = (Arc::clone(&state), cancel.clone());
                 connections.spawn(async move {
-                    let served = serve(stream, purpose, state);
+                    let served = serve(stream, purpose, state, cancel);
                     if tokio::time::timeout(CONNECTION_LIMIT, served)
                         .await
                         .is_err()
@@ -200,9 +240,19 @@ async fn accept(
         }
         while connections.try_join_next().is_some() {}
     }
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_ANSWERS, all).await.is_err() {
+        tracing::debug!("some answers for {} were not finished", purpose.word());
+    }
 }
 
-async fn serve(stream: TcpStream, purpose: Purpose, state: Arc<AdminState>) {
+async fn serve(
+    stream: TcpStream,
+    purpose: Purpose,
+    state: Arc<AdminState>,
+    cancel: CancellationToken,
+) {
     let service = service_fn(move |request| {
         let state = Arc::clone(&state);
         async move { Ok::<_, Infallible>(answer(request, purpose, &state).await) }
@@ -210,9 +260,16 @@ async fn serve(stream: TcpStream, purpose: Purpose, state: Arc<AdminState>) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_LIMIT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
+        .serve_connection(TokioIo::new(stream), service);
+    let mut served = pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = cancel.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "a connection to {}", purpose.word());
     }
 }
@@ -243,7 +300,8 @@ mod tests {
         let taken = StdListener::bind("127.0.0.1:0").expect("a port");
         let address = taken.local_addr().expect("an address");
 
-        let error = Endpoints::bind(&[], &[], &[address]).expect_err("taken");
+        let error =
+            Endpoints::bind(&[], &[], &[address], &Inheritance::default()).expect_err("taken");
 
         assert!(error.to_string().contains("for metrics"), "{error}");
         assert!(error.to_string().contains(&address.to_string()), "{error}");

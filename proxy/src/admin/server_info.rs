@@ -1,6 +1,6 @@
 //! `/server_info` and `/memory`.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use weft_proto::json::to_json;
@@ -11,16 +11,17 @@ use crate::telemetry::process::Usage;
 
 /// Version, state, uptime and node.
 pub fn server_info(state: &AdminState) -> Reply {
-    let uptime = SystemTime::now()
-        .duration_since(state.started)
-        .unwrap_or_default()
-        .as_secs();
+    let now = SystemTime::now();
+    let uptime = now.duration_since(state.started).unwrap_or_default();
+    let first = UNIX_EPOCH + Duration::from_secs(state.epoch.first_started);
+    let since_first = now.duration_since(first).unwrap_or_default();
     Reply::json(&json!({
         "version": concat!("weft/", env!("CARGO_PKG_VERSION")),
         "state": state.readiness.unready().map_or("LIVE", |reason| reason.state()),
-        "hot_restart_version": "disabled",
-        "uptime_current_epoch": format!("{uptime}s"),
-        "uptime_all_epochs": format!("{uptime}s"),
+        "hot_restart_version": crate::handover::VERSION,
+        "uptime_current_epoch": format!("{}s", uptime.as_secs()),
+        "uptime_all_epochs": format!("{}s", since_first.as_secs()),
+        "command_line_options": {"restart_epoch": state.epoch.number},
         "node": to_json(&state.bootstrap.node).unwrap_or_default(),
         "snapshot_version": state.data_plane.snapshot().version,
     }))

@@ -160,6 +160,8 @@ fn of_server(state: &AdminState, all: &mut BTreeMap<String, u64>) {
     let is_live = u64::from(state.readiness.unready().is_none());
     all.insert("server.live".into(), is_live);
     all.insert("server.uptime".into(), uptime.as_secs());
+    let epoch = u64::from(state.epoch.number);
+    all.insert("server.hot_restart_epoch".into(), epoch);
     all.insert("server.memory_allocated".into(), usage.anonymous_bytes);
     all.insert("server.memory_physical_size".into(), usage.resident_bytes);
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use weft_proto::handoff::{self, BrokerReply, BrokerRequest};
 
 use crate::config::identity::IdentityReceiver;
+use crate::handover::Inheritance;
 use crate::upstream::local_channel::certificates;
 use crate::workers::DataPlane;
 
@@ -20,11 +21,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long the broker may take to read a request.
 const BROKER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Takes channels until cancelled, or until the data plane drains.
+/// Takes channels, when connections may be accepted at all, until cancelled or until the data plane drains: then
+/// those that are on their way are still taken.
 pub(super) async fn run(
     broker: PathBuf,
     mut identity: IdentityReceiver,
     data_plane: Weak<DataPlane>,
+    inheritance: Inheritance,
     cancel: CancellationToken,
 ) {
     let Some(drain) = data_plane
@@ -34,7 +37,8 @@ pub(super) async fn run(
         return;
     };
     let receiving = async {
-        loop {
+        inheritance.entered().await;
+        while !drain.is_started() {
             if let Err(error) = receive(&broker, &mut identity, &data_plane).await {
                 tracing::debug!(%error, "local channels do not come for a moment");
             }
@@ -43,7 +47,7 @@ pub(super) async fn run(
     };
     tokio::select! {
         () = receiving => {}
-        () = drain.started() => {}
+        () = drain.last_call_over() => {}
         () = cancel.cancelled() => {}
     }
 }

@@ -38,6 +38,11 @@ pub struct Options {
     pub health: Vec<SocketAddr>,
     /// Where `/metrics` is answered.
     pub metrics: Vec<SocketAddr>,
+    /// The unix socket at which a running proxy is asked for its sockets, so that this one replaces it, and at
+    /// which this one is asked later.
+    pub handover: Option<PathBuf>,
+    /// How long a proxy that is replaced may go on with what it has begun.
+    pub parent_shutdown: Duration,
     /// How long requests in flight may take to end.
     pub drain_limit: Duration,
     /// Gives memory that was freed back to the system. Called when a change of configuration is over, and after
@@ -47,6 +52,9 @@ pub struct Options {
 
 /// As long as the launcher's grace leaves room for.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Envoy's `--parent-shutdown-time-s`, where none is given.
+pub const PARENT_SHUTDOWN: Duration = Duration::from_secs(900);
 
 impl Options {
     /// Serves this bootstrap, without the parts of a sidecar.
@@ -62,6 +70,8 @@ impl Options {
             admin: None,
             health: vec![],
             metrics: vec![],
+            handover: None,
+            parent_shutdown: PARENT_SHUTDOWN,
             drain_limit: DRAIN_LIMIT,
             release_memory: || {},
         }

@@ -11,12 +11,16 @@ use weft_proto::names;
 use super::Options;
 use crate::bootstrap::Bootstrap;
 
+/// Where a sidecar is asked for its sockets, in its state directory.
+const HANDOVER_SOCKET: &str = "handover.sock";
+
 /// What a proxy really does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Settings {
     pub(super) workers: NonZeroUsize,
     pub(super) broker: Option<PathBuf>,
     pub(super) state_dir: Option<PathBuf>,
+    pub(super) handover: Option<PathBuf>,
     pub(super) identity: bool,
     pub(super) admin: Vec<SocketAddr>,
     pub(super) health: Vec<SocketAddr>,
@@ -43,13 +47,16 @@ impl Settings {
             .or(bootstrap.admin)
             .or(options.sidecar.then_some(loopback));
         let broker = Path::new(names::POD_SOCKET_DIR).join(names::BROKER_SOCKET);
+        let state_dir = options
+            .state_dir
+            .clone()
+            .or(of_sidecar(PathBuf::from(names::SIDECAR_STATE_DIR)));
+        let of_state = state_dir.as_ref().map(|dir| dir.join(HANDOVER_SOCKET));
         Self {
             workers: workers(options.concurrency),
             broker: options.broker_socket.clone().or(of_sidecar(broker)),
-            state_dir: options
-                .state_dir
-                .clone()
-                .or(of_sidecar(PathBuf::from(names::SIDECAR_STATE_DIR))),
+            handover: options.handover.clone().or(of_state.and_then(of_sidecar)),
+            state_dir,
             identity: options.identity.unwrap_or(options.sidecar),
             admin: admin.into_iter().collect(),
             health: or(&options.health, names::HEALTH_PORT),
@@ -93,6 +100,10 @@ mod tests {
 
         assert_eq!(settings.broker, Some("/run/weft/broker.sock".into()));
         assert_eq!(settings.state_dir, Some("/var/lib/weft".into()));
+        assert_eq!(
+            settings.handover,
+            Some("/var/lib/weft/handover.sock".into())
+        );
         assert!(settings.identity);
         let shown = |addresses: &[SocketAddr]| {
             addresses
@@ -114,6 +125,7 @@ mod tests {
 
         assert_eq!(settings.broker, None);
         assert_eq!(settings.state_dir, None);
+        assert_eq!(settings.handover, None);
         assert!(!settings.identity);
         assert!(settings.admin.is_empty() && settings.health.is_empty());
         assert_eq!(settings.metrics.len(), 1);

@@ -61,7 +61,7 @@ impl Opening<'_> {
         };
         let outcome = tokio::select! {
             raced = raced => raced.unwrap_or(Outcome::Ended),
-            () = self.connection.drain.started() => Outcome::Ended,
+            () = self.connection.drain.patience_over() => Outcome::Ended,
         };
         (outcome, stream, buffer.freeze())
     }

@@ -42,7 +42,9 @@ where
         HttpVersion::Http1 => {
             let service = service(Arc::clone(&connection), drain.clone());
             let served = http1(&config).serve_connection(io, service).with_upgrades();
-            until_drained(served, &connection, &config, drain, |served| {
+            // Nothing but a response can tell the client that it is the last.
+            let drained = drain.patience_over();
+            until(drained, served, &connection, &config, |served| {
                 served.graceful_shutdown()
             })
             .await
@@ -50,7 +52,8 @@ where
         HttpVersion::Http2 => {
             let service = service(Arc::clone(&connection), drain.clone());
             let served = http2(&config).serve_connection(io, service);
-            until_drained(served, &connection, &config, drain, |served| {
+            let drained = drain.last_call_over();
+            until(drained, served, &connection, &config, |served| {
                 served.graceful_shutdown()
             })
             .await
@@ -127,12 +130,12 @@ fn http2(config: &HttpConfig) -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// Drives a connection; asks it once to finish when it is idle or the drain's last call is over.
-async fn until_drained<C>(
+/// Drives a connection; asks it once to finish when it is idle or drained.
+async fn until<C>(
+    drained: impl Future<Output = ()>,
     served: C,
     connection: &HttpConnection,
     config: &HttpConfig,
-    drain: Drain,
     finish: impl Fn(Pin<&mut C>),
 ) -> hyper::Result<()>
 where
@@ -141,7 +144,7 @@ where
     let mut served = pin!(served);
     tokio::select! {
         result = served.as_mut() => return result,
-        () = drain.last_call_over() => {}
+        () = drained => {}
         () = idle_for(connection, config.idle_timeout) => {}
     }
     finish(served.as_mut());

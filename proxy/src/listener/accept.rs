@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Placement;
 use crate::connection::{self, Accepted};
 use crate::drain::Drain;
+use crate::handover::Inheritance;
 use crate::snapshot::listener::Listener;
 use crate::upstream::environment::Environment;
 
@@ -28,14 +29,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Accepting {
-    /// Accepts until the drain starts.
-    pub(super) async fn run(mut self, listener: std::net::TcpListener) {
-        let listener = match TcpListener::from_std(listener) {
-            Ok(listener) => listener,
-            Err(error) => {
-                return tracing::error!(listener = %self.name, %error, "cannot accept connections");
-            }
-        };
+    /// Accepts, when the time has come, until the drain starts.
+    pub(super) async fn run(mut self, listener: Arc<TcpListener>, inheritance: Inheritance) {
+        tokio::select! {
+            () = inheritance.entered() => {}
+            () = self.drain.started() => return,
+        }
         let mut pause = FIRST_PAUSE;
         loop {
             let accepted = tokio::select! {

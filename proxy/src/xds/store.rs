@@ -120,16 +120,21 @@ impl Store {
 pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent)?;
-    let temporary = path.with_extension("new");
+    // A name of its own: a proxy and the one that replaces it may write at the same time.
+    let temporary = path.with_extension(format!("new-{:08x}", rand::random::<u32>()));
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
+    let replaced = file
+        .write_all(content)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&temporary, path));
+    if replaced.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    replaced?;
     // The new name must be on disk too (rename(2) alone does not promise it).
     File::open(parent)?.sync_all()
 }

@@ -9,6 +9,7 @@ use weft_proxy::config::cluster::ClusterConfig;
 use weft_proxy::config::http::HttpConfig;
 use weft_proxy::config::identity::{Identity, IdentityReceiver};
 use weft_proxy::config::route::Forward;
+use weft_proxy::handover::Inheritance;
 use weft_proxy::upstream::Upstreams;
 use weft_proxy::upstream::host_network::OwnNetwork;
 use weft_proxy::upstream::local_channel::LocalChannels;
@@ -50,6 +51,7 @@ impl Proxy {
                 local_channels,
             },
             reports: Arc::clone(&reports) as _,
+            inheritance: Inheritance::default(),
         };
         let data_plane = DataPlane::start(options).unwrap();
         let failures = data_plane.apply(configuration).await;

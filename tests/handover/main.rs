@@ -1,0 +1,92 @@
+//! A running `weft proxy` replaced by another process of it: nothing that was begun is lost, nobody is refused.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod load;
+mod process;
+mod upstream;
+
+use std::time::Duration;
+
+use load::{Load, get};
+use process::{Place, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_is_replaced_under_load_and_nobody_notices() {
+    let place = Place::new().await;
+    let first = place.start();
+    place.until_epoch(0).await;
+    let load = Load::start(place.web, place.bytes);
+    let mut idle = load::KeepAlive::connect(place.web).await.unwrap();
+    idle.get().await.unwrap();
+    load.until_each_has_done(20).await;
+
+    let second = place.start();
+    place.until_epoch(1).await;
+    load.until_each_has_done(60).await;
+    // Longer than the last call of an ordinary drain: whoever was silent meanwhile is still heard.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let last = idle.get().await.unwrap();
+    assert!(last.is_last, "the older process says that it is the last");
+    let third = place.start();
+    place.until_epoch(2).await;
+    load.until_each_has_done(100).await;
+
+    let done = load.stop().await;
+    assert_eq!(done.failures, Vec::<String>::new());
+    assert_eq!(done.bytes_connections, 1, "a connection of bytes lives on");
+    assert!(
+        first.ended().await && second.ended().await,
+        "the older ones end by themselves"
+    );
+    assert_eq!(get(place.web).await.unwrap(), 200);
+    drop(third);
+}
+
+#[tokio::test]
+async fn a_newer_process_that_fails_changes_nothing() {
+    let place = Place::new().await;
+    let first = place.start();
+    place.until_epoch(0).await;
+
+    let refused = place.start_with(&serde_json::json!({"static_resources": {"listeners": [{}]}}));
+    assert!(!refused.ended().await, "its configuration is no good");
+    let never_ready = place.start_with(&place.without_control_plane());
+    until("the older one is asked", || {
+        first.has_said("asks for the sockets")
+    })
+    .await;
+    assert_eq!(get(place.web).await.unwrap(), 200);
+    never_ready.kill();
+    until("the older one goes on", || first.has_said("serving on")).await;
+
+    assert_eq!(get(place.web).await.unwrap(), 200);
+    assert_eq!(place.epoch().await, Some(0));
+    let second = place.start();
+    place.until_epoch(1).await;
+    assert_eq!(get(place.web).await.unwrap(), 200);
+    assert!(first.ended().await);
+    drop(second);
+}
+
+#[tokio::test]
+async fn what_the_newer_one_does_not_listen_on_is_closed() {
+    let place = Place::new().await;
+    let first = place.start();
+    place.until_epoch(0).await;
+    assert_eq!(get(place.web).await.unwrap(), 200);
+
+    let mut fewer = place.bootstrap();
+    let listeners = fewer["static_resources"]["listeners"]
+        .as_array_mut()
+        .unwrap();
+    listeners.remove(0);
+    let second = place.start_with(&fewer);
+    place.until_epoch(1).await;
+
+    assert!(first.ended().await);
+    let error = get(place.web).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert!(load::echo(place.bytes).await.is_ok());
+    drop(second);
+}
