@@ -14,6 +14,7 @@ pub mod filter;
 pub mod headers;
 pub mod health_check;
 pub mod http;
+pub mod http1;
 pub mod identity;
 pub mod listener;
 pub mod matching;

@@ -9,6 +9,7 @@ mod attempt;
 mod body;
 mod completion;
 mod exchange;
+mod expectation;
 mod failure;
 mod filter;
 mod formatting;

@@ -84,7 +84,10 @@ fn without_text(response: &Response) -> Vec<(String, String)> {
     response
         .headers
         .iter()
-        .filter(|(name, _)| ![REASON, "content-length", "content-type"].contains(&name.as_str()))
+        .filter(|(name, _)| {
+            ![REASON, "content-length", "content-type"]
+                .contains(&name.to_ascii_lowercase().as_str())
+        })
         .cloned()
         .collect()
 }

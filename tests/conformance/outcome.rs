@@ -42,7 +42,10 @@ pub(crate) struct Response {
 
 impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(each, _)| each == name);
+        let found = self
+            .headers
+            .iter()
+            .find(|(each, _)| each.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 }

@@ -1,5 +1,6 @@
 //! The HTTP connection manager, as outbound, inbound and published listeners have it.
 
+use weft_proto::envoy::config::core::v3 as core;
 use weft_proto::envoy::config::listener::v3 as listener;
 use weft_proto::envoy::config::route::v3 as route;
 use weft_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
@@ -107,6 +108,15 @@ fn connection_manager(
             upgrade_type: "websocket".to_owned(),
             ..parts::UpgradeConfig::default()
         }],
+        // Whoever speaks HTTP/1.0, and whoever speaks WebSocket over HTTP/2, is understood in the mesh, too.
+        http_protocol_options: Some(core::Http1ProtocolOptions {
+            accept_http_10: true,
+            ..core::Http1ProtocolOptions::default()
+        }),
+        http2_protocol_options: Some(core::Http2ProtocolOptions {
+            allow_connect: true,
+            ..core::Http2ProtocolOptions::default()
+        }),
         // A stream may be silent for as long as its ends like.
         stream_idle_timeout: Some(prost_types::Duration::default()),
         server_header_transformation: parts::ServerHeaderTransformation::PassThrough.into(),

@@ -10,6 +10,7 @@ use super::balancing::{Balancer, Hashing, Localities, SlowStart, SubsetConfig};
 use super::endpoints::EndpointsConfig;
 use super::health_check::HealthCheckConfig;
 use super::http::Http2Options;
+use super::http1::Http1Options;
 use super::percent::Percent;
 use super::tls::UpstreamTls;
 
@@ -60,6 +61,8 @@ pub struct ClusterConfig {
     pub transport: Transport,
     /// What is spoken upstream.
     pub protocol: UpstreamProtocol,
+    /// HTTP/1.1 of the upstream side.
+    pub http1: Http1Options,
     /// HTTP/2 of the upstream side.
     pub http2: Http2Options,
     /// How long an unused connection is kept.
@@ -100,6 +103,7 @@ impl ClusterConfig {
             transport_matches: vec![],
             transport: Transport::Plaintext,
             protocol: UpstreamProtocol::Http1,
+            http1: Http1Options::default(),
             http2: Http2Options::default(),
             idle_timeout: Duration::from_secs(3600),
             max_requests_per_connection: None,

@@ -7,6 +7,7 @@ use super::access_log::AccessLogConfig;
 use ipnet::IpNet;
 
 use super::filter::HttpFilter;
+use super::http1::Http1Options;
 use super::paths::{HostOptions, PathOptions};
 use super::route::RouteConfig;
 use super::tracing::TracingConfig;
@@ -32,6 +33,8 @@ pub struct HttpConfig {
     pub stream_idle_timeout: Option<Duration>,
     /// Header bytes of a request.
     pub max_header_bytes: u32,
+    /// HTTP/1.1 of the client side.
+    pub http1: Http1Options,
     /// HTTP/2 of the client side.
     pub http2: Http2Options,
     /// What is written about each request.
@@ -56,6 +59,8 @@ pub struct HttpConfig {
     pub max_stream_duration: Option<Duration>,
     /// Who is inside: callers whose headers about retries and time-outs are listened to.
     pub internal_addresses: Vec<IpNet>,
+    /// Whether the upstream is asked whether a body shall come, in place of an answer from here.
+    pub proxies_continue: bool,
     /// How the router behaves.
     pub router: RouterOptions,
 }
@@ -85,6 +90,7 @@ impl HttpConfig {
             idle_timeout: Some(Duration::from_secs(3600)),
             stream_idle_timeout: None,
             max_header_bytes: DEFAULT_MAX_HEADER_BYTES,
+            http1: Http1Options::default(),
             http2: Http2Options::default(),
             access_logs: Arc::new([]),
             tracing: None,
@@ -97,6 +103,7 @@ impl HttpConfig {
             hosts: HostOptions::default(),
             max_stream_duration: None,
             internal_addresses: vec![],
+            proxies_continue: false,
             router: RouterOptions::default(),
         }
     }

@@ -47,8 +47,9 @@ async fn answer(
     passage: &mut Passage,
 ) -> Response<Source> {
     let config = &scene.service.config;
-    let objection = validity::objection(&request).map_or(Ok(()), Err);
-    let mut upgrade = Upgrade::asked_for(&mut request);
+    validity::complete(&mut request, &config.http1);
+    let objection = validity::objection(&request, &config.http1).map_or(Ok(()), Err);
+    let mut upgrade = Upgrade::asked_for(&mut request, &config.http1.ignored_upgrades);
     let (mut head, body) = Head::of(request);
     headers::receive(&mut head, connection, config, upgrade.as_ref());
     path::normalize_host(&mut head, config.hosts, connection.downstream.local.port());

@@ -2,15 +2,15 @@
 
 use http::header::{self, HeaderName};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
-use hyper::ext::Protocol;
 use rand::RngExt;
 
 use super::HttpConnection;
 use super::asked::INTERNAL_ONLY;
 use super::attempt::HostBefore;
 use super::completion::Completion;
+use super::expectation;
 use super::failure::Failure;
 use super::upgrade::Upgrade;
 use crate::cluster::random;
@@ -40,8 +40,8 @@ pub(super) struct Head {
     pub(super) headers: HeaderMap,
     /// As it is sent upstream; set by [`address`].
     pub(super) uri: Uri,
-    /// What an extended CONNECT asks the upstream for.
-    pub(super) protocol: Option<Protocol>,
+    /// What hyper is told beside the request: how names of headers came, what an extended CONNECT asks for.
+    pub(super) extensions: Extensions,
 }
 
 impl Head {
@@ -63,7 +63,7 @@ impl Head {
             authority: named.or(host),
             headers,
             uri: Uri::default(),
-            protocol: None,
+            extensions: parts.extensions,
         };
         (head, body)
     }
@@ -109,8 +109,10 @@ pub(super) fn receive(
     upgrade: Option<&Upgrade>,
 ) {
     end_hop_by_hop(&mut head.headers);
-    // hyper answers it itself when the body is first read.
-    head.headers.remove(header::EXPECT);
+    if !config.proxies_continue && expectation::is_of_continue(&head.headers) {
+        // hyper answers it itself when the body is first read.
+        head.headers.remove(header::EXPECT);
+    }
     if let Some(upgrade) = upgrade {
         upgrade.ask_for(&mut head.headers);
     }
@@ -208,16 +210,20 @@ pub(super) fn address(head: &mut Head, version: HttpVersion, is_tls: bool) -> Re
             head.headers.insert(header::HOST, host);
             Uri::from(head.path.clone())
         }
-        HttpVersion::Http2 => Uri::builder()
-            .scheme(scheme(is_tls))
-            .authority(head.authority())
-            .path_and_query(head.path.clone())
-            .build()
-            .map_err(|_| Failure::Authority {
-                authority: head.authority().into(),
-            })?,
+        HttpVersion::Http2 => absolute(head, is_tls)?,
     };
     Ok(())
+}
+
+/// The whole URL of a request.
+pub(super) fn absolute(head: &Head, is_tls: bool) -> Result<Uri, Failure> {
+    let uri = Uri::builder()
+        .scheme(scheme(is_tls))
+        .authority(head.authority())
+        .path_and_query(head.path.clone());
+    uri.build().map_err(|_| Failure::Authority {
+        authority: head.authority().into(),
+    })
 }
 
 /// Sends a request to another host; one that is no host changes nothing.

@@ -123,7 +123,7 @@ mod tests {
             authority: Some(HeaderValue::from_static("here")),
             headers,
             uri: Uri::default(),
-            protocol: None,
+            extensions: Default::default(),
         }
     }
 

@@ -93,8 +93,6 @@ pub(super) fn request(head: Head, body: RequestBody) -> Request<RequestBody> {
     *request.method_mut() = head.method;
     *request.uri_mut() = head.uri;
     *request.headers_mut() = head.headers;
-    if let Some(protocol) = head.protocol {
-        request.extensions_mut().insert(protocol);
-    }
+    *request.extensions_mut() = head.extensions;
     request
 }

@@ -209,7 +209,7 @@ mod tests {
             authority: HeaderValue::from_str(host).ok(),
             headers: HeaderMap::new(),
             uri: http::Uri::default(),
-            protocol: None,
+            extensions: Default::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONNECTION;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -74,15 +74,25 @@ fn service(
         let (connection, drain) = (Arc::clone(&connection), drain.clone());
         async move {
             let is_told = request.version() < Version::HTTP_2;
+            let is_last = request.version() == Version::HTTP_10 && !wants_more(request.headers());
             let is_connect = request.method() == Method::CONNECT;
             let mut response = exchange(connection, request).await?;
             let is_tunnel = is_connect && response.status().is_success();
-            if is_told && !is_tunnel && drain.is_started() {
+            if is_told && !is_tunnel && (is_last || drain.is_started()) {
                 announce_end(&mut response);
             }
             Ok(response)
         }
     })
+}
+
+/// Whether a client of HTTP/1.0 asks for its connection to be kept.
+fn wants_more(headers: &HeaderMap) -> bool {
+    let connection = headers
+        .get(CONNECTION)
+        .and_then(|value| value.to_str().ok());
+    let mut names = connection.unwrap_or_default().split(',').map(str::trim);
+    names.any(|name| name.eq_ignore_ascii_case("keep-alive"))
 }
 
 /// Tells the client that this response is the connection's last; HTTP/2 has a frame for it. A connection that
@@ -101,7 +111,9 @@ fn http1(config: &HttpConfig) -> http1::Builder {
         .timer(TokioTimer::new())
         .header_read_timeout(config.request_headers_timeout)
         .max_header_size(max_header_bytes)
-        .max_buf_size(max_header_bytes.max(MIN_BUFFER_BYTES));
+        .max_buf_size(max_header_bytes.max(MIN_BUFFER_BYTES))
+        .preserve_header_case(config.http1.names.are_preserved())
+        .title_case_headers(config.http1.names.are_proper());
     builder
 }
 

@@ -16,6 +16,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::failure::{Failure, LocalReply};
 use super::headers::{self, Head};
+use crate::config::matching::TextMatch;
 use crate::config::upgrade::{CONNECT, RouteUpgrades};
 use crate::telemetry::report::ResponseFlags;
 use crate::upstream::HttpVersion;
@@ -42,11 +43,14 @@ enum Wanted {
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const ONLY_UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 /// The upgrade that is left alone, as in Envoy: HTTP/2 on an open connection (RFC 9113 has dropped it).
-const CLEARTEXT_HTTP2: &[u8] = b"h2c";
+const CLEARTEXT_HTTP2: &str = "h2c";
 
 impl Upgrade {
     /// What a request asks for. An extended CONNECT becomes the GET that it stands for.
-    pub(super) fn asked_for(request: &mut Request<Incoming>) -> Option<Self> {
+    pub(super) fn asked_for(
+        request: &mut Request<Incoming>,
+        ignored: &[TextMatch],
+    ) -> Option<Self> {
         let wanted = match request.method() == Method::CONNECT {
             true => match request.extensions_mut().remove::<Protocol>() {
                 Some(protocol) => {
@@ -60,7 +64,7 @@ impl Upgrade {
                 }
                 None => Wanted::Connect,
             },
-            false => protocol(request)?,
+            false => protocol(request, ignored)?,
         };
         Some(Upgrade {
             wanted,
@@ -96,7 +100,8 @@ impl Upgrade {
             // RFC 8441 §5.
             (Wanted::Protocol { name, .. }, HttpVersion::Http2) => {
                 head.method = Method::CONNECT;
-                head.protocol = Some(Protocol::from(headers::text(Some(name))));
+                let protocol = Protocol::from(headers::text(Some(name)));
+                head.extensions.insert(protocol);
                 for name in [CONNECTION, UPGRADE, CONTENT_LENGTH] {
                     head.headers.remove(name);
                 }
@@ -209,11 +214,13 @@ pub(super) fn admit(
 }
 
 /// The protocol that a request of HTTP/1.1 asks for.
-fn protocol(request: &Request<Incoming>) -> Option<Wanted> {
+fn protocol(request: &Request<Incoming>, ignored: &[TextMatch]) -> Option<Wanted> {
     let name = request.headers().get(UPGRADE)?;
+    let text = headers::text(Some(name));
     let is_meant = request.version() == Version::HTTP_11
         && asks_for_upgrade(request.headers())
-        && !name.as_bytes().eq_ignore_ascii_case(CLEARTEXT_HTTP2);
+        && !text.eq_ignore_ascii_case(CLEARTEXT_HTTP2)
+        && !ignored.iter().any(|each| each.is_match(text));
     let connection = request.headers().get(CONNECTION);
     let connection = connection.filter(|value| value.as_bytes().eq_ignore_ascii_case(b"upgrade"));
     is_meant.then(|| Wanted::Protocol {

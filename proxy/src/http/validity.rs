@@ -8,13 +8,47 @@ use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 
 use super::failure::{Failure, LocalReply};
+use crate::config::http1::Http1Options;
 use crate::telemetry::report::ResponseFlags;
 
+/// Gives a request of HTTP/1.0 that names no host the one that is meant.
+pub(super) fn complete<B>(request: &mut Request<B>, options: &Http1Options) {
+    if let Some(host) = &options.default_host
+        && request.version() == Version::HTTP_10
+        && !request.headers().contains_key(HOST)
+    {
+        request.headers_mut().insert(HOST, host.clone());
+    }
+}
+
 /// What is wrong with a request, if anything.
-pub(super) fn objection<B>(request: &Request<B>) -> Option<Failure> {
-    coding(request)
+pub(super) fn objection<B>(request: &Request<B>, options: &Http1Options) -> Option<Failure> {
+    version(request, options)
+        .or_else(|| coding(request))
         .or_else(|| target(request))
+        .or_else(|| absolute(request, options))
         .or_else(|| host(request))
+}
+
+/// HTTP/1.0 is answered where that is allowed.
+fn version<B>(request: &Request<B>, options: &Http1Options) -> Option<Failure> {
+    let is_old = request.version() == Version::HTTP_10 && !options.accepts_http10;
+    is_old.then(|| {
+        let details = "HTTP/1.0 is not accepted here";
+        let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
+        refusal(StatusCode::UPGRADE_REQUIRED, details, flag)
+    })
+}
+
+/// The absolute form is a proxy's, and may be refused.
+fn absolute<B>(request: &Request<B>, options: &Http1Options) -> Option<Failure> {
+    let is_refused =
+        options.refuses_absolute_url && is_http1(request) && request.uri().scheme().is_some();
+    is_refused.then(|| {
+        let details = "a target with a host is not accepted here";
+        let reply = LocalReply::new(StatusCode::NOT_FOUND, details);
+        Failure::Answered(Box::new(reply))
+    })
 }
 
 /// What is wrong with the head of a response of HTTP/1.1, if anything: a switch of protocols that nobody asked for, and
@@ -54,7 +88,12 @@ fn target<B>(request: &Request<B>) -> Option<Failure> {
     let uri = request.uri();
     let is_authority = uri.scheme().is_none() && uri.authority().is_some();
     let is_connect = request.method() == Method::CONNECT;
-    let is_wrong = is_authority != is_connect && is_http1(request);
+    let has_bad_port = uri.authority().is_some_and(|authority| {
+        let port = authority.as_str().rsplit('@').next().unwrap_or_default();
+        let port = port.strip_prefix(authority.host()).unwrap_or_default();
+        !port.is_empty() && authority.port_u16().is_none()
+    });
+    let is_wrong = (is_authority != is_connect || has_bad_port) && is_http1(request);
     is_wrong.then(|| {
         let details = "the target has not the form that its method asks for";
         refusal(
@@ -107,7 +146,7 @@ mod tests {
 
     fn status(request: http::request::Builder) -> Option<u16> {
         let request = request.body(()).expect("a request");
-        objection(&request).map(|failure| failure.status().as_u16())
+        objection(&request, &Http1Options::default()).map(|failure| failure.status().as_u16())
     }
 
     fn request(target: &str) -> http::request::Builder {
@@ -170,6 +209,12 @@ mod tests {
     fn an_authority_is_a_target_of_connect_alone() {
         let to = |method: &str| request("a.test:443").method(method).header("host", "a");
 
+        let bad_port = request("http://a.test:x/").header("host", "a");
+        assert_eq!(status(bad_port), Some(400));
+        assert_eq!(
+            status(request("http://[::1]:80/").header("host", "a")),
+            None
+        );
         let path = request("/").method("CONNECT").header("host", "a");
 
         assert_eq!(status(path), Some(400));

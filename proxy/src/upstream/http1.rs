@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use super::body::RequestBody;
 use super::io::{Seen, UpstreamIo, Watch};
 use crate::cluster::breaker::Permit;
+use crate::config::http1::HeaderNames;
 
 /// A connection that carries one request at a time.
 #[derive(Debug)]
@@ -27,10 +28,16 @@ const MAX_BUFFER_BYTES: usize = 64 * 1024;
 
 impl Http1Connection {
     /// Speaks HTTP on a connection. It is driven by a task of its own, which ends with it and holds the permit.
-    pub(super) async fn over(io: UpstreamIo, permit: Permit) -> hyper::Result<Self> {
+    pub(super) async fn over(
+        io: UpstreamIo,
+        permit: Permit,
+        names: HeaderNames,
+    ) -> hyper::Result<Self> {
         let watch = io.watch();
         let (sender, connection) = Builder::new()
             .max_buf_size(MAX_BUFFER_BYTES)
+            .preserve_header_case(names.are_preserved())
+            .title_case_headers(names.are_proper())
             .handshake(TokioIo::new(io))
             .await?;
         tokio::spawn(async move {

@@ -186,7 +186,7 @@ impl Upstreams {
             let io = self
                 .dial(cluster, endpoint, Some(HttpVersion::Http1.alpn()))
                 .await?;
-            let made = Http1Connection::over(io, permit).await;
+            let made = Http1Connection::over(io, permit, cluster.config.http1.names).await;
             made.map_err(|error| http_failure(endpoint, error))
         };
         let mut connection = Box::pin(made).await?;

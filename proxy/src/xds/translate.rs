@@ -20,6 +20,7 @@ mod hash_policy;
 mod headers;
 mod health_checks;
 mod http;
+mod http1_options;
 mod http_filters;
 mod http_options;
 mod listener;

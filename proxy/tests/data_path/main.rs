@@ -15,6 +15,7 @@ mod configuration;
 mod detection;
 mod exchanges;
 mod filters;
+mod http1;
 mod limits;
 mod local_channels;
 mod mirrors;

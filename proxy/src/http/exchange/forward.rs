@@ -18,6 +18,7 @@ use crate::http::asked::{self, Timeouts};
 use crate::http::attempt::{Answered, Attempts, HostBefore, Tells};
 use crate::http::body::Source;
 use crate::http::completion::Completion;
+use crate::http::expectation;
 use crate::http::failure::Failure;
 use crate::http::headers::{self, Head};
 use crate::http::limits::Limits;
@@ -58,9 +59,16 @@ impl Turn<'_> {
         let redirects = redirects.filter(|_| upgrade.is_none());
         let before = redirects.map(|policy| (Arc::clone(policy), head.clone()));
         headers::address(&mut head, version, connection.is_tls)?;
+        if version == HttpVersion::Http1 && cluster.config.http1.sends_absolute_url {
+            head.uri = headers::absolute(&head, connection.is_tls)?;
+        }
         if let Some(upgrade) = &upgrade {
             upgrade.shape(&mut head, version)?;
         }
+        let body = match config.proxies_continue {
+            true => expectation::pass_on(&mut head, body, version),
+            false => body,
+        };
 
         let limits = Limits::of(config, forward, asked.timeouts.global, asked.stream);
         let per_try_idle = asked.timeouts.per_try_idle;

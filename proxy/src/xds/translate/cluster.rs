@@ -111,6 +111,7 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
         lrs_report_endpoint_metrics, track_timeout_budgets, track_cluster_stats, queuing_policies);
     let ClusterHttp {
         protocol,
+        http1,
         http2,
         idle_timeout,
         max_requests,
@@ -202,6 +203,7 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
             None => Transport::Plaintext,
         },
         protocol,
+        http1,
         http2,
         idle_timeout,
         max_requests_per_connection: max_requests_per_connection

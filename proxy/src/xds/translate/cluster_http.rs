@@ -15,9 +15,11 @@ use weft_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
 };
 
 use super::at::{At, Invalid, enumeration, holds, limit, opened, required, unsupported};
-use super::http_options::{common_options, http1_options, http2_options};
+use super::http_options::{common_options, http2_options};
+use super::http1_options::http1_options;
 use crate::config::cluster::UpstreamProtocol;
 use crate::config::http::Http2Options;
+use crate::config::http1::Http1Options;
 
 /// Envoy's: an unused connection is kept for an hour.
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -29,6 +31,8 @@ const NO_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub(super) struct ClusterHttp {
     /// What is spoken.
     pub(super) protocol: UpstreamProtocol,
+    /// HTTP/1.1 where it is spoken.
+    pub(super) http1: Http1Options,
     /// HTTP/2 where it is spoken.
     pub http2: Http2Options,
     /// How long an unused connection is kept.
@@ -70,9 +74,7 @@ fn older(
     http2: Option<&Http2ProtocolOptions>,
     selection: i32,
 ) -> Result<ClusterHttp, Invalid> {
-    if let Some(http1) = http1 {
-        http1_options(&at.field("http_protocol_options"), http1)?;
-    }
+    let http1 = http1_options(&at.field("http_protocol_options"), http1)?;
     let at_selection = at.field("protocol_selection");
     let protocol = match (enumeration(&at_selection, selection)?, http2) {
         (ClusterProtocolSelection::UseDownstreamProtocol, _) => UpstreamProtocol::Downstream,
@@ -83,7 +85,7 @@ fn older(
     together(
         &at_common,
         common,
-        protocol,
+        (protocol, http1),
         &at.field("http2_protocol_options"),
         http2,
     )
@@ -133,15 +135,13 @@ fn newer(at: &At<'_>, wire: &HttpProtocolOptions) -> Result<ClusterHttp, Invalid
         }
     };
     let at_place = at.field(place);
-    if let Some(http1) = http1 {
-        http1_options(&at_place.field("http_protocol_options"), http1)?;
-    }
+    let http1 = http1_options(&at_place.field("http_protocol_options"), http1)?;
     let at_common = at.field("common_http_protocol_options");
     let at_http2 = at_place.field("http2_protocol_options");
     together(
         &at_common,
         common_http_protocol_options.as_ref(),
-        protocol,
+        (protocol, http1),
         &at_http2,
         http2,
     )
@@ -150,7 +150,7 @@ fn newer(at: &At<'_>, wire: &HttpProtocolOptions) -> Result<ClusterHttp, Invalid
 fn together(
     at_common: &At<'_>,
     common: Option<&CommonProtocolOptions>,
-    protocol: UpstreamProtocol,
+    (protocol, http1): (UpstreamProtocol, Http1Options),
     at_http2: &At<'_>,
     http2: Option<&Http2ProtocolOptions>,
 ) -> Result<ClusterHttp, Invalid> {
@@ -167,6 +167,7 @@ fn together(
     }
     Ok(ClusterHttp {
         protocol,
+        http1,
         http2: http2_options(at_http2, http2)?,
         idle_timeout: common.idle_timeout.unwrap_or(NO_LIMIT),
         max_requests: common.max_requests,

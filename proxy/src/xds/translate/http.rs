@@ -18,7 +18,8 @@ use super::address::networks;
 use super::at::{At, Invalid, enumeration, harmless, limit, nonempty, required, unsupported};
 use super::config_source::from_ads;
 use super::http_filters::http_filters;
-use super::http_options::{common_options, http1_options, http2_options};
+use super::http_options::{common_options, http2_options};
+use super::http1_options::http1_options;
 use super::route::route_config;
 use super::tracing::tracing;
 use crate::config::http::{
@@ -99,7 +100,7 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         scheme_header_transformation, stream_flush_timeout, drain_timeout,
         drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval,
         flush_access_log_on_new_request, access_log_options, via,
-        preserve_external_request_id, always_set_request_id_in_response, proxy_100_continue,
+        preserve_external_request_id, always_set_request_id_in_response,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6, request_id_extension,
         stream_error_on_invalid_http_message, proxy_status_config, typed_header_validation_config,
         append_local_overload, add_proxy_protocol_connection_state);
@@ -108,9 +109,6 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         *server_header_transformation,
     )?;
     let (filters, router) = http_filters(&at.field("http_filters"), filters)?;
-    if let Some(options) = http_protocol_options {
-        http1_options(&at.field("http_protocol_options"), options)?;
-    }
     let common = common_options(
         &at.field("common_http_protocol_options"),
         common_http_protocol_options.as_ref(),
@@ -122,6 +120,7 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         codec: codec(&at.field("codec_type"), *codec_type)?,
         filters,
         router,
+        proxies_continue: *proxy_100_continue,
         paths: PathOptions {
             escaped_slashes: escaped_slashes(at, *path_with_escaped_slashes_action)?,
             normalize: normalize_path.unwrap_or(false),
@@ -155,6 +154,10 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         max_header_bytes: max_request_headers_kb.map_or(DEFAULT_MAX_HEADER_BYTES, |kilobytes| {
             kilobytes.saturating_mul(1024)
         }),
+        http1: http1_options(
+            &at.field("http_protocol_options"),
+            http_protocol_options.as_ref(),
+        )?,
         http2: http2_options(
             &at.field("http2_protocol_options"),
             http2_protocol_options.as_ref(),

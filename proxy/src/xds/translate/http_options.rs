@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weft_proto::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
 use weft_proto::envoy::config::core::v3::{
-    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, KeepaliveSettings,
+    Http2ProtocolOptions, HttpProtocolOptions, KeepaliveSettings,
 };
 
 use super::at::{At, Invalid, duration, enumeration, harmless, limit, unsupported};
@@ -60,28 +60,6 @@ pub(super) fn common_options(
             None,
         )?,
     })
-}
-
-/// Options of HTTP/1: all have the value that they would have here in any case, or are refused.
-pub(super) fn http1_options(at: &At<'_>, wire: &Http1ProtocolOptions) -> Result<(), Invalid> {
-    let Http1ProtocolOptions {
-        allow_absolute_url,
-        accept_http_10,
-        default_host_for_http_10,
-        header_key_format,
-        enable_trailers,
-        allow_chunked_length,
-        override_stream_error_on_invalid_http_message,
-        send_fully_qualified_url,
-        use_balsa_parser,
-        allow_custom_methods,
-        ignore_http_11_upgrade,
-    } = wire;
-    unsupported!(at; default_host_for_http_10, header_key_format, allow_chunked_length,
-        send_fully_qualified_url, ignore_http_11_upgrade);
-    harmless!(at; allow_absolute_url, accept_http_10, enable_trailers,
-        override_stream_error_on_invalid_http_message, use_balsa_parser, allow_custom_methods);
-    Ok(())
 }
 
 /// Options of HTTP/2.
