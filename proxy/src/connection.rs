@@ -81,7 +81,7 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
     let newer = snapshot.listeners.get(&bound.config.name).cloned();
     let bound = newer.unwrap_or(bound);
     let mut original_destination = original_destination(&bound, &stream, local);
-    if original_destination == Some(local) {
+    if original_destination == Some(local) && is_loop(&bound, local) {
         ClusterStats::count(&bound.live.loops_refused);
         return tracing::debug!(peer = %direct_peer, "connection refused: it was not redirected here");
     }
@@ -157,6 +157,13 @@ async fn passed(limit: Option<Duration>) {
     }
 }
 
+/// Whether a connection that is going where it arrived would come back for ever: not where the kernel lets in what is
+/// for others, save for what was meant for the listener's own port.
+fn is_loop(listener: &Listener, local: SocketAddr) -> bool {
+    let own_port = |address: &SocketAddr| address.port() == local.port();
+    !listener.config.is_transparent || listener.config.addresses.iter().any(own_port)
+}
+
 /// Where a redirected connection was going (`SO_ORIGINAL_DST`); of one that was not, the kernel knows nothing.
 fn original_destination(
     listener: &Listener,
@@ -165,6 +172,9 @@ fn original_destination(
 ) -> Option<SocketAddr> {
     if !listener.config.use_original_destination {
         return None;
+    }
+    if listener.config.is_transparent {
+        return Some(local);
     }
     let socket = socket2::SockRef::from(stream);
     let found = match local {

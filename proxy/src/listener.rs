@@ -5,6 +5,7 @@
 
 mod accept;
 mod bind;
+mod option;
 
 use std::collections::HashMap;
 use std::io;
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
 use crate::config::Network;
+use crate::config::listener::socket::SocketSettings;
 use crate::config::listener::{Binding, ListenerConfig};
 use crate::drain::Drain;
 use crate::handover::{Inheritance, Role, SocketName};
@@ -43,6 +45,7 @@ struct Socket {
     listener: Arc<str>,
     address: SocketAddr,
     is_host: bool,
+    settings: SocketSettings,
 }
 
 impl Socket {
@@ -183,7 +186,7 @@ impl Listeners {
 
     async fn listen(&self, socket: &Socket) -> io::Result<std::net::TcpListener> {
         if !socket.is_host {
-            return bind::listen(socket.address);
+            return bind::listen(socket.address, &socket.settings);
         }
         let host = &self.environment.upstreams.host_network;
         host.listen(socket.address).await
@@ -191,9 +194,11 @@ impl Listeners {
 }
 
 fn sockets(config: &ListenerConfig) -> impl Iterator<Item = Socket> + '_ {
-    config.addresses.iter().map(|address| Socket {
+    let addresses = config.addresses.iter().enumerate();
+    addresses.map(|(index, address)| Socket {
         listener: Arc::clone(&config.name),
         address: *address,
         is_host: config.network == Network::Host,
+        settings: config.sockets.get(index).cloned().unwrap_or_default(),
     })
 }

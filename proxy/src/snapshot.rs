@@ -201,6 +201,8 @@ mod tests {
         Arc::new(ListenerConfig {
             name: name.into(),
             addresses: vec![address.parse().expect("an address")],
+            sockets: vec![],
+            is_transparent: false,
             binding: Binding::Virtual,
             network: Network::Sandbox,
             direction: Direction::Outbound,

@@ -1,11 +1,14 @@
 //! Listeners: where connections arrive, and by which filter chain each is served.
 
+pub mod socket;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use self::socket::SocketSettings;
 use super::Network;
 use super::access_log::AccessLogConfig;
 use super::filter::gate::Gate;
@@ -21,6 +24,11 @@ pub struct ListenerConfig {
     pub name: Arc<str>,
     /// Where it listens, or which destinations it stands for.
     pub addresses: Vec<SocketAddr>,
+    /// How each of its sockets is made, in the order of the addresses; none: as usual.
+    pub sockets: Vec<SocketSettings>,
+    /// Whether connections that are for others are let in by the kernel (TPROXY): where each was going is then where
+    /// it arrives.
+    pub is_transparent: bool,
     /// Whether it has sockets of its own.
     pub binding: Binding,
     /// Whose network its sockets are in.

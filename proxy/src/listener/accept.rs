@@ -75,10 +75,13 @@ impl Accepting {
                 Ok(stream) => stream,
                 Err(error) => return tracing::warn!(%error, "a connection was lost"),
             };
+            // IPv4 on a socket of both families is IPv4.
+            let canonical =
+                |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
             let accepted = Accepted {
                 stream,
-                peer,
-                local,
+                peer: canonical(peer),
+                local: canonical(local),
                 listener,
             };
             connection::serve(environment, accepted, drain).await;

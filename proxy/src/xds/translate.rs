@@ -24,6 +24,7 @@ mod http1_options;
 mod http_filters;
 mod http_options;
 mod listener;
+mod listener_socket;
 pub mod metadata;
 mod policies;
 mod retry;

@@ -23,6 +23,8 @@ pub(crate) fn listener(filter: NetworkFilter) -> ListenerConfig {
     ListenerConfig {
         name: LISTENER.into(),
         addresses: vec![([127, 0, 0, 1], 0).into()],
+        sockets: vec![],
+        is_transparent: false,
         binding: Binding::Bound,
         network: Network::Sandbox,
         direction: Direction::Outbound,

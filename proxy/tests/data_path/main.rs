@@ -23,4 +23,5 @@ mod redirect;
 mod resilience;
 mod routing;
 mod tls;
+mod transparent;
 mod tunnels;

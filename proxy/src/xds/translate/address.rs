@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use weft_proto::envoy::config::core::v3::socket_address::{PortSpecifier, Protocol};
 use weft_proto::envoy::config::core::v3::{Address, CidrRange, SocketAddress, address};
 
-use super::at::{At, Invalid, enumeration, harmless, required, unsupported};
+use super::at::{At, Invalid, enumeration, required, unsupported};
 
 /// A host, which may be a name, and a port.
 pub(super) fn host_and_port<'wire>(
@@ -47,13 +47,12 @@ fn tcp<'wire>(at: &At<'_>, wire: &'wire SocketAddress) -> Result<(&'wire str, u1
         protocol,
         address,
         resolver_name,
-        ipv4_compat,
+        // Listeners ask for it; elsewhere there is nothing to be compatible with.
+        ipv4_compat: _,
         network_namespace_filepath,
         port_specifier,
     } = wire;
     unsupported!(at; resolver_name, network_namespace_filepath);
-    // An IPv6 socket of ours takes IPv6 only: IPv4 has an address of its own.
-    harmless!(at; ipv4_compat);
     match enumeration(&at.field("protocol"), *protocol)? {
         Protocol::Tcp => {}
         Protocol::Udp => return Err(at.field("protocol").refuse_value(Protocol::Udp)),

@@ -18,6 +18,7 @@ use super::at::{
     At, Invalid, duration, enumeration, harmless, holds, nonempty, opened, required, unsupported,
 };
 use super::filter_chain::filter_chain;
+use super::listener_socket::sockets;
 use super::metadata::network;
 use crate::config::listener::{Binding, Direction, FilterChain, ListenerConfig, ProxyHeader};
 use crate::proxy_protocol::Version;
@@ -63,17 +64,18 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
         tcp_keepalive,
         listener_specifier,
     } = wire;
-    unsupported!(at; transparent, freebind, socket_options, api_listener, access_log, enable_mptcp,
-        fcds_config, listener_specifier);
+    unsupported!(at; api_listener, access_log, enable_mptcp, fcds_config, listener_specifier);
     harmless!(at; stat_prefix, per_connection_buffer_limit_bytes,
         per_connection_buffer_high_watermark_timeout, drain_type, tcp_fast_open_queue_length,
-        connection_balance_config, tcp_backlog_size, max_connections_to_accept_per_socket_event,
+        connection_balance_config, max_connections_to_accept_per_socket_event,
         ignore_global_conn_limit, bypass_overload_manager, tcp_keepalive);
     // Detection waits for nobody and sockets are always shared among workers: these have nothing to decide.
     let _ = (
         continue_on_listener_filters_timeout,
         reuse_port,
         enable_reuse_port,
+        // `listener_socket` reads these.
+        (freebind, socket_options, tcp_backlog_size),
     );
     let binds = bind_to_port.or(deprecated_v1
         .as_ref()
@@ -89,6 +91,8 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
     Ok(ListenerConfig {
         name: nonempty(&at.field("name"), name)?.into(),
         addresses: addresses(at, address.as_ref(), additional_addresses)?,
+        sockets: sockets(at, wire)?,
+        is_transparent: transparent.unwrap_or(false),
         binding: match binds {
             Some(false) => Binding::Virtual,
             _ => Binding::Bound,
@@ -124,11 +128,11 @@ fn addresses(
     for (index, wire) in additional.iter().enumerate() {
         let AdditionalAddress {
             address,
-            socket_options,
+            // `listener_socket` reads them.
+            socket_options: _,
             tcp_keepalive,
         } = wire;
         let at = at.index(index);
-        unsupported!(at; socket_options);
         harmless!(at; tcp_keepalive);
         let at = at.field("address");
         addresses.push(socket_address(&at, required(&at, address.as_ref())?)?);

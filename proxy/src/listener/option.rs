@@ -1,0 +1,79 @@
+//! Options of sockets, by number: setsockopt(2) for what has no name in any library.
+
+#![allow(
+    unsafe_code,
+    reason = "no library sets an option whose number is known only from the configuration"
+)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use crate::config::listener::socket::{Family, Moment, OptionValue, SocketOption};
+
+/// Sets those that are for this moment and family.
+pub(super) fn set_all(
+    socket: &impl AsFd,
+    options: &[SocketOption],
+    moment: Moment,
+    family: Family,
+) -> io::Result<()> {
+    let applies = |option: &&SocketOption| {
+        option.moment == moment && option.family.is_none_or(|of| of == family)
+    };
+    for option in options.iter().filter(applies) {
+        let bytes = match &option.value {
+            OptionValue::Number(number) => &number.to_ne_bytes()[..],
+            OptionValue::Bytes(bytes) => bytes,
+        };
+        set(socket, option.level, option.name, bytes).map_err(|error| {
+            let (level, name) = (option.level, option.name);
+            let reason = format!("setting option {name} of level {level}: {error}");
+            io::Error::new(error.kind(), reason)
+        })?;
+    }
+    Ok(())
+}
+
+/// Lets a socket be bound to an address that nobody has yet (ip(7)).
+pub(super) fn bind_freely(socket: &impl AsFd, family: Family) -> io::Result<()> {
+    switch_on(socket, libc::SOL_IP, libc::IP_FREEBIND)?;
+    match family {
+        Family::V4 => Ok(()),
+        Family::V6 => switch_on(socket, libc::SOL_IPV6, libc::IPV6_FREEBIND),
+    }
+}
+
+/// Lets a socket take connections that are for others (ip(7)).
+pub(super) fn be_transparent(socket: &impl AsFd, family: Family) -> io::Result<()> {
+    let switched = match family {
+        Family::V4 => switch_on(socket, libc::SOL_IP, libc::IP_TRANSPARENT),
+        Family::V6 => switch_on(socket, libc::SOL_IPV6, libc::IPV6_TRANSPARENT),
+    };
+    switched.map_err(|error| {
+        let reason = format!("making it transparent, which needs CAP_NET_ADMIN: {error}");
+        io::Error::new(error.kind(), reason)
+    })
+}
+
+fn switch_on(socket: &impl AsFd, level: i32, name: i32) -> io::Result<()> {
+    set(socket, level, name, &1_i32.to_ne_bytes())
+}
+
+fn set(socket: &impl AsFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the kernel reads `length` bytes of
+    // `value` and keeps nothing of it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            value.as_ptr().cast(),
+            length,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
