@@ -78,6 +78,8 @@ pub(crate) enum Verb {
     Logs(verb::logs::Logs),
     /// Run a command in a running container
     Exec(verb::exec::Exec),
+    /// Replace sidecars by this version of weft, without losing a connection
+    Restart(verb::restart::Restart),
     /// Create or change resources from files
     Apply(verb::apply::Apply),
     /// Show resources

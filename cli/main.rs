@@ -91,6 +91,7 @@ async fn dispatch(global: arguments::Global, verb: Verb) -> Result<ExitCode, Fai
         Verb::Apply(apply) => verb::apply::run(&global, apply).await,
         Verb::Get(get) => verb::get::run(&global, get).await,
         Verb::Delete(delete) => verb::delete::run(&global, delete).await,
+        Verb::Restart(restart) => verb::restart::run(&global, restart).await,
         Verb::Split(split) => verb::split::run(&global, split).await,
         Verb::Fault(fault) => verb::fault::run(&global, fault).await,
         Verb::Check(_) => verb::check::run(&global),

@@ -17,6 +17,7 @@ pub(crate) mod proxy;
 pub(crate) mod proxy_config;
 pub(crate) mod proxy_status;
 pub(crate) mod ps;
+pub(crate) mod restart;
 pub(crate) mod split;
 pub(crate) mod status;
 pub(crate) mod top;

@@ -70,7 +70,12 @@ pub(crate) async fn follow(
     print_all(global, mesh, &pods, &logs).await
 }
 
-async fn chosen(global: &Global, mesh: &Mesh, wanted: &[String]) -> Result<Vec<Value>, Failure> {
+/// The pods of these services, or with these names; none: all.
+pub(crate) async fn chosen(
+    global: &Global,
+    mesh: &Mesh,
+    wanted: &[String],
+) -> Result<Vec<Value>, Failure> {
     let list = mesh
         .get(&format!("/api/v1/namespaces/{}/pods", global.namespace))
         .await?;

@@ -259,6 +259,27 @@ async fn a_build_that_fails_says_so_at_its_end() {
 }
 
 #[tokio::test]
+async fn a_program_is_taken_in_and_put_in_the_place_of_a_sidecars() {
+    let plane = with_pod().await;
+
+    let program = "x".repeat(3_000_000);
+    let (status, line) = text(&plane, Method::POST, "/weft/v1/programs", &program).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(line, "{\"done\":{\"digest\":\"sha256:3000000\"}}\n");
+    let path = "/weft/v1/containers/default.web-1.weft-proxy/replace";
+    let (status, container) = plane
+        .post(path, &serde_json::json!({"program": "sha256:0"}))
+        .await;
+    assert_eq!(status, StatusCode::OK, "{container}");
+    assert_eq!(container["container"], "weft-proxy");
+    assert_eq!(container["replacements"], 1);
+    assert_eq!(container["replacementFailure"], "no sha256:0");
+
+    let (status, _) = plane.post(path, &serde_json::json!({})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
 async fn the_status_tells_of_the_node() {
     let plane = with_pod().await;
 

@@ -39,6 +39,11 @@ impl Place {
         self.state.join("bundle.json")
     }
 
+    /// The same of a process that is to relieve the one that runs.
+    pub(crate) fn next_bundle(&self) -> PathBuf {
+        self.state.join("next-bundle.json")
+    }
+
     /// What the server knows of it besides the bundle.
     pub(crate) fn record(&self) -> PathBuf {
         self.state.join("record.json")

@@ -36,6 +36,7 @@ mod handoff;
 mod images;
 mod logs;
 mod mounts;
+pub(crate) mod programs;
 mod sandboxes;
 mod service;
 mod watch;

@@ -19,6 +19,8 @@ crate::harness::tests![
     a_killed_node_server_loses_no_request,
     a_killed_daemon_loses_no_request_and_the_next_one_adopts_what_runs,
     a_killed_application_is_started_again,
+    a_newer_sidecar_that_does_not_serve_changes_nothing,
+    sidecars_that_are_replaced_under_load_lose_no_request,
 ];
 
 const PATH: &str = "/api/books/dune";
@@ -271,4 +273,48 @@ fn node(bookstore: &Bookstore) -> Process {
 fn part(pid: &serde_json::Value) -> Process {
     let pid = i32::try_from(pid.as_i64().expect("a pid")).expect("a pid");
     Process::of(pid).expect("it runs")
+}
+
+fn a_newer_sidecar_that_does_not_serve_changes_nothing(bookstore: &Bookstore) {
+    let before = bookstore.pod_of("front");
+    let sidecar = bookstore.sidecar(&before);
+    let load = load(bookstore);
+
+    // A program, but no sidecar: it ends at once.
+    let words = ["restart", "--sidecars", "front", "--program", "/bin/true"];
+    let said = bookstore.weft(&words).fails_with(1);
+    load.until_sent(100);
+
+    assert!(said.contains("the older sidecar serves on"), "{said}");
+    assert_nothing_lost(&load.stop());
+    assert!(sidecar.is_alive());
+    assert_eq!(bookstore.pod_of("front"), before);
+}
+
+fn sidecars_that_are_replaced_under_load_lose_no_request(bookstore: &Bookstore) {
+    let replaced = ["front", "books", "reviews-v1"];
+    // Pods of their own again: older sidecars finish what they have begun for a while.
+    let _back = Undo::new(bookstore, &["up", "-d", "-f", COMPOSE], "");
+    let before = bookstore.pods();
+    let kept = load(bookstore);
+    let fresh = Load::start_fresh(bookstore.port, PATH, CONNECTIONS);
+
+    for _ in 0..2 {
+        let words = [&["restart", "--sidecars"][..], &replaced].concat();
+        let said = bookstore.weft(&words).ok();
+        for service in replaced {
+            let pod = bookstore.pod_of(service).name;
+            assert!(said.contains(&format!("{pod} weft/")), "{said}");
+        }
+        kept.until_sent(100);
+        fresh.until_sent(100);
+    }
+
+    assert_nothing_lost(&kept.stop());
+    assert_nothing_lost(&fresh.stop());
+    assert_eq!(bookstore.pods(), before, "no pod was restarted");
+    for service in replaced {
+        let pod = bookstore.pod_of(service).name;
+        bookstore.weft(&["delete", "pod", &pod]).ok();
+    }
 }

@@ -3,6 +3,7 @@
 mod apply_all;
 mod images;
 mod machine;
+mod programs;
 mod revisions;
 mod status;
 
@@ -24,6 +25,9 @@ pub(super) fn router() -> Router<Arc<Api>> {
         .route("/apply", post(apply_all::apply))
         .route("/node", get(machine::node))
         .route("/containers", get(machine::containers))
+        .route("/programs", post(programs::import))
+        .route("/programs/{digest}/use", post(programs::use_for_new))
+        .route("/containers/{id}/replace", post(programs::replace_process))
         .route("/volumes/{name}", delete(machine::remove_volume))
         .route("/shutdown", post(machine::shutdown))
         .route("/images", get(images::list))

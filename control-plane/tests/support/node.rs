@@ -244,6 +244,32 @@ macro_rules! unsupported {
                 Ok(Response::new(Box::pin(tokio_stream::iter(progress))))
             }
 
+            async fn import_program(
+                &self,
+                request: Request<Streaming<wire::ImportProgramRequest>>,
+            ) -> Result<Response<wire::Program>, Status> {
+                let mut input = request.into_inner();
+                let mut size = 0;
+                while let Some(message) = input.message().await? {
+                    size += message.chunk.len();
+                }
+                let digest = format!("sha256:{size}");
+                Ok(Response::new(wire::Program { digest }))
+            }
+
+            async fn replace_process(
+                &self,
+                request: Request<wire::ReplaceProcessRequest>,
+            ) -> Result<Response<wire::Container>, Status> {
+                let request = request.into_inner();
+                Ok(Response::new(wire::Container {
+                    id: request.container_id,
+                    replacements: 1,
+                    replacement_failure: format!("no {}", request.program.unwrap_or_default().digest),
+                    ..wire::Container::default()
+                }))
+            }
+
             type BuildImageStream = Outgoing<wire::ImageProgress>;
 
             async fn build_image(
@@ -277,6 +303,7 @@ unsupported! {
     exec_sync: ExecSyncRequest -> ExecSyncResponse;
     remove_image: RemoveImageRequest -> RemoveImageResponse;
     remove_volume: RemoveVolumeRequest -> RemoveVolumeResponse;
+    use_program: Program -> UseProgramResponse;
     set_names: SetNamesRequest -> SetNamesResponse;
     shutdown: ShutdownRequest -> ShutdownResponse;
 }

@@ -79,14 +79,15 @@ impl Prober<'_> {
                 .until(|state| {
                     let container = state.containers.get(&id)?;
                     let is_running = container.state() == ContainerState::Running;
-                    is_running.then_some((container.restarts, container.started_at, container.pid))
+                    // Not by its process: a sidecar's may be relieved by a newer one while it runs.
+                    is_running.then_some((container.restarts, container.started_at))
                 })
                 .await;
             let ended = self.context.world.until(|state| {
                 let container = state.containers.get(&id);
                 let same = container.is_some_and(|container| {
                     container.state() == ContainerState::Running
-                        && (container.restarts, container.started_at, container.pid) == run
+                        && (container.restarts, container.started_at) == run
                 });
                 (!same).then_some(())
             });

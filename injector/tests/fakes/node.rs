@@ -470,6 +470,24 @@ impl Node for Inner {
         Err(Status::unimplemented("remove_volume"))
     }
 
+    async fn import_program(
+        &self,
+        _: Request<Streaming<ImportProgramRequest>>,
+    ) -> Result<Answer<Program>, Status> {
+        Err(Status::unimplemented("import_program"))
+    }
+
+    async fn use_program(&self, _: Request<Program>) -> Result<Answer<UseProgramResponse>, Status> {
+        Err(Status::unimplemented("use_program"))
+    }
+
+    async fn replace_process(
+        &self,
+        _: Request<ReplaceProcessRequest>,
+    ) -> Result<Answer<Container>, Status> {
+        Err(Status::unimplemented("replace_process"))
+    }
+
     async fn shutdown(
         &self,
         _: Request<ShutdownRequest>,

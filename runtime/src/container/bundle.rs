@@ -84,3 +84,28 @@ pub(crate) struct Process {
     pub(crate) capabilities: Vec<String>,
     pub(crate) terminal: bool,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A sidecar's, of this id.
+    pub(crate) fn bundle(id: &str) -> Bundle {
+        Bundle {
+            id: id.to_owned(),
+            hostname: "pod".to_owned(),
+            root: Root::HostPrograms {
+                program: "/weft".into(),
+            },
+            root_directory: "/root".into(),
+            read_only_root: true,
+            network: Network::Isolated,
+            mounts: vec![],
+            process: Process::default(),
+            group: Group::default(),
+            restart: RestartPolicy::Always,
+            stop_signal: libc::SIGTERM,
+            oom_score_adjust: 0,
+        }
+    }
+}

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 const SOCKET: &str = "shim.sock";
 
 /// What a shim is asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub(crate) enum Request {
     /// Ask the first process to end, wait, kill; no restart follows.
@@ -22,6 +22,8 @@ pub(crate) enum Request {
     Signal { signal: i32 },
     /// The size of the terminal.
     Resize { rows: u16, columns: u16 },
+    /// Run this program beside the one that runs, which it is to relieve.
+    Replace { program: PathBuf },
 }
 
 /// The socket in a container's runtime directory, by a name short enough for sockaddr_un (108 bytes).

@@ -17,6 +17,7 @@ use crate::{files, sys};
 
 mod output;
 mod requests;
+mod runs;
 mod supervise;
 
 use supervise::Supervisor;

@@ -32,6 +32,12 @@ pub(crate) struct Status {
     pub(crate) started_at: i64,
     pub(crate) finished_at: i64,
     pub(crate) shim_pid: i32,
+    /// How often another process was started in place of the one that runs.
+    #[serde(default)]
+    pub(crate) replacements: u32,
+    /// Why the last of them ended before it had relieved the older one.
+    #[serde(default)]
+    pub(crate) replacement_failure: String,
 }
 
 impl Status {

@@ -18,6 +18,7 @@ use super::{Boot, NodeError};
 use crate::bootstrap::NodeOptions;
 use crate::dns::{Dns, DnsSockets};
 use crate::files;
+use crate::server::programs;
 
 /// Longest pause between two starts of a server that keeps ending.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -140,6 +141,7 @@ pub(super) fn forget_earlier_mesh(options: &NodeOptions) -> Result<(), NodeError
         options.runtime_dir.join("sandboxes"),
         options.runtime_dir.join("namespaces"),
         options.state_dir.join("containers"),
+        options.state_dir.join(programs::DIRECTORY),
     ];
     for place in places {
         files::remove_tree(&place)
@@ -165,6 +167,7 @@ pub(super) fn clean(options: &NodeOptions) {
         let _ = files::remove_tree(&options.runtime_dir.join(name));
     }
     let _ = files::remove_tree(&options.state_dir.join("containers"));
+    let _ = files::remove_tree(&options.state_dir.join(programs::DIRECTORY));
     // Where real root bound the program, the bind is locked and the helper removes what it covers.
     let program = options.program();
     let _ = nix::mount::umount2(&program, nix::mount::MntFlags::MNT_DETACH);

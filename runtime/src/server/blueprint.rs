@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use weft_proto::weft::node::v1::{CreateContainerRequest, RestartPolicy as WireRestart};
 
 use super::failure::{Failure, check_id};
+use super::programs::Programs;
 use super::{Shared, mounts, sandboxes};
 use crate::cgroup::{Group, Limits};
 use crate::container::Place;
@@ -111,7 +112,9 @@ fn root(shared: &Shared, image: Option<&ImageRecord>, place: &Place) -> Root {
             work: place.work(),
         },
         None => Root::HostPrograms {
-            program: shared.options.program(),
+            program: Programs::below(&shared.options.state_dir)
+                .in_use()
+                .unwrap_or_else(|| shared.options.program()),
         },
     }
 }

@@ -21,9 +21,11 @@ use crate::files;
 use crate::procfs::{self, Processes};
 
 mod make;
+mod replace;
 mod run;
 
 pub(super) use make::{create, remove, remove_all_of};
+pub(super) use replace::replace;
 pub(super) use run::{shim_ended, start, stop, update};
 
 /// Changes that a slow watcher may be behind before it is told everything anew.
@@ -112,6 +114,8 @@ impl Entry {
             started_at: status.started_at,
             finished_at: status.finished_at,
             labels: self.record.labels.clone(),
+            replacements: status.replacements,
+            replacement_failure: status.replacement_failure,
             ..Container::default()
         }
     }

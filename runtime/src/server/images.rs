@@ -8,11 +8,12 @@ use tokio::sync::mpsc;
 use tonic::{Status as Refusal, Streaming};
 use weft_proto::weft::node::v1::image_progress::Progress;
 use weft_proto::weft::node::v1::{
-    BuildImageRequest, BuildStart, Image, ImageProgress, ImportImageRequest, build_image_request,
-    import_image_request,
+    BuildImageRequest, BuildStart, Image, ImageProgress, ImportImageRequest, ImportProgramRequest,
+    build_image_request, import_image_request,
 };
 
 use super::failure::Failure;
+use super::programs::Programs;
 use super::{Shared, archive};
 use crate::image::{BuildRequest, ImageError, ImageRecord, ImageStore};
 
@@ -123,6 +124,19 @@ pub(super) async fn build(
     Ok(run(Arc::clone(&shared.images), move |images, progress| {
         images.build(reader, request, &shared.runner, progress)
     }))
+}
+
+/// Takes a program for sidecars in, which comes like an archive; its digest.
+pub(super) async fn import_program(
+    shared: &Arc<Shared>,
+    input: Streaming<ImportProgramRequest>,
+) -> Result<String, Failure> {
+    let (chunks, reader) = archive::channel();
+    tokio::spawn(forward(input, chunks, |message: ImportProgramRequest| {
+        Some(message.chunk)
+    }));
+    let programs = Programs::below(&shared.options.state_dir);
+    tokio::task::spawn_blocking(move || programs.import(reader)).await?
 }
 
 /// From the client to the blocking reader, until either ends.

@@ -13,6 +13,7 @@ use weft_proto::weft::node::v1::node_server::Node;
 use weft_proto::weft::node::v1::*;
 
 use super::failure::Failure;
+use super::programs::Programs;
 use super::{Shared, containers, exec, images, logs, mounts, sandboxes, watch};
 use crate::dns::Entry;
 
@@ -114,6 +115,39 @@ impl Node for Service {
         let id = request.into_inner().id;
         self.carry_out(|shared| async move { containers::start(&shared, &id).await })
             .await
+    }
+
+    async fn import_program(
+        &self,
+        request: Request<Streaming<ImportProgramRequest>>,
+    ) -> Result<Response<Program>, Status> {
+        let digest = images::import_program(&self.0, request.into_inner()).await?;
+        Ok(Response::new(Program { digest }))
+    }
+
+    async fn use_program(
+        &self,
+        request: Request<Program>,
+    ) -> Result<Response<UseProgramResponse>, Status> {
+        let digest = request.into_inner().digest;
+        Programs::below(&self.0.options.state_dir).use_for_new(&digest)?;
+        Ok(Response::new(UseProgramResponse {}))
+    }
+
+    async fn replace_process(
+        &self,
+        request: Request<ReplaceProcessRequest>,
+    ) -> Result<Response<Container>, Status> {
+        let ReplaceProcessRequest {
+            container_id,
+            program,
+        } = request.into_inner();
+        let digest = program.unwrap_or_default().digest;
+        let program = Programs::below(&self.0.options.state_dir).find(&digest)?;
+        let work = |shared: Arc<Shared>| async move {
+            containers::replace(&shared, &container_id, program).await
+        };
+        self.carry_out(work).await
     }
 
     async fn stop_container(

@@ -153,7 +153,7 @@ fn build_start(query: &Query) -> Result<BuildStart, Refusal> {
     })
 }
 
-fn permit(api: &Api) -> Result<OwnedSemaphorePermit, Refusal> {
+pub(super) fn permit(api: &Api) -> Result<OwnedSemaphorePermit, Refusal> {
     Arc::clone(&api.uploads).try_acquire_owned().map_err(|_| {
         Refusal::TooManyRequests("too many images are taken in at once; try again soon".to_owned())
     })
@@ -163,13 +163,13 @@ fn permit(api: &Api) -> Result<OwnedSemaphorePermit, Refusal> {
 ///
 /// A body that breaks off never looks like one that ended: the stream to the node stays open until the call is dropped,
 /// which resets it.
-struct Pump {
+pub(super) struct Pump {
     broken: CancellationToken,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Pump {
-    fn start<M: Send + 'static>(
+    pub(super) fn start<M: Send + 'static>(
         body: Body,
         start: M,
         message: impl Fn(Bytes) -> M + Send + Sync + 'static,
@@ -206,7 +206,7 @@ impl Pump {
     }
 
     /// Waits for the node, but not for what can no longer come.
-    async fn unless_broken<T>(
+    pub(super) async fn unless_broken<T>(
         &self,
         answer: impl Future<Output = Result<T, Status>>,
     ) -> Result<Result<T, Refusal>, Refusal> {
@@ -231,7 +231,15 @@ async fn send<M>(
 
 /// The node's progress as lines of JSON; what feeds the node lives as long as they are read.
 fn lines(progress: Streaming<ImageProgress>, pump: Pump, permit: OwnedSemaphorePermit) -> Response {
-    let body = Body::from_stream(progress_lines(progress, pump, permit));
+    of_lines(Body::from_stream(progress_lines(progress, pump, permit)))
+}
+
+/// One line and no more.
+pub(super) fn line(value: &Value) -> Response {
+    of_lines(Body::from(format!("{value}\n")))
+}
+
+fn of_lines(body: Body) -> Response {
     let mut response = Response::new(body);
     response.headers_mut().insert(
         CONTENT_TYPE,

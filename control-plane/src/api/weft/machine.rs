@@ -49,7 +49,7 @@ pub(super) async fn containers(State(api): State<Arc<Api>>) -> Result<Json<Value
     Ok(Json(answer.containers.iter().map(container).collect()))
 }
 
-fn container(container: &Container) -> Value {
+pub(super) fn container(container: &Container) -> Value {
     // The launcher names containers <namespace>.<pod>.<container>; pods may have dots in their names.
     let id = container.id.as_str();
     let (namespace, rest) = id.split_once('.').unwrap_or(("", id));
@@ -81,6 +81,8 @@ fn container(container: &Container) -> Value {
         "residentBytes": container.resident_bytes,
         "privateBytes": container.private_bytes,
         "listeningPorts": container.listening_ports,
+        "replacements": container.replacements,
+        "replacementFailure": container.replacement_failure,
     })
 }
 

@@ -9,24 +9,26 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::output::Output;
 use super::requests::Clients;
+use super::runs::{Ending, Runs};
 use crate::container::Place;
-use crate::container::bundle::Bundle;
+use crate::container::bundle::{Bundle, Root};
 use crate::container::control::Request;
 use crate::container::launch::{self, LaunchError, Launched};
 use crate::container::restart::Backoff;
 use crate::container::status::{State, Status, now};
+use crate::files;
 
 /// What the deciding thread waits for.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// The first process has ended.
+    /// A first process has ended.
     Ended {
+        pid: i32,
         exit_code: i32,
     },
     Request(Request),
@@ -133,10 +135,6 @@ impl Supervisor {
     }
 
     fn launch(&mut self) -> Result<i32, LaunchError> {
-        let failed = |error: io::Error| LaunchError {
-            exit_code: 125,
-            reason: error.to_string(),
-        };
         self.terminal = None;
         let bundle = self.place.bundle();
         let Launched { pid, terminal } = if self.bundle.process.terminal {
@@ -160,6 +158,7 @@ impl Supervisor {
     fn supervise(&mut self, pid: i32) -> RunEnd {
         let kills = self.bundle.group.memory_kills();
         self.wait_in_background(pid);
+        let mut runs = Runs::of(pid);
         let mut stopping = false;
         let mut kill_at: Option<Instant> = None;
         loop {
@@ -173,14 +172,19 @@ impl Supervisor {
                     .recv_timeout(at.saturating_duration_since(Instant::now())),
             };
             match event {
-                Ok(Event::Ended { exit_code }) => {
-                    self.output.drain();
-                    let mut end = run_end(exit_code, stopping);
-                    if self.bundle.group.memory_kills() > kills {
-                        "OOMKilled".clone_into(&mut end.reason);
+                Ok(Event::Ended { pid, exit_code }) => match runs.end(pid) {
+                    Ending::Container => {
+                        self.output.drain();
+                        let mut end = run_end(exit_code, stopping);
+                        if self.bundle.group.memory_kills() > kills {
+                            "OOMKilled".clone_into(&mut end.reason);
+                        }
+                        return end;
                     }
-                    return end;
-                }
+                    Ending::Replacement => self.note_failed_replacement(exit_code),
+                    Ending::Older => {}
+                    Ending::Relieved { pid, bundle } => self.note_relieved(pid, bundle),
+                },
                 Ok(Event::Request(Request::Stop {
                     signal,
                     grace_millis,
@@ -188,23 +192,83 @@ impl Supervisor {
                     stopping = true;
                     // Without grace the deadline below has passed already.
                     if grace_millis > 0 {
-                        send(pid, signal);
+                        runs.send(signal);
                     }
                     let at = Instant::now() + Duration::from_millis(grace_millis);
                     kill_at = Some(kill_at.map_or(at, |earlier| earlier.min(at)));
                 }
-                Ok(Event::Request(request)) => self.answer(request, pid),
+                // What is being stopped is not begun again.
+                Ok(Event::Request(Request::Replace { .. })) if stopping => {}
+                Ok(Event::Request(Request::Replace { program })) => {
+                    self.replace(program, &mut runs);
+                }
+                Ok(Event::Request(request)) => self.answer(request, &runs),
                 Err(_) => {
-                    send(pid, libc::SIGKILL);
+                    runs.send(libc::SIGKILL);
                     kill_at = None;
                 }
             }
         }
     }
 
-    fn answer(&self, request: Request, pid: i32) {
+    /// Starts a process beside those that run; it finds and relieves them by itself.
+    fn replace(&mut self, program: PathBuf, runs: &mut Runs) {
+        self.status.replacements += 1;
+        self.status.replacement_failure.clear();
+        match self.launch_beside(program, runs) {
+            Ok((pid, bundle)) => {
+                runs.add(pid, bundle);
+                self.wait_in_background(pid);
+            }
+            Err(failure) => self.status.replacement_failure = failure.reason,
+        }
+        self.publish();
+    }
+
+    fn launch_beside(
+        &mut self,
+        program: PathBuf,
+        runs: &Runs,
+    ) -> Result<(i32, Bundle), LaunchError> {
+        if runs.is_full() {
+            return Err(failed(io::Error::other(
+                "older processes still finish what they have begun: try again later",
+            )));
+        }
+        let bundle = Bundle {
+            root: Root::HostPrograms { program },
+            ..self.bundle.clone()
+        };
+        let file = self.place.next_bundle();
+        files::replace_json(&file, &bundle).map_err(failed)?;
+        let (stdout, stderr) = self.output.pipes().map_err(failed)?;
+        let launched = launch::launch(&self.program, &file, stdout, stderr)?;
+        Ok((launched.pid, bundle))
+    }
+
+    fn note_failed_replacement(&mut self, exit_code: i32) {
+        self.status.replacement_failure = format!(
+            "the newer process ended with exit status {exit_code} before it had relieved the older one; \
+             its last words are in the log"
+        );
+        self.publish();
+    }
+
+    /// A newer process is the container's: what is started after it is started like it.
+    fn note_relieved(&mut self, pid: i32, bundle: Option<Box<Bundle>>) {
+        if let Some(bundle) = bundle {
+            self.bundle = *bundle;
+            // Without space for it a later start is of the older program, which is better than none.
+            let _ = files::replace_json(&self.place.bundle(), &self.bundle);
+        }
+        // The container goes on: it was started when its first process was.
+        self.status.pid = pid;
+        self.publish();
+    }
+
+    fn answer(&self, request: Request, runs: &Runs) {
         match request {
-            Request::Signal { signal } => send(pid, signal),
+            Request::Signal { signal } => runs.send(signal),
             Request::Resize { rows, columns } => {
                 if let Some(terminal) = &self.terminal {
                     let size = Winsize {
@@ -217,7 +281,7 @@ impl Supervisor {
                     let _ = tcsetwinsize(terminal.as_fd(), size);
                 }
             }
-            Request::Stop { .. } => {}
+            Request::Stop { .. } | Request::Replace { .. } => {}
         }
     }
 
@@ -226,7 +290,7 @@ impl Supervisor {
         let wait = move || {
             let exit_code = launch::wait_for(pid).unwrap_or(125);
             // Fails only when the deciding thread is gone, and the shim with it.
-            let _ = sender.send(Event::Ended { exit_code });
+            let _ = sender.send(Event::Ended { pid, exit_code });
         };
         let spawned = thread::Builder::new()
             .name("wait".to_owned())
@@ -235,7 +299,7 @@ impl Supervisor {
         if spawned.is_err() {
             // Without threads nothing else is left to do but to wait.
             let exit_code = launch::wait_for(pid).unwrap_or(125);
-            let _ = self.sender.try_send(Event::Ended { exit_code });
+            let _ = self.sender.try_send(Event::Ended { pid, exit_code });
         }
     }
 
@@ -284,9 +348,9 @@ fn run_end(exit_code: i32, was_stopped: bool) -> RunEnd {
     }
 }
 
-/// To the first process, whose end takes all others of the container with it.
-fn send(pid: i32, signal: i32) {
-    if let Ok(signal) = Signal::try_from(signal) {
-        let _ = kill(Pid::from_raw(pid), signal);
+fn failed(error: io::Error) -> LaunchError {
+    LaunchError {
+        exit_code: 125,
+        reason: error.to_string(),
     }
 }
