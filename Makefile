@@ -63,3 +63,22 @@ e2e-tls: ## what sidecars say to each other, with TLS in place of local channels
 
 e2e-user: ## the same as an ordinary user (needs root, to become one)
 	bash tests/run-mesh.sh --as-user
+
+# What a benchmark is made of, and how its figures are to be read: bench/README.md.
+COUNTED_PROFILE ?= counted
+COUNTED_WEFT = $(TARGET)/$(if $(filter dev,$(COUNTED_PROFILE)),debug,$(COUNTED_PROFILE))/weft
+
+bench: build ## weft beside HAProxy, nginx and Envoy (needs root; BENCH="-s h1 -p envoy,weft" for less)
+	@bash scripts/setup.sh --bench
+	WEFT_BIN=$(TARGET)/$(if $(filter release,$(PROFILE)),release,debug)/weft \
+		$(TARGET)/peers/envoy/bin/python bench/bench.py -o $(TARGET)/bench.json $(BENCH)
+
+bench-guard: ## does a request cost more instructions, allocations or system calls than bench/counts.json says?
+	@bash scripts/setup.sh --bench
+	$(CARGO) build --bin weft --profile $(COUNTED_PROFILE)
+	WEFT_BIN=$(COUNTED_WEFT) WEFT_PROFILE=$(COUNTED_PROFILE) python3 bench/count.py
+
+bench-record: ## write bench/counts.json anew
+	@bash scripts/setup.sh --bench
+	$(CARGO) build --bin weft --profile $(COUNTED_PROFILE)
+	WEFT_BIN=$(COUNTED_WEFT) WEFT_PROFILE=$(COUNTED_PROFILE) python3 bench/count.py --record

@@ -2,10 +2,17 @@
 # Installs the Debian packages that weft needs, where they are missing and where that is allowed.
 #   setup.sh          what weft itself needs
 #   setup.sh --test   what its tests need besides
+#   setup.sh --bench  what the tests and the benchmarks need besides
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
+
+bench=
+if [ "${1:-}" = --bench ]; then
+    bench=yes
+    set -- --test
+fi
 
 # command:package
 needs="iptables-restore:iptables ip6tables-restore:iptables newuidmap:uidmap newgidmap:uidmap cc:gcc make:make dpkg-deb:dpkg"
@@ -13,6 +20,10 @@ if [ "${1:-}" = --test ]; then
     needs="$needs ip:iproute2 nft:nftables curl:curl promtool:prometheus tcpdump:tcpdump python3:python3 \
         busybox:busybox-static nsenter:util-linux"
     python3 -c 'import ensurepip, venv' 2>/dev/null || needs="$needs no-venv:python3-venv"
+fi
+if [ -n "$bench" ]; then
+    needs="$needs valgrind:valgrind callgrind_control:valgrind openssl:openssl haproxy:haproxy nginx:nginx"
+    [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || needs="$needs no-stream:libnginx-mod-stream"
 fi
 
 missing=$(for need in $needs; do
