@@ -3,9 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A connected socket.
@@ -28,19 +28,40 @@ macro_rules! either {
 }
 
 impl Wire {
-    /// Ready once a read will not block, or has something to say.
-    pub fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_read_ready(context))
-    }
-
     /// Ready once a write will not block, or has something to say.
     pub fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, stream => stream.poll_write_ready(context))
     }
 
-    /// Reads what is there.
-    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        either!(self, stream => stream.try_read(buffer))
+    /// Reads what is there, for one of several that hold the wire; one of them alone may wait to read.
+    ///
+    /// What is read less than there was room for was all: the next read waits for more without asking the kernel.
+    pub fn poll_read_shared(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self, stream => loop {
+            ready!(stream.poll_read_ready(context))?;
+            let room = buffer.remaining();
+            let mut count = 0;
+            // The runtime forgets that the socket is readable when it hears that a read would block. It does not
+            // where something has come since it was asked: so the read has to be within the question.
+            let read = stream.try_io(Interest::READABLE, || {
+                count = stream.try_read_buf(buffer)?;
+                if count > 0 && count < room {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(())
+            });
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && count == 0 => {}
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(error));
+                }
+                _ => return Poll::Ready(Ok(())),
+            }
+        })
     }
 
     /// Writes what there is room for.
@@ -97,5 +118,55 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(context))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    async fn next(wire: &Wire, room: usize) -> Vec<u8> {
+        let mut bytes = vec![0; room];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        poll_fn(|context| wire.poll_read_shared(context, &mut buffer))
+            .await
+            .expect("read");
+        buffer.filled().to_vec()
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_a_short_read_is_read_too() {
+        let (mut peer, socket) = UnixStream::pair().expect("a pair");
+        let wire = Wire::Local(socket);
+
+        for round in 0..100_u8 {
+            peer.write_all(&[round, 1]).await.expect("write");
+            assert_eq!(next(&wire, 64).await, [round, 1]);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_there_was_no_room_for_is_read_next() {
+        let (mut peer, socket) = UnixStream::pair().expect("a pair");
+        let wire = Wire::Local(socket);
+        peer.write_all(b"abcde").await.expect("write");
+
+        assert_eq!(next(&wire, 3).await, b"abc");
+        assert_eq!(next(&wire, 3).await, b"de");
+    }
+
+    #[tokio::test]
+    async fn the_end_is_read_after_what_came_before_it() {
+        let (mut peer, socket) = UnixStream::pair().expect("a pair");
+        let wire = Wire::Local(socket);
+        peer.write_all(b"last").await.expect("write");
+        drop(peer);
+
+        assert_eq!(next(&wire, 64).await, b"last");
+        assert_eq!(next(&wire, 64).await, b"");
     }
 }

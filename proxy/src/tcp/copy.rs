@@ -62,6 +62,8 @@ impl Transfer {
 
 /// Each direction has a buffer of this size while it is open.
 const BUFFER_BYTES: usize = 16 * 1024;
+/// The buffer grows up to this size while there is more to read than it holds: a long transfer takes a quarter of the calls.
+const LARGEST_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Copies until both directions have ended, one has failed, or nothing has come for `idle_timeout`.
 ///
@@ -140,6 +142,9 @@ async fn one_way(
         // TLS holds back what does not fill a record until it is told.
         to.flush().await?;
         count.fetch_add(read as u64, Ordering::Relaxed);
+        if read == buffer.len() && read < LARGEST_BUFFER_BYTES {
+            buffer.resize(2 * read, 0);
+        }
     }
 }
 
@@ -188,6 +193,32 @@ mod tests {
         );
         assert_eq!((transfer.received(), transfer.sent()), (8, 9));
         assert_eq!(transfer.first_end(), Some(FirstEnd::Client));
+    }
+
+    #[tokio::test]
+    async fn a_long_transfer_arrives_as_it_was_sent() {
+        let (mut client, downstream) = tokio::io::duplex(LARGEST_BUFFER_BYTES);
+        let (mut server, upstream) = tokio::io::duplex(LARGEST_BUFFER_BYTES);
+        let said: Vec<u8> = (0..10 * LARGEST_BUFFER_BYTES)
+            .map(|index| (index % 251) as u8)
+            .collect();
+        let copying = tokio::spawn(async move {
+            both_ways(downstream, upstream, None, &Transfer::default()).await
+        });
+
+        let sending = said.clone();
+        let sent = tokio::spawn(async move {
+            client.write_all(&sending).await.expect("write");
+            client.shutdown().await.expect("half-close");
+            client
+        });
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).await.expect("read");
+        drop(server);
+
+        drop(sent.await.expect("sent"));
+        copying.await.expect("joined").expect("copied");
+        assert!(heard == said, "{} of {} bytes", heard.len(), said.len());
     }
 
     #[tokio::test]
