@@ -117,7 +117,8 @@ class Chain:
         up = self.ports[k + 1] if k + 1 < len(self.ports) else self.backend_port
         told = dict(LISTEN_IP="127.0.0.1", LISTEN_PORT=str(self.ports[k]), UP_IP="127.0.0.1", UP_PORT=str(up),
                     WORK=self.work.folder, INSTANCE="%s-%d" % (self.name, k), CA=self.work.path("ca.crt"),
-                    COLLECTOR_IP="127.0.0.1", COLLECTOR_PORT=str(self.backend_port), N_CLUSTERS="0", N_ENDPOINTS="0")
+                    COLLECTOR_IP="127.0.0.1", COLLECTOR_PORT=str(self.backend_port), N_CLUSTERS="0", N_ENDPOINTS="0",
+                    CONNECT_TIMEOUT="%ds" % LIMIT)
         for owner in ("client", "server"):
             for what, ending in (("CERT", "crt"), ("KEY", "key")):
                 told["%s_%s" % (owner.upper(), what)] = self.work.path("%s.%s" % (owner, ending))

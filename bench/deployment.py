@@ -74,7 +74,8 @@ class Deployment:
         conf, hop = self.machine.path(instance + os.path.splitext(template)[1]), self.machine.path(instance + ".d")
         told = dict(LISTEN_IP=listen[0], LISTEN_PORT=str(listen[1]), UP_IP=up[0], UP_PORT=str(up[1]), WORK=work,
                     INSTANCE=instance, ROLE=side, CA=self.machine.path("ca.crt"), CLIENT_POD_IP=self.client_ip,
-                    SERVER_POD_IP=self.server_ip, COLLECTOR_IP="127.0.0.1", COLLECTOR_PORT=str(sc.H2),
+                    SERVER_POD_IP=self.server_ip, CONNECT_TIMEOUT="10s",
+                    COLLECTOR_IP="127.0.0.1", COLLECTOR_PORT=str(sc.H2),
                     NGINX_STREAM_MODULE=STREAM_MODULE, N_CLUSTERS=str(sc.N_CLUSTERS), N_ENDPOINTS=str(sc.N_ENDPOINTS))
         for owner in ("client", "server"):
             for what, ending in (("CERT", "crt"), ("KEY", "key"), ("PEM", "pem")):
