@@ -146,8 +146,21 @@ class Chain:
     def dumps(self):
         return [name for name in os.listdir(self.work.folder) if name.startswith("callgrind-%s." % self.name)]
 
+    def settle(self):
+        """Waits until a question is answered: a proxy may listen before its certificates are in place."""
+        end = time.monotonic() + LIMIT
+        while True:
+            try:
+                with self.client(self.ports[0]) as client:
+                    return client.ask(1)
+            except OSError as error:
+                if time.monotonic() > end:
+                    raise Failed("%s: no answer: %s" % (self.name, error)) from error
+            time.sleep(0.2)
+
     def count(self):
         """Figures per request."""
+        self.settle()
         with self.client(self.ports[0]) as client:
             client.ask(WARM)
             self.dump(1)
