@@ -181,8 +181,8 @@ async fn what_was_never_asked_for_is_refused_and_the_stream_goes_on() {
     let proxy = proxy(&socket(dir.path()), dir.path()).await;
     let mut stream = server.stream().await;
 
-    use weft_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
-    let (answer, _) = stream.say::<Secret>(vec![], &[]).await;
+    use weft_proto::envoy::config::core::v3::TypedExtensionConfig;
+    let (answer, _) = stream.say::<TypedExtensionConfig>(vec![], &[]).await;
     assert!(
         answer
             .error_detail
