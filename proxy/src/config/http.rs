@@ -147,6 +147,25 @@ pub struct Http2Options {
     pub allows_connect: bool,
 }
 
+/// Bytes in flight of a stream where nothing is said. Small beside those of a connection, so that many streams that nobody
+/// reads leave room for the others.
+pub const DEFAULT_STREAM_WINDOW: u32 = 256 * 1024;
+/// Bytes in flight of a connection where nothing is said: Envoy's, and the most that is held of one.
+pub const DEFAULT_CONNECTION_WINDOW: u32 = 24 * 1024 * 1024;
+
+impl Http2Options {
+    /// Bytes in flight of a stream.
+    pub fn stream_window(&self) -> u32 {
+        self.initial_stream_window.unwrap_or(DEFAULT_STREAM_WINDOW)
+    }
+
+    /// Bytes in flight of a connection.
+    pub fn connection_window(&self) -> u32 {
+        let window = self.initial_connection_window;
+        window.unwrap_or(DEFAULT_CONNECTION_WINDOW)
+    }
+}
+
 /// Envoy's `ForwardClientCertDetails`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ForwardClientCertificate {

@@ -123,18 +123,14 @@ fn http2(config: &HttpConfig) -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .max_header_list_size(config.max_header_bytes)
+        .initial_stream_window_size(options.stream_window())
+        .initial_connection_window_size(options.connection_window())
         .keep_alive_interval(options.keepalive_interval);
     if options.allows_connect {
         builder.enable_connect_protocol();
     }
     if let Some(streams) = options.max_concurrent_streams {
         builder.max_concurrent_streams(streams);
-    }
-    if let Some(window) = options.initial_stream_window {
-        builder.initial_stream_window_size(window);
-    }
-    if let Some(window) = options.initial_connection_window {
-        builder.initial_connection_window_size(window);
     }
     if let Some(timeout) = options.keepalive_timeout {
         builder.keep_alive_timeout(timeout);

@@ -129,13 +129,9 @@ impl Http2Connection {
         builder
             .timer(TokioTimer::new())
             .max_header_list_size(MAX_HEADER_BYTES)
+            .initial_stream_window_size(options.stream_window())
+            .initial_connection_window_size(options.connection_window())
             .keep_alive_interval(options.keepalive_interval);
-        if let Some(window) = options.initial_stream_window {
-            builder.initial_stream_window_size(window);
-        }
-        if let Some(window) = options.initial_connection_window {
-            builder.initial_connection_window_size(window);
-        }
         if let Some(timeout) = options.keepalive_timeout {
             builder.keep_alive_timeout(timeout);
         }

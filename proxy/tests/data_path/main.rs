@@ -4,6 +4,7 @@
 
 mod client;
 mod config;
+mod passthrough;
 mod proxied;
 mod proxy;
 mod reports;
@@ -16,6 +17,7 @@ mod detection;
 mod exchanges;
 mod filters;
 mod http1;
+mod http2;
 mod limits;
 mod local_channels;
 mod mirrors;
