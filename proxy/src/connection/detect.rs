@@ -160,10 +160,15 @@ fn classify_text(bytes: &[u8]) -> Option<Seen> {
     if !METHODS.contains(&&bytes[..space]) {
         return Some(Seen::Opaque);
     }
-    match bytes.iter().position(|byte| *byte == b'\n') {
-        Some(end) => Some(of_request_line(&bytes[space + 1..end])),
-        // Control characters are in no request line.
-        None if bytes.iter().any(|byte| *byte < b' ' && *byte != b'\r') => Some(Seen::Opaque),
+    let within = &bytes[..bytes.len().min(MAX_REQUEST_LINE)];
+    let end = within.iter().position(|byte| *byte == b'\n');
+    let line = &within[..end.unwrap_or(within.len())];
+    // Control characters are in no request line: whether it has come to its end makes no difference.
+    if line.iter().any(|byte| *byte < b' ' && *byte != b'\r') {
+        return Some(Seen::Opaque);
+    }
+    match end {
+        Some(_) => Some(of_request_line(&line[space + 1..])),
         None if bytes.len() >= MAX_REQUEST_LINE => Some(Seen::Opaque),
         None => None,
     }
@@ -237,6 +242,19 @@ mod tests {
         line.resize(MAX_REQUEST_LINE, b'a');
 
         assert_eq!(classify(&line), Some(Seen::Opaque));
+    }
+
+    #[test]
+    fn the_verdict_does_not_depend_on_how_the_bytes_are_cut() {
+        let line = b"GET /\x01 HTTP/1.1\r\n";
+
+        for end in 6..=line.len() {
+            assert_eq!(classify(&line[..end]), Some(Seen::Opaque), "{end}");
+        }
+        let mut late = b"GET /".to_vec();
+        late.resize(MAX_REQUEST_LINE, b'a');
+        late.extend(b" HTTP/1.1\r\n");
+        assert_eq!(classify(&late), Some(Seen::Opaque));
     }
 
     #[test]
