@@ -170,6 +170,7 @@ fn unescaped(path: &str) -> String {
         let length = match escaped(rest.as_bytes()) {
             Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
                 new.push(byte.into());
+                end_nested_escape(&mut new, &rest[3..]);
                 3
             }
             _ if character == '\\' => {
@@ -184,6 +185,20 @@ fn unescaped(path: &str) -> String {
         rest = &rest[length..];
     }
     new
+}
+
+/// An escape that another one was in, as in `%2%65`, is none: the percent sign that would begin it is escaped itself.
+/// Else whoever reads the path next would find in it what had been taken out.
+fn end_nested_escape(new: &mut String, rest: &str) {
+    let before = |back: usize| new.len().checked_sub(back);
+    let begun = [before(3), before(2)].into_iter().flatten();
+    for at in begun.filter(|at| new.as_bytes()[*at] == b'%') {
+        let mut escape = new.as_bytes()[at..].to_vec();
+        escape.extend(rest.bytes().next());
+        if escaped(&escape).is_some() {
+            return new.insert_str(at + 1, "25");
+        }
+    }
 }
 
 fn merged(path: &str) -> String {
@@ -244,6 +259,21 @@ mod tests {
             ("/", "/"),
         ] {
             assert_eq!(normalized(path, BOTH), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_escape_in_an_escape_makes_no_new_one() {
+        for (path, expected) in [
+            ("/%2%65%2%65/a", "/%252e%252e/a"),
+            ("/%%32e/a", "/%252e/a"),
+            ("/%2%66", "/%252f"),
+            ("/%%32%65", "/%252e"),
+            ("/%%7a%32", "/%z2"),
+            ("/%25%32e", "/%252e"),
+        ] {
+            assert_eq!(normalized(path, BOTH), expected, "{path}");
+            assert_eq!(normalized(expected, BOTH), expected, "{expected}");
         }
     }
 
