@@ -284,12 +284,16 @@ pub(super) fn send_back(
 
 /// RFC 9110 §7.6.1: what is for one connection only, and what `Connection` says is.
 pub(super) fn end_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(connection) = headers.remove(header::CONNECTION) {
-        let named = connection
-            .to_str()
-            .unwrap_or_default()
-            .split(',')
-            .map(str::trim);
+    // As often as it comes: what a line that is passed over names would go on.
+    let others: Vec<_> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .skip(1)
+        .cloned()
+        .collect();
+    let first = headers.remove(header::CONNECTION);
+    for connection in first.iter().chain(&others) {
+        let named = text(Some(connection)).split(',').map(str::trim);
         for name in named.filter(|name| !name.is_empty()) {
             // TE is for this connection, and what it may say is checked below.
             if !name.eq_ignore_ascii_case("te") {
@@ -305,18 +309,23 @@ pub(super) fn end_hop_by_hop(headers: &mut HeaderMap) {
     ] {
         headers.remove(name);
     }
-    // Trailers are forwarded, and gRPC insists on being told.
-    let te = headers.get(header::TE).map(HeaderValue::as_bytes);
-    if te.is_some_and(|te| !te.eq_ignore_ascii_case(b"trailers")) {
-        let has_trailers = te.is_some_and(|te| {
-            te.to_ascii_lowercase()
-                .windows(8)
-                .any(|part| part == b"trailers")
-        });
-        headers.remove(header::TE);
-        if has_trailers {
-            headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        }
+    only_trailers(headers);
+}
+
+/// Trailers are forwarded, and gRPC insists on being told; of anything else that `TE` says nothing is.
+fn only_trailers(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::TE).iter();
+    let Some(first) = lines.next() else { return };
+    if lines.next().is_none() && first.as_bytes().eq_ignore_ascii_case(b"trailers") {
+        return;
+    }
+    let has_trailers = headers.get_all(header::TE).iter().any(|line| {
+        let line = line.as_bytes().to_ascii_lowercase();
+        line.windows(8).any(|part| part == b"trailers")
+    });
+    headers.remove(header::TE);
+    if has_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
 }
 
@@ -413,6 +422,22 @@ mod tests {
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["te", "x-public"]);
+    }
+
+    #[test]
+    fn a_second_line_of_connection_is_as_good_as_the_first() {
+        let mut headers = headers(&[("x-private", "1"), ("x-other", "1")]);
+        for named in ["keep-alive", "x-private", "x-other"] {
+            headers.append("connection", HeaderValue::from_static(named));
+        }
+        for coding in ["gzip", "trailers"] {
+            headers.append("te", HeaderValue::from_static(coding));
+        }
+
+        end_hop_by_hop(&mut headers);
+
+        assert_eq!(headers.len(), 1, "{headers:?}");
+        assert_eq!(headers["te"], "trailers");
     }
 
     #[test]
