@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::Compressed;
 use crate::config::filter::compression::Coding;
 
-/// Pieces that a decoder is fed at a time: what comes of one is of a bounded size, whatever is in it.
+/// Pieces that a decoder is fed at a time.
 const PIECE: usize = 1024;
 /// What brotli buffers.
 const BROTLI_BUFFER: usize = 4096;
@@ -96,11 +96,32 @@ impl Codec for Encoder {
 }
 
 enum Reader {
-    Gzip(Box<flate2::write::MultiGzDecoder<Vec<u8>>>),
-    Brotli(Box<brotli::DecompressorWriter<Vec<u8>>>),
-    Zstd(zstd::stream::write::Decoder<'static, Vec<u8>>),
+    Gzip(Box<flate2::write::MultiGzDecoder<Room>>),
+    Brotli(Box<brotli::DecompressorWriter<Room>>),
+    Zstd(zstd::stream::write::Decoder<'static, Room>),
     /// It could not be made.
     Broken,
+}
+
+/// Where a decoder writes to: no more than is allowed, however much it has to say. Of a few bytes brotli alone can
+/// make megabytes.
+#[derive(Debug, Default)]
+struct Room {
+    made: Vec<u8>,
+    left: u64,
+}
+
+impl Write for Room {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let left = self.left.checked_sub(bytes.len() as u64);
+        self.left = left.ok_or_else(|| io::Error::other("it becomes too large"))?;
+        self.made.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Decompresses, up to a ratio.
@@ -113,13 +134,14 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub(super) fn new(coding: Coding, max_ratio: u64) -> Self {
+        let room = Room::default();
         let reader = match coding {
-            Coding::Gzip(_) => Reader::Gzip(Box::new(flate2::write::MultiGzDecoder::new(vec![]))),
+            Coding::Gzip(_) => Reader::Gzip(Box::new(flate2::write::MultiGzDecoder::new(room))),
             Coding::Brotli(..) => {
-                let reader = brotli::DecompressorWriter::new(vec![], BROTLI_BUFFER);
+                let reader = brotli::DecompressorWriter::new(room, BROTLI_BUFFER);
                 Reader::Brotli(Box::new(reader))
             }
-            Coding::Zstd(_) => match zstd::stream::write::Decoder::new(vec![]) {
+            Coding::Zstd(_) => match zstd::stream::write::Decoder::new(room) {
                 Ok(decoder) => Reader::Zstd(decoder),
                 Err(_) => Reader::Broken,
             },
@@ -132,12 +154,31 @@ impl Decoder {
         }
     }
 
-    fn checked(&mut self, made: Vec<u8>) -> io::Result<Vec<u8>> {
-        self.made += made.len() as u64;
-        let allowed = self.read.saturating_mul(self.max_ratio).max(ALWAYS_ALLOWED);
-        if self.made > allowed {
-            return Err(io::Error::other("it becomes too large"));
+    fn room(&mut self) -> io::Result<&mut Room> {
+        match &mut self.reader {
+            Reader::Gzip(reader) => Ok(reader.get_mut()),
+            Reader::Brotli(reader) => Ok(reader.get_mut()),
+            Reader::Zstd(reader) => Ok(reader.get_mut()),
+            Reader::Broken => Err(io::ErrorKind::OutOfMemory.into()),
         }
+    }
+
+    /// Does something that writes, within what is allowed, and takes what was written.
+    fn within(
+        &mut self,
+        write: fn(&mut dyn Write, &[u8]) -> io::Result<()>,
+        piece: &[u8],
+    ) -> io::Result<Vec<u8>> {
+        let allowed = self.read.saturating_mul(self.max_ratio).max(ALWAYS_ALLOWED);
+        self.room()?.left = allowed.saturating_sub(self.made);
+        match &mut self.reader {
+            Reader::Gzip(reader) => write(reader, piece)?,
+            Reader::Brotli(reader) => write(reader, piece)?,
+            Reader::Zstd(reader) => write(reader, piece)?,
+            Reader::Broken => {}
+        }
+        let made = std::mem::take(&mut self.room()?.made);
+        self.made += made.len() as u64;
         Ok(made)
     }
 }
@@ -147,44 +188,23 @@ impl Codec for Decoder {
         let (piece, rest) = input.split_at(input.len().min(PIECE));
         *input = rest;
         self.read += piece.len() as u64;
-        let made = match &mut self.reader {
-            Reader::Gzip(reader) => {
-                reader.write_all(piece)?;
-                reader.flush()?;
-                std::mem::take(reader.get_mut())
-            }
-            Reader::Brotli(reader) => {
-                reader.write_all(piece)?;
-                reader.flush()?;
-                std::mem::take(reader.get_mut())
-            }
-            Reader::Zstd(reader) => {
-                reader.write_all(piece)?;
-                reader.flush()?;
-                std::mem::take(reader.get_mut())
-            }
-            Reader::Broken => return Err(io::ErrorKind::OutOfMemory.into()),
-        };
-        self.checked(made)
+        self.within(
+            |writer, piece| {
+                writer.write_all(piece)?;
+                writer.flush()
+            },
+            piece,
+        )
     }
 
     fn finish(&mut self) -> io::Result<Vec<u8>> {
-        let made = match &mut self.reader {
-            Reader::Gzip(reader) => {
-                reader.try_finish()?;
-                std::mem::take(reader.get_mut())
-            }
-            Reader::Brotli(reader) => {
-                reader.close()?;
-                std::mem::take(reader.get_mut())
-            }
-            Reader::Zstd(reader) => {
-                reader.flush()?;
-                std::mem::take(reader.get_mut())
-            }
-            Reader::Broken => return Err(io::ErrorKind::OutOfMemory.into()),
-        };
-        self.checked(made)
+        match &mut self.reader {
+            Reader::Gzip(reader) => reader.try_finish()?,
+            Reader::Brotli(reader) => reader.close()?,
+            Reader::Zstd(reader) => reader.flush()?,
+            Reader::Broken => {}
+        }
+        self.within(|_, _| Ok(()), &[])
     }
 }
 
@@ -243,6 +263,21 @@ mod tests {
             let unpacked = all(&mut Decoder::new(coding, 100), &packed);
 
             assert!(unpacked.is_err(), "{coding:?}");
+        }
+    }
+
+    #[test]
+    fn no_more_is_made_than_is_allowed_even_of_one_piece() {
+        let zeros = vec![0; 64 * 1024 * 1024];
+        for coding in CODINGS {
+            let packed = all(&mut encoder(coding), &zeros).expect("compressed");
+            let mut decoder = Decoder::new(coding, 100);
+
+            assert!(all(&mut decoder, &packed).is_err(), "{coding:?}");
+
+            let held = decoder.room().expect("a room").made.capacity() as u64;
+            let allowed = (decoder.read * 100).max(ALWAYS_ALLOWED);
+            assert!(held <= 2 * allowed, "{coding:?}: {held} of {allowed}");
         }
     }
 
