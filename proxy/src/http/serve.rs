@@ -22,6 +22,8 @@ use crate::upstream::HttpVersion;
 
 /// What is buffered of an HTTP/1 connection; at least hyper's minimum.
 const MIN_BUFFER_BYTES: usize = 64 * 1024;
+/// How long a connection that is to finish may be without a request; Envoy's default `drain_timeout`.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Serves a connection to its end.
 ///
@@ -156,7 +158,17 @@ where
         () = idle_for(connection, config.idle_timeout) => {}
     }
     finish(served.as_mut());
-    served.await
+    tokio::select! {
+        result = served => result,
+        () = abandoned(connection) => Ok(()),
+    }
+}
+
+/// Returns once a connection that is to finish has had no request for a while: its client says nothing, or never ends
+/// what it has begun to say, such as a head.
+async fn abandoned(connection: &HttpConnection) {
+    tokio::time::sleep(LAST_WORDS).await;
+    idle_for(connection, Some(LAST_WORDS)).await;
 }
 
 /// Returns once the connection has been without a request for so long; never without a limit.

@@ -10,12 +10,14 @@ mod proxy;
 mod reports;
 mod upstream;
 
+mod backpressure;
 mod balancing;
 mod certificates;
 mod configuration;
 mod detection;
 mod exchanges;
 mod filters;
+mod hostile;
 mod http1;
 mod http2;
 mod limits;

@@ -124,6 +124,31 @@ async fn client(authority: &Authority, server: &Proxy, expected: &str) -> Proxy 
     Proxy::start_as(configuration, known(authority.identity(PRODUCTPAGE))).await
 }
 
+/// Two proxies with mutual TLS between them, and an application behind the second; the first is the client's.
+pub(crate) async fn mutual_tls(app: SocketAddr) -> (Proxy, Proxy) {
+    let authority = Authority::new();
+    let server = server(&authority, app).await;
+    let client = client(&authority, &server, REVIEWS).await;
+    (client, server)
+}
+
+/// The same for bytes that are no HTTP.
+pub(crate) async fn opaque_mutual_tls(app: SocketAddr) -> (Proxy, Proxy) {
+    let authority = Authority::new();
+    let server = server(&authority, app).await;
+    let opaque = configuration(
+        [listener(tcp("reviews"))],
+        [over_tls(server.address, REVIEWS)],
+    );
+    let client = Proxy::start_as(opaque, known(authority.identity(PRODUCTPAGE))).await;
+    (client, server)
+}
+
+/// A proxy that serves nothing but mutual TLS.
+pub(crate) async fn strict() -> Proxy {
+    server(&Authority::new(), ([127, 0, 0, 1], 1).into()).await
+}
+
 #[tokio::test]
 async fn two_proxies_speak_mutual_tls_and_keep_the_version_of_the_caller() {
     let (authority, app) = (Authority::new(), Upstream::echoing().await);
