@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Peers of the tests that the machine does not have are installed here.
 export PATH := $(abspath $(TARGET))/peers/bin:$(PATH)
 
-.PHONY: demo demo-down test setup setup-test build fmt fmt-check clippy doc deny unit conformance e2e e2e-tls e2e-user help
+.PHONY: demo demo-down test setup setup-test build fmt fmt-check clippy doc deny unit conformance e2e e2e-tls e2e-user fuzz soak help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -82,3 +82,12 @@ bench-record: ## write bench/counts.json anew
 	@bash scripts/setup.sh --bench
 	$(CARGO) build --bin weft --profile $(COUNTED_PROFILE)
 	WEFT_BIN=$(COUNTED_WEFT) WEFT_PROFILE=$(COUNTED_PROFILE) python3 bench/count.py --record
+
+fuzz: ## feed every decoder with what nobody sends, FUZZ_SECONDS (an hour) each; FUZZ_TARGETS names some
+	@CARGO_TARGET_DIR=$(abspath $(TARGET)) bash fuzz/run.sh $(FUZZ_TARGETS)
+
+soak: export SOAK_SECONDS ?= 1800
+soak: export CARGO_PROFILE_RELEASE_LTO = off
+soak: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS = 16
+soak: ## one proxy under everything at once for SOAK_SECONDS (half an hour); it must end as it began
+	$(CARGO) test --release -p weft-proxy --test soak

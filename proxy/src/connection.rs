@@ -5,6 +5,8 @@
 
 mod detect;
 mod forwarded;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod introduced;
 mod io;
 mod proxied;

@@ -13,6 +13,8 @@ mod expectation;
 mod failure;
 mod filter;
 mod formatting;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod headers;
 mod internal_redirect;
 mod limits;

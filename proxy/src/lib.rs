@@ -13,6 +13,8 @@ pub mod cluster;
 pub mod config;
 pub mod connection;
 pub mod drain;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod handover;
 pub mod http;
 pub mod identity;

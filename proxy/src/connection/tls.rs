@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{Accepted, Acceptor};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
@@ -60,10 +60,10 @@ impl Peer {
 }
 
 /// What a client's hello says.
-struct Hello {
+pub(super) struct Hello {
     accepted: Accepted,
-    protocols: Vec<String>,
-    server_name: Option<String>,
+    pub(super) protocols: Vec<String>,
+    pub(super) server_name: Option<String>,
 }
 
 impl Connection {
@@ -215,7 +215,10 @@ impl Connection {
 }
 
 /// Reads until the hello is whole. What has been read stays in the buffer, too.
-async fn read_hello(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<Hello> {
+pub(super) async fn read_hello(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+) -> io::Result<Hello> {
     let mut acceptor = Acceptor::default();
     let mut fed = 0;
     loop {

@@ -151,7 +151,7 @@ fn of_grpc(headers: &HeaderMap, config: GrpcTimeout) -> Option<Duration> {
 }
 
 /// gRPC over HTTP/2, "Timeout": up to eight digits and a unit.
-fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {

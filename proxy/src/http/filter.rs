@@ -13,6 +13,8 @@ mod cors;
 mod descriptors;
 mod ext_authz;
 mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod grpc_web;
 mod header_mutation;
 mod header_to_metadata;

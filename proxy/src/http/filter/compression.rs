@@ -4,6 +4,8 @@
 
 mod body;
 mod codec;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 
 use http::header::{self, HeaderMap, HeaderName};
 use http::{HeaderValue, StatusCode};
@@ -152,7 +154,10 @@ fn one_accepted(part: &str) -> Option<(String, u32)> {
 fn thousandths(text: &str) -> Option<u32> {
     let (whole, rest) = text.split_once('.').unwrap_or((text, ""));
     let rest = format!("{rest:0<3}");
-    let weight = whole.parse::<u32>().ok()? * 1000 + rest.get(..3)?.parse::<u32>().ok()?;
+    let whole: u32 = whole.parse().ok()?;
+    let weight = whole
+        .checked_mul(1000)?
+        .checked_add(rest.get(..3)?.parse().ok()?)?;
     (weight <= 1000).then_some(weight)
 }
 

@@ -4,6 +4,8 @@
 //! both bodies are base64.
 
 mod body;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 
 use http::header::{self, HeaderMap};
 use http::{HeaderValue, StatusCode};

@@ -2,6 +2,8 @@
 //!
 //! `token` looks at one token, `keys` has the keys. What a request must present is worked out here.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod keys;
 mod token;
 

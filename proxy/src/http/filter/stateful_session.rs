@@ -1,5 +1,8 @@
 //! Sessions that stay at one endpoint: its address is in a cookie or a header of the client's.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

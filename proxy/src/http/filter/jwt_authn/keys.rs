@@ -33,7 +33,7 @@ struct Key {
 
 impl KeySet {
     /// Those of a set that can verify; others are passed over (RFC 7517 §5).
-    fn of(text: &[u8]) -> Option<Self> {
+    pub(super) fn of(text: &[u8]) -> Option<Self> {
         let set: JwkSet = serde_json::from_slice(text).ok()?;
         Some(KeySet(set.keys.iter().filter_map(key).collect()))
     }
