@@ -14,6 +14,7 @@ mod failure;
 mod filter;
 mod formatting;
 #[cfg(any(test, feature = "fuzzing"))]
+mod forwarding;
 pub(crate) mod fuzzing;
 mod headers;
 mod internal_redirect;

@@ -1,5 +1,6 @@
 //! What a file of cases says.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -46,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) filters: Vec<Value>,
     /// Instead of the HTTP connection manager.
     pub(crate) network: Option<Value>,
+    /// Of the listener's one filter chain.
+    pub(crate) transport_socket: Option<Value>,
     /// Merged into the listener.
     #[serde(default)]
     pub(crate) listener: Map<String, Value>,
@@ -61,6 +64,10 @@ pub(crate) struct Settings {
     /// Merged into the bootstrap.
     #[serde(default)]
     pub(crate) bootstrap: Map<String, Value>,
+    /// What a line of the access log says.
+    pub(crate) log_format: Option<String>,
+    /// SETTINGS with which the upstream begins a connection of HTTP/2, as pairs of identifier and value.
+    pub(crate) upstream_settings: Option<Vec<(u16, u32)>>,
 }
 
 /// One behaviour.
@@ -75,12 +82,19 @@ pub(crate) struct Case {
     pub(crate) only: Vec<String>,
     /// Counters that must be the same and must be there, besides those that both happen to have.
     pub(crate) counters: Vec<String>,
+    /// Whether requests reach the upstream in an order that is left to chance: they are compared by line and port.
+    pub(crate) any_order: bool,
 }
 
 /// What is sent, and what the upstream answers.
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Exchange {
+    /// First the admin interface is asked for this, `POST /path`, and must agree.
+    pub(crate) admin: Option<String>,
+    /// Then these lines are waited for in the admin interface's `/clusters`.
+    #[serde(default)]
+    pub(crate) until: Vec<String>,
     /// A path: short for a `GET` of it.
     pub(crate) get: Option<String>,
     /// Header lines of `get`.
@@ -94,6 +108,11 @@ pub(crate) struct Exchange {
     pub(crate) h2: Option<Vec<Value>>,
     /// What the client does on a TCP connection.
     pub(crate) tcp: Option<Vec<Value>>,
+    /// Sends no more after that.
+    #[serde(default)]
+    pub(crate) half_close: bool,
+    /// Over TLS.
+    pub(crate) tls: Option<ClientTls>,
     /// What Envoy does.
     pub(crate) expect: Option<Value>,
     /// The listener's port.
@@ -105,8 +124,29 @@ pub(crate) struct Exchange {
     /// What the upstream answers, in order; after that 200.
     #[serde(default)]
     pub(crate) upstream: Vec<Value>,
+    /// What is always answered at a port, whatever is answered elsewhere.
+    #[serde(default)]
+    pub(crate) upstream_at: BTreeMap<u16, Value>,
+    /// What is answered to health checks (paths that begin with `/health`) at a port; else 200. They are not
+    /// counted as requests.
+    #[serde(default)]
+    pub(crate) health: BTreeMap<u16, Value>,
     /// What the upstream does on each TCP connection.
     pub(crate) upstream_tcp: Option<Vec<Value>>,
+}
+
+/// How the client speaks TLS.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClientTls {
+    /// The server's name, as SNI.
+    pub(crate) name: Option<String>,
+    #[serde(default)]
+    pub(crate) alpn: Vec<String>,
+    /// `client`, or `stranger`, whom nobody has vouched for.
+    pub(crate) certificate: Option<String>,
+    /// `1.2` or `1.3` alone.
+    pub(crate) version: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -163,6 +203,7 @@ impl TryFrom<Map<String, Value>> for Case {
         let differs: Option<_> = take(&mut fields, "differs")?;
         let only: Option<_> = take(&mut fields, "only")?;
         let counters: Option<_> = take(&mut fields, "counters")?;
+        let any_order: Option<_> = take(&mut fields, "any_order")?;
         let exchanges = match take(&mut fields, "exchanges")? {
             Some(exchanges) if fields.is_empty() => exchanges,
             _ => vec![serde_json::from_value(Value::Object(fields))?],
@@ -173,6 +214,7 @@ impl TryFrom<Map<String, Value>> for Case {
             differs: differs.unwrap_or_default(),
             only: only.unwrap_or_default(),
             counters: counters.unwrap_or_default(),
+            any_order: any_order.unwrap_or_default(),
         })
     }
 }

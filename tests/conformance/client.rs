@@ -1,13 +1,14 @@
 //! The client of HTTP/1.1: sends bytes, and reads responses until there is silence.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::case::{Exchange, OneOrMany};
 use crate::message::{Body, Head};
 use crate::outcome::{End, Outcome, Response};
 use crate::text;
+use crate::tls::{self, Transport};
 
 /// So long nothing must come after the last response, until it is the last.
 pub(crate) const SILENCE: Duration = Duration::from_millis(150);
@@ -19,34 +20,49 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// A connection that a case has used, kept until it is known whether the proxy closes it.
 pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Transport,
     pub(crate) received: Vec<u8>,
     pub(crate) end: End,
+    /// Why TLS failed.
+    pub(crate) failure: Option<String>,
 }
 
 impl Client {
-    pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
-            .unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(TICK)).unwrap();
-        stream
-            .set_write_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+    pub(crate) fn new(stream: Transport) -> Self {
         Self {
             stream,
             received: vec![],
             end: End::Open,
+            failure: None,
         }
+    }
+
+    pub(crate) fn connect(address: SocketAddr, exchange: &Exchange) -> Self {
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
+            .unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
+        stream.set_nodelay(true).unwrap();
+        stream
+            .set_write_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let mut client = Self::new(match &exchange.tls {
+            Some(tls) => Transport::client(stream, tls),
+            None => Transport::Plain(stream),
+        });
+        client.failure = client.stream.shake_hands();
+        let socket = client.stream.socket();
+        socket.set_read_timeout(Some(TICK)).unwrap();
+        client
     }
 
     /// Sends; a connection that the proxy has closed meanwhile is no failure.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
+        if let Err(error) = self.stream.write_all(bytes) {
+            self.failure = self.failure.take().or(tls::failure(&error));
+        }
     }
 
     pub(crate) fn half_close(&mut self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
+        self.stream.half_close();
     }
 
     /// Reads once; tells whether anything came.
@@ -59,7 +75,10 @@ impl Client {
                 return true;
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            Err(_) => self.end = End::Closed,
+            Err(error) => {
+                self.failure = self.failure.take().or(tls::failure(&error));
+                self.end = End::Closed;
+            }
         }
         false
     }
@@ -94,7 +113,7 @@ pub(crate) fn wait(exchange: &Exchange) -> Duration {
 
 /// Sends the requests of an exchange and reads their responses.
 pub(crate) fn http1(address: SocketAddr, exchange: &Exchange) -> (Client, Outcome) {
-    let mut client = Client::connect(address);
+    let mut client = Client::connect(address, exchange);
     let pieces = pieces(exchange);
     let method = method_of(&pieces);
     let wanted = exchange.responses.unwrap_or(1);
@@ -106,6 +125,9 @@ pub(crate) fn http1(address: SocketAddr, exchange: &Exchange) -> (Client, Outcom
             }
         }
         client.send(piece);
+    }
+    if exchange.half_close {
+        client.half_close();
     }
     client.read_until(wait(exchange), |client| {
         let responses = responses(&client.received, &method, false);

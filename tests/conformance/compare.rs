@@ -23,6 +23,7 @@ pub(crate) fn differences(envoy: &Outcome, weft: &Outcome, named: &[String]) -> 
         response(&mut found, left, right);
     }
     found.bytes("received", &envoy.received, &weft.received);
+    found.check("tls", &envoy.tls, &weft.tls);
     found.check("end", &envoy.end, &weft.end);
     found.check("goaway", &envoy.goaway, &weft.goaway);
     found.check(
@@ -74,6 +75,8 @@ fn request(found: &mut Found, envoy: &Seen, weft: &Seen) {
     found.bytes("upstream body", &envoy.body, &weft.body);
     found.fields("upstream trailer", &envoy.trailers, &weft.trailers);
     found.check("upstream complete", &envoy.is_complete, &weft.is_complete);
+    found.check("upstream reset", &envoy.reset, &weft.reset);
+    found.check("upstream tls", &envoy.tls, &weft.tls);
 }
 
 /// weft says in a header, and mostly in the body, why it answers by itself.

@@ -76,6 +76,9 @@ fn listener(settings: &Settings) -> Value {
         "address": address("${proxy}", LISTENER_PORT),
         "filter_chains": [{"filters": network}],
     });
+    if let Some(socket) = &settings.transport_socket {
+        listener["filter_chains"][0]["transport_socket"] = socket.clone();
+    }
     merge(&mut listener, &Value::Object(settings.listener.clone()));
     listener
 }
@@ -92,7 +95,7 @@ fn manager(settings: &Settings) -> Value {
         // What the upstream calls itself is shown, so that it can be compared.
         "server_header_transformation": "PASS_THROUGH",
         "http_filters": filters,
-        "access_log": [access_log()],
+        "access_log": [access_log(settings)],
         "route_config": route_config(settings),
     });
     merge(&mut manager, &Value::Object(settings.manager.clone()));
@@ -100,13 +103,15 @@ fn manager(settings: &Settings) -> Value {
 }
 
 /// A line of the access log is all that is compared of it.
-pub(crate) fn access_log() -> Value {
+fn access_log(settings: &Settings) -> Value {
+    let format = settings.log_format.as_deref();
+    let format = format.unwrap_or("%RESPONSE_CODE% %RESPONSE_FLAGS%");
     json!({
         "name": "envoy.access_loggers.file",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
             "path": format!("${{folder}}/{ACCESS_LOG}"),
-            "log_format": {"text_format_source": {"inline_string": "%RESPONSE_CODE% %RESPONSE_FLAGS%\n"}},
+            "log_format": {"text_format_source": {"inline_string": format!("{format}\n")}},
         },
     })
 }

@@ -7,12 +7,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod answer;
 mod case;
 mod client;
 mod compare;
 mod configuration;
 mod frame;
 mod h2;
+mod h2_step;
 mod hpack;
 mod known;
 mod message;
@@ -22,6 +24,7 @@ mod process;
 mod runner;
 mod tcp;
 mod text;
+mod tls;
 mod upstream;
 mod upstream_h2;
 

@@ -9,6 +9,8 @@ pub(crate) struct Outcome {
     /// What a TCP client received.
     pub(crate) received: Vec<u8>,
     pub(crate) end: End,
+    /// What was agreed on in TLS, or why it failed.
+    pub(crate) tls: Option<String>,
     /// The code of the last GOAWAY of HTTP/2.
     pub(crate) goaway: Option<u32>,
     /// What the upstream saw.
@@ -60,4 +62,8 @@ pub(crate) struct Seen {
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Vec<(String, String)>,
     pub(crate) is_complete: bool,
+    /// The code of RST_STREAM of HTTP/2.
+    pub(crate) reset: Option<u32>,
+    /// What was agreed on in TLS.
+    pub(crate) tls: Option<String>,
 }

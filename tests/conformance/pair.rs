@@ -9,21 +9,24 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::case::{Exchange, Settings};
+use crate::case::{Case, Exchange, Settings};
 use crate::client::{self, Client};
 use crate::compare::{Difference, differences};
 use crate::configuration::{ACCESS_LOG, LISTENER_PORT, Place, bootstrap};
 use crate::outcome::{End, Outcome, Seen};
 use crate::process::{Kind, Proxy};
 use crate::upstream::Upstream;
-use crate::{h2, tcp};
+use crate::{h2, tcp, tls};
 
 /// How long two proxies may take to come to the same end, log or counters.
 const AGREEMENT: Duration = Duration::from_secs(2);
+/// How long a proxy may take to notice what an exchange waits for.
+const EVENTUALLY: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_millis(20);
 
 /// One proxy with its upstream.
 struct Side {
+    kind: Kind,
     proxy: Proxy,
     upstream: Upstream,
     upstream_ip: IpAddr,
@@ -48,13 +51,15 @@ impl Pair {
             let upstream_ip = ip(index, last + 1);
             let folder = folder.path().join(name);
             std::fs::create_dir(&folder).unwrap();
+            tls::write_certificates(&folder);
             let place = Place {
                 proxy: proxy_ip,
                 upstream: upstream_ip,
                 folder: &folder,
             };
             Ok::<_, String>(Side {
-                upstream: Upstream::start(upstream_ip),
+                kind,
+                upstream: Upstream::start(upstream_ip, settings.upstream_settings.as_ref()),
                 proxy: Proxy::start(kind, proxy_ip, &folder, &bootstrap(settings, &place))?,
                 upstream_ip,
                 folder,
@@ -72,10 +77,12 @@ impl Pair {
     pub(crate) fn exchange(
         &mut self,
         exchange: &Exchange,
-        named: &[String],
+        case: &Case,
         is_settled: impl Fn(Vec<Difference>) -> bool,
     ) -> (Outcome, Outcome) {
         let (envoy, weft) = (&self.envoy, &self.weft);
+        envoy.prepare(exchange);
+        weft.prepare(exchange);
         let before = (envoy.counters(), weft.counters());
         let logged = (envoy.log().len(), weft.log().len());
         let (left, right) = std::thread::scope(|scope| {
@@ -96,13 +103,13 @@ impl Pair {
             .filter(|each| each.status >= 200 || each.status == 101)
             .count();
         settle(&mut left, &mut right, |left, right| {
-            left.upstream = envoy.seen();
-            right.upstream = weft.seen();
+            left.upstream = envoy.seen(case.any_order);
+            right.upstream = weft.seen(case.any_order);
             left.log = envoy.log().split_off(logged.0);
             right.log = weft.log().split_off(logged.1);
             left.counters = rises(&before.0, &envoy.counters());
             right.counters = rises(&before.1, &weft.counters());
-            left.log.len() >= fewest && is_settled(differences(left, right, named))
+            left.log.len() >= fewest && is_settled(differences(left, right, &case.counters))
         });
         (left, right)
     }
@@ -154,8 +161,41 @@ fn rises(before: &BTreeMap<String, i64>, after: &BTreeMap<String, i64>) -> BTree
 }
 
 impl Side {
-    fn exchange(&self, exchange: &Exchange) -> (Client, Outcome) {
+    /// Brings proxy and upstream to where an exchange begins.
+    fn prepare(&self, exchange: &Exchange) {
         self.upstream.script(exchange);
+        if let Some(request) = &exchange.admin {
+            let (method, path) = request.split_once(' ').expect("a method and a path");
+            let status = self.proxy.admin(method, path).map(|(status, _)| status);
+            assert_eq!(
+                status,
+                Some(200),
+                "{request} of the admin interface of {:?}",
+                self.kind
+            );
+        }
+        let deadline = Instant::now() + EVENTUALLY;
+        let mut clusters = self.clusters();
+        while !exchange.until.iter().all(|line| clusters.contains(line)) {
+            assert!(
+                Instant::now() < deadline,
+                "{:?} still says\n{}",
+                self.kind,
+                health_flags(&clusters)
+            );
+            std::thread::sleep(TICK);
+            clusters = self.clusters();
+        }
+        self.upstream.forget();
+    }
+
+    /// What the admin interface says of clusters.
+    fn clusters(&self) -> String {
+        let (_, text) = self.proxy.admin("GET", "/clusters").unwrap_or_default();
+        self.anonymous_text(&String::from_utf8_lossy(&text))
+    }
+
+    fn exchange(&self, exchange: &Exchange) -> (Client, Outcome) {
         let port = exchange.port.unwrap_or(LISTENER_PORT);
         let address = SocketAddr::new(self.proxy.ip, port);
         let (client, mut outcome) = if exchange.h2.is_some() {
@@ -171,11 +211,15 @@ impl Side {
             response.body = self.anonymous(&response.body);
         }
         outcome.received = self.anonymous(&outcome.received);
+        outcome.tls = client.failure.clone().or_else(|| client.stream.agreed());
         (client, outcome)
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    fn seen(&self, any_order: bool) -> Vec<Seen> {
         let mut seen = self.upstream.seen();
+        if any_order {
+            seen.sort_by(|one, other| (&one.line, one.port).cmp(&(&other.line, other.port)));
+        }
         for request in &mut seen {
             self.normalize_all(&mut request.headers);
             self.normalize_all(&mut request.trailers);
@@ -186,7 +230,7 @@ impl Side {
 
     fn log(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.folder.join(ACCESS_LOG)).unwrap_or_default();
-        text.lines().map(ToOwned::to_owned).collect()
+        text.lines().map(|line| self.anonymous_text(line)).collect()
     }
 
     fn counters(&self) -> BTreeMap<String, i64> {
@@ -208,7 +252,7 @@ impl Side {
                 .any(|each| name.eq_ignore_ascii_case(each));
             *value = match is_by_chance {
                 true => "(some)".into(),
-                false => self.anonymous_text(value),
+                false => without_digest(name, &self.anonymous_text(value)),
             };
         }
     }
@@ -223,6 +267,28 @@ impl Side {
         let text = self.anonymous_text(&text);
         text.chars().map(|character| character as u8).collect()
     }
+}
+
+/// A cookie that is made of the addresses of a connection (`name="0123456789abcdef"; …`) is another in each proxy.
+fn without_digest(name: &str, value: &str) -> String {
+    let parts: Vec<&str> = value.splitn(3, '"').collect();
+    match parts.as_slice() {
+        [cookie, digest, rest]
+            if name.eq_ignore_ascii_case("set-cookie")
+                && digest.len() <= 16
+                && digest.chars().all(|digit| digit.is_ascii_hexdigit()) =>
+        {
+            format!("{cookie}\"(some)\"{rest}")
+        }
+        _ => value.to_owned(),
+    }
+}
+
+fn health_flags(clusters: &str) -> String {
+    let lines = clusters
+        .lines()
+        .filter(|line| line.contains("::health_flags::"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Gauges, and what depends on time or memory, are not compared.

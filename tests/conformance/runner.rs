@@ -40,7 +40,7 @@ impl FileRun {
         let mut found = Vec::new();
         for exchange in &case.exchanges {
             let is_settled = |found: Vec<Difference>| self.is_settled(case, &found);
-            let (envoy, weft) = pair.exchange(exchange, &case.counters, is_settled);
+            let (envoy, weft) = pair.exchange(exchange, case, is_settled);
             if std::env::var_os("CONFORMANCE_SHOW").is_some() {
                 println!("{}: envoy: {envoy:#?}", self.file.title(index));
             }

@@ -11,6 +11,7 @@ use crate::case::Exchange;
 use crate::client::{Client, wait};
 use crate::outcome::{End, Outcome};
 use crate::text;
+use crate::tls::Transport;
 
 /// A step. Without a `close` at the end the connection is read until the other side closes it or is silent.
 #[derive(Debug, Clone, Deserialize)]
@@ -36,7 +37,7 @@ enum Step {
 
 /// Plays the client's part.
 pub(crate) fn client(address: SocketAddr, exchange: &Exchange) -> (Client, Outcome) {
-    let mut client = Client::connect(address);
+    let mut client = Client::connect(address, exchange);
     let steps = exchange.tcp.as_deref().unwrap_or_default();
     play(&mut client, steps, wait(exchange));
     let outcome = Outcome {
@@ -48,15 +49,8 @@ pub(crate) fn client(address: SocketAddr, exchange: &Exchange) -> (Client, Outco
 }
 
 /// Plays the upstream's part; returns what it received.
-pub(crate) fn upstream(stream: TcpStream, steps: &[Value]) -> (Vec<u8>, bool) {
-    stream
-        .set_read_timeout(Some(Duration::from_millis(10)))
-        .unwrap();
-    let mut side = Client {
-        stream,
-        received: vec![],
-        end: End::Open,
-    };
+pub(crate) fn upstream(stream: Transport, steps: &[Value]) -> (Vec<u8>, bool) {
+    let mut side = Client::new(stream);
     play(&mut side, steps, Duration::from_secs(10));
     let has_ended = side.end == End::Closed;
     (side.received, has_ended)
@@ -76,11 +70,11 @@ fn play(side: &mut Client, steps: &[Value], limit: Duration) {
             }
             Step::Pause(milliseconds) => std::thread::sleep(Duration::from_millis(milliseconds)),
             Step::Reset => {
-                reset_when_dropped(&side.stream);
+                reset_when_dropped(side.stream.socket());
                 return;
             }
             Step::Close => {
-                let _ = side.stream.shutdown(std::net::Shutdown::Both);
+                side.stream.close();
                 return;
             }
         }

@@ -3,99 +3,40 @@
 //! Each proxy has its own, on several ports of an address of its own. A connection is HTTP/2 where it begins
 //! with the preface, else HTTP/1.1; with a TCP script it is neither.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::Value;
 
+use crate::answer::{Answer, Word};
 use crate::case::Exchange;
 use crate::frame::PREFACE;
 use crate::message::{Body, Head};
 use crate::outcome::Seen;
-use crate::{tcp, text, upstream_h2};
+use crate::tls::Transport;
+use crate::{tcp, upstream_h2};
 
 /// Where it listens. Port 8009 stays closed: nobody is there.
-pub(crate) const PORTS: [u16; 4] = [8001, 8002, 8003, 8004];
+const PORTS: [u16; 4] = [8001, 8002, 8003, 8004];
+/// Where it speaks TLS; at the second a client without a certificate is refused.
+const TLS_PORTS: [u16; 2] = [8443, 8444];
+/// Health checks ask for paths that begin so.
+const HEALTH: &str = "/health";
 const TICK: Duration = Duration::from_millis(10);
-
-/// What is answered to a request.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Answer {
-    /// This status, with a short body.
-    Status(u16),
-    /// `close`, `reset` or `hang`.
-    Word(Word),
-    /// The rest.
-    Full(FullAnswer),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Word {
-    /// Closes the connection.
-    Close,
-    /// Resets the connection, or in HTTP/2 the stream.
-    Reset,
-    /// Never answers.
-    Hang,
-    /// Goes on.
-    Keep,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct FullAnswer {
-    #[serde(default = "ok")]
-    pub(crate) status: u16,
-    #[serde(default)]
-    pub(crate) headers: Vec<String>,
-    #[serde(default)]
-    pub(crate) body: String,
-    /// So many bytes of `x` after the body.
-    #[serde(default)]
-    pub(crate) fill: usize,
-    /// Makes the body chunked.
-    #[serde(default)]
-    pub(crate) trailers: Vec<String>,
-    /// The very bytes instead, of HTTP/1.1.
-    pub(crate) raw: Option<String>,
-    /// After so many seconds.
-    #[serde(default)]
-    pub(crate) delay: f64,
-    /// What happens to the connection then.
-    #[serde(default = "keep")]
-    pub(crate) then: Word,
-    /// The code of a reset stream.
-    #[serde(default = "internal_error")]
-    pub(crate) code: u32,
-    /// Answers when the head is there, without waiting for the body.
-    #[serde(default)]
-    pub(crate) early: bool,
-}
-
-fn ok() -> u16 {
-    200
-}
-
-fn keep() -> Word {
-    Word::Keep
-}
-
-fn internal_error() -> u32 {
-    2
-}
 
 /// What is to come, and what has been.
 #[derive(Debug, Default)]
 struct State {
     answers: VecDeque<Answer>,
+    /// By port, whatever else is to be answered.
+    always: BTreeMap<u16, Answer>,
+    /// To health checks, by port.
+    health: BTreeMap<u16, Answer>,
     tcp: Option<Vec<Value>>,
     seen: Vec<Seen>,
 }
@@ -104,6 +45,8 @@ struct State {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// SETTINGS with which a connection of HTTP/2 begins.
+    pub(crate) settings: Option<Vec<(u16, u32)>>,
     is_over: AtomicBool,
 }
 
@@ -114,10 +57,14 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    pub(crate) fn start(ip: IpAddr) -> Self {
-        let shared = Arc::new(Shared::default());
+    pub(crate) fn start(ip: IpAddr, settings: Option<&Vec<(u16, u32)>>) -> Self {
+        let shared = Arc::new(Shared {
+            settings: settings.cloned(),
+            ..Shared::default()
+        });
         let acceptors = PORTS
             .iter()
+            .chain(&TLS_PORTS)
             .map(|port| {
                 let address = SocketAddr::new(ip, *port);
                 let listener = TcpListener::bind(address)
@@ -133,16 +80,16 @@ impl Upstream {
     /// Gets ready for an exchange.
     pub(crate) fn script(&self, exchange: &Exchange) {
         let mut state = self.shared.lock();
-        state.answers = exchange
-            .upstream
-            .iter()
-            .map(|answer| {
-                serde_json::from_value(answer.clone())
-                    .unwrap_or_else(|error| panic!("an answer {answer}: {error}"))
-            })
-            .collect();
+        state.answers = exchange.upstream.iter().map(Answer::read).collect();
+        state.always = by_port(&exchange.upstream_at);
+        state.health = by_port(&exchange.health);
         state.tcp.clone_from(&exchange.upstream_tcp);
         state.seen.clear();
+    }
+
+    /// Forgets what was seen.
+    pub(crate) fn forget(&self) {
+        self.shared.lock().seen.clear();
     }
 
     /// What was seen since the script.
@@ -188,93 +135,37 @@ impl Shared {
         }
     }
 
-    pub(crate) fn next_answer(&self) -> Answer {
-        self.lock()
-            .answers
-            .pop_front()
-            .unwrap_or(Answer::Status(200))
+    /// What a port answers now.
+    pub(crate) fn next_answer(&self, port: u16) -> Answer {
+        let mut state = self.lock();
+        if let Some(answer) = state.always.get(&port) {
+            return answer.clone();
+        }
+        state.answers.pop_front().unwrap_or(Answer::Status(200))
+    }
+
+    /// What a port answers before the body of the request is there.
+    pub(crate) fn early_answer(&self, port: u16) -> Option<Answer> {
+        let is_early = |answer: &Answer| matches!(answer, Answer::Full(full) if full.early);
+        let mut state = self.lock();
+        if let Some(answer) = state.always.get(&port) {
+            return Some(answer).filter(|answer| is_early(answer)).cloned();
+        }
+        state.answers.pop_front_if(|answer| is_early(answer))
+    }
+
+    /// What a port answers to a health check.
+    fn health(&self, port: u16) -> Answer {
+        let answer = self.lock().health.get(&port).cloned();
+        answer.unwrap_or(Answer::Status(200))
     }
 }
 
-impl Answer {
-    /// As the fullest form of it; a word alone answers nothing.
-    pub(crate) fn full(self) -> Result<FullAnswer, Word> {
-        let status = match self {
-            Answer::Status(status) => status,
-            Answer::Word(word) => return Err(word),
-            Answer::Full(full) => return Ok(full),
-        };
-        let body = format!("upstream {status}\n");
-        Ok(FullAnswer {
-            status,
-            headers: vec![],
-            body: if matches!(status, 204 | 304) {
-                String::new()
-            } else {
-                body
-            },
-            fill: 0,
-            trailers: vec![],
-            raw: None,
-            delay: 0.0,
-            then: Word::Keep,
-            code: 0,
-            early: false,
-        })
-    }
-}
-
-impl FullAnswer {
-    pub(crate) fn body(&self) -> Vec<u8> {
-        let mut body = text::bytes(&self.body);
-        body.resize(body.len() + self.fill, b'x');
-        body
-    }
-
-    fn has_framing(&self) -> bool {
-        self.headers.iter().any(|line| {
-            let name = line
-                .split(':')
-                .next()
-                .unwrap_or_default()
-                .to_ascii_lowercase();
-            name == "content-length" || name == "transfer-encoding"
-        })
-    }
-
-    /// As a message of HTTP/1.1.
-    fn encode(&self, method: &str) -> Vec<u8> {
-        if let Some(raw) = &self.raw {
-            return text::bytes(raw);
-        }
-        let body = self.body();
-        let mut head = format!("HTTP/1.1 {} Scripted\r\n", self.status);
-        for line in &self.headers {
-            head.push_str(line);
-            head.push_str("\r\n");
-        }
-        let is_bodiless = matches!(self.status, 100..=199 | 204 | 304);
-        if !self.trailers.is_empty() {
-            head.push_str("transfer-encoding: chunked\r\n\r\n");
-            let mut message = text::bytes(&head);
-            if !body.is_empty() {
-                message.extend(format!("{:x}\r\n", body.len()).bytes());
-                message.extend(&body);
-                message.extend(b"\r\n");
-            }
-            message.extend(format!("0\r\n{}\r\n\r\n", self.trailers.join("\r\n")).bytes());
-            return message;
-        }
-        if !is_bodiless && !self.has_framing() {
-            head.push_str(&format!("content-length: {}\r\n", body.len()));
-        }
-        head.push_str("\r\n");
-        let mut message = text::bytes(&head);
-        if method != "HEAD" {
-            message.extend(body);
-        }
-        message
-    }
+fn by_port(answers: &BTreeMap<u16, Value>) -> BTreeMap<u16, Answer> {
+    answers
+        .iter()
+        .map(|(port, answer)| (*port, Answer::read(answer)))
+        .collect()
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
@@ -293,7 +184,12 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 fn serve(stream: TcpStream, shared: &Shared) {
     let _ = stream.set_nonblocking(false);
     let _ = stream.set_nodelay(true);
+    let _ = stream.set_read_timeout(Some(TICK));
     let port = stream.local_addr().map_or(0, |address| address.port());
+    let stream = match TLS_PORTS.iter().position(|each| *each == port) {
+        Some(index) => Transport::server(stream, index == 1),
+        None => Transport::Plain(stream),
+    };
     let script = shared.lock().tcp.clone();
     if let Some(steps) = script {
         let mut seen = Seen {
@@ -319,15 +215,14 @@ fn serve(stream: TcpStream, shared: &Shared) {
 
 /// A connection that the proxy has made.
 pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Transport,
     pub(crate) received: Vec<u8>,
     pub(crate) port: u16,
     has_ended: bool,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, port: u16) -> Self {
-        let _ = stream.set_read_timeout(Some(TICK));
+    fn new(stream: Transport, port: u16) -> Self {
         Self {
             stream,
             received: vec![],
@@ -363,10 +258,15 @@ impl Connection {
             port: self.port,
             line: head.line.clone(),
             headers: head.headers.clone(),
+            tls: self.stream.agreed(),
             ..Seen::default()
         };
+        if target(&head.line).starts_with(HEALTH) {
+            self.received.drain(..head.length);
+            return self.answer(shared.health(self.port), &method, shared);
+        }
         let index = shared.begin(seen.clone());
-        let answer = shared.next_answer();
+        let answer = shared.next_answer(self.port);
         let is_early = matches!(&answer, Answer::Full(full) if full.early);
         if is_early {
             let goes_on = self.answer(answer, &method, shared);
@@ -409,11 +309,11 @@ impl Connection {
         match word {
             Word::Keep => true,
             Word::Close => {
-                let _ = self.stream.shutdown(Shutdown::Both);
+                self.stream.close();
                 false
             }
             Word::Reset => {
-                tcp::reset_when_dropped(&self.stream);
+                tcp::reset_when_dropped(self.stream.socket());
                 false
             }
             Word::Hang => {
@@ -444,6 +344,10 @@ impl Connection {
             }
         }
     }
+}
+
+fn target(line: &str) -> &str {
+    line.split(' ').nth(1).unwrap_or_default()
 }
 
 pub(crate) fn pause(seconds: f64, shared: &Shared) {

@@ -2,11 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::time::Duration;
 
+use serde_json::Value;
+
+use crate::answer::{Answer, FullAnswer, Word};
 use crate::frame::{self, Frame};
+use crate::h2_step::Step;
 use crate::hpack;
 use crate::outcome::Seen;
-use crate::upstream::{Connection, FullAnswer, Shared, Word, pause};
+use crate::upstream::{Connection, Shared, pause};
 
 /// More than any case sends: the upstream never makes a proxy wait.
 const WINDOW: u32 = 1 << 30;
@@ -21,16 +26,23 @@ struct Streams {
     open: BTreeMap<u32, (usize, Seen)>,
     /// Streams of CONNECT that were agreed to: what comes is sent back.
     tunnels: BTreeSet<u32>,
+    /// Those that are answered already, and not ended.
+    early: BTreeSet<u32>,
 }
 
 /// Serves a connection after its preface.
 pub(crate) fn serve(mut connection: Connection, shared: &Shared) {
     let mut streams = Streams::default();
-    send(
-        &mut connection,
-        &Frame::settings(&[(4, WINDOW), (CONNECT_PROTOCOL, 1)]),
-    );
-    send(&mut connection, &Frame::window(0, WINDOW));
+    match &shared.settings {
+        Some(settings) => send(&mut connection, &Frame::settings(settings)),
+        None => {
+            send(
+                &mut connection,
+                &Frame::settings(&[(4, WINDOW), (CONNECT_PROTOCOL, 1)]),
+            );
+            send(&mut connection, &Frame::window(0, WINDOW));
+        }
+    }
     loop {
         while let Some(frame) = Frame::take(&mut connection.received) {
             if !streams.take(&frame, &mut connection, shared) {
@@ -63,8 +75,8 @@ impl Streams {
             }
             frame::HEADERS | frame::CONTINUATION => {
                 self.block.extend(frame.content());
-                if frame.has(frame::END_HEADERS) {
-                    self.begin(frame.stream, connection, shared);
+                if frame.has(frame::END_HEADERS) && !self.begin(frame.stream, connection, shared) {
+                    return false;
                 }
             }
             frame::DATA => {
@@ -80,22 +92,44 @@ impl Streams {
                 }
             }
             frame::RST_STREAM => {
-                self.open.remove(&frame.stream);
+                if let Some((index, seen)) = self.open.get_mut(&frame.stream) {
+                    seen.reset = Some(frame.code());
+                    shared.update(*index, seen);
+                }
             }
             _ => {}
         }
         let ends =
             matches!(frame.kind, frame::HEADERS | frame::DATA) && frame.has(frame::END_STREAM);
-        !ends || self.answer(frame.stream, connection, shared)
+        !ends || self.end(frame.stream, connection, shared)
     }
 
-    fn begin(&mut self, stream: u32, connection: &mut Connection, shared: &Shared) {
+    /// The request is there.
+    fn end(&mut self, stream: u32, connection: &mut Connection, shared: &Shared) -> bool {
+        let Some((index, seen)) = self.open.get_mut(&stream) else {
+            return true;
+        };
+        seen.is_complete = true;
+        shared.update(*index, seen);
+        if self.early.remove(&stream) {
+            return true;
+        }
+        answer(
+            stream,
+            shared.next_answer(connection.port),
+            connection,
+            shared,
+        )
+    }
+
+    /// The head of a request is there, or its trailers.
+    fn begin(&mut self, stream: u32, connection: &mut Connection, shared: &Shared) -> bool {
         let block = std::mem::take(&mut self.block);
         let fields = self.decoder.decode(&block).expect("a header block");
         if let Some((index, seen)) = self.open.get_mut(&stream) {
             seen.trailers = fields;
             shared.update(*index, seen);
-            return;
+            return true;
         }
         let pseudo = |name: &str| {
             fields
@@ -112,18 +146,27 @@ impl Streams {
                 .filter(|(name, _)| name != ":method" && name != ":path")
                 .cloned()
                 .collect(),
+            tls: connection.stream.agreed(),
             ..Seen::default()
         };
         let index = shared.begin(seen.clone());
         self.open.insert(stream, (index, seen));
         if is_connect {
             self.connect(stream, connection, shared);
+            return true;
+        }
+        match shared.early_answer(connection.port) {
+            Some(early) => {
+                self.early.insert(stream);
+                answer(stream, early, connection, shared)
+            }
+            None => true,
         }
     }
 
     /// CONNECT is answered at once; where it is agreed to, the stream goes on.
     fn connect(&mut self, stream: u32, connection: &mut Connection, shared: &Shared) {
-        let Ok(full) = shared.next_answer().full() else {
+        let Ok(full) = shared.next_answer(connection.port).full() else {
             return reset(stream, 2, connection);
         };
         if !(200..300).contains(&full.status) {
@@ -139,32 +182,48 @@ impl Streams {
         );
         send(connection, &head);
     }
+}
 
-    fn answer(&mut self, stream: u32, connection: &mut Connection, shared: &Shared) -> bool {
-        let Some((index, mut seen)) = self.open.remove(&stream) else {
-            return true;
-        };
-        seen.is_complete = true;
-        shared.update(index, &seen);
-        match shared.next_answer().full() {
-            Ok(full) => {
-                pause(full.delay, shared);
-                respond(stream, &full, connection);
-                match full.then {
-                    Word::Keep => true,
-                    Word::Reset => {
-                        reset(stream, full.code, connection);
-                        true
-                    }
-                    Word::Close | Word::Hang => false,
-                }
+/// Answers; tells whether the connection goes on.
+fn answer(stream: u32, answer: Answer, connection: &mut Connection, shared: &Shared) -> bool {
+    match answer.full() {
+        Ok(full) => {
+            pause(full.delay, shared);
+            match &full.h2 {
+                Some(steps) => play(steps, stream, connection, shared),
+                None => respond(stream, &full, connection),
             }
-            Err(Word::Reset) => {
-                reset(stream, 2, connection);
-                true
+            match full.then {
+                Word::Reset if full.h2.is_none() => reset(stream, full.code, connection),
+                Word::Close | Word::Hang => return false,
+                Word::Keep | Word::Reset => {}
             }
-            Err(Word::Close) => false,
-            Err(Word::Hang | Word::Keep) => true,
+            true
+        }
+        Err(Word::Reset) => {
+            reset(stream, 2, connection);
+            true
+        }
+        Err(Word::Close) => false,
+        Err(Word::Hang | Word::Keep) => true,
+    }
+}
+
+/// Sends steps, of which stream 1 is that of the request.
+fn play(steps: &[Value], stream: u32, connection: &mut Connection, shared: &Shared) {
+    for step in steps.iter().map(Step::read) {
+        match step {
+            Step::Pause(milliseconds) => {
+                pause(Duration::from_millis(milliseconds).as_secs_f64(), shared);
+            }
+            Step::Repeat { times, steps } => {
+                let bytes: Vec<u8> = steps
+                    .iter()
+                    .flat_map(|step| step.encode(stream - 1))
+                    .collect();
+                let _ = connection.stream.write_all(&bytes.repeat(times as usize));
+            }
+            step => drop(connection.stream.write_all(&step.encode(stream - 1))),
         }
     }
 }

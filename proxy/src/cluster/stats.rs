@@ -9,6 +9,8 @@ use super::outlier::Detector;
 pub struct ClusterStats {
     /// Requests sent on, each once.
     pub requests: AtomicU64,
+    /// Tries that had an endpoint and a connection to it.
+    pub tries: AtomicU64,
     /// Tries after the first.
     pub retries: AtomicU64,
     /// Tries that were worth it, and not allowed by the budget.

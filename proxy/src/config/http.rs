@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::access_log::AccessLogConfig;
+use http::HeaderValue;
 use ipnet::IpNet;
 
+use super::access_log::AccessLogConfig;
 use super::filter::HttpFilter;
 use super::http1::Http1Options;
 use super::paths::{HostOptions, PathOptions};
@@ -47,6 +48,8 @@ pub struct HttpConfig {
     pub client_certificate_details: CertificateDetails,
     /// Whether the peer of the connection is the client: it is then appended to `x-forwarded-for`.
     pub use_remote_address: bool,
+    /// Whom in front of it this proxy believes, and what it tells of itself.
+    pub forwarding: ForwardingOptions,
     /// Whether requests without `x-request-id` are given one.
     pub generate_request_id: bool,
     /// Protocols that a connection may be upgraded to, and `connect`; lower case. Routes may say otherwise.
@@ -63,6 +66,47 @@ pub struct HttpConfig {
     pub proxies_continue: bool,
     /// How the router behaves.
     pub router: RouterOptions,
+}
+
+/// Whom in front of it a proxy believes, and what it tells of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardingOptions {
+    /// How many proxies in front are believed in what they wrote into `x-forwarded-for`.
+    pub trusted_hops: u32,
+    /// Whether the peer is appended to `x-forwarded-for`, where it is the client.
+    pub appends_peer: bool,
+    /// What is appended to `via`, both ways.
+    pub via: Option<Arc<str>>,
+    /// What becomes of `server`.
+    pub server: ServerHeader,
+    /// Whether a request from outside keeps the `x-request-id` that it has.
+    pub preserves_request_id: bool,
+    /// Whether responses have the request's `x-request-id`.
+    pub returns_request_id: bool,
+}
+
+impl Default for ForwardingOptions {
+    fn default() -> Self {
+        ForwardingOptions {
+            trusted_hops: 0,
+            appends_peer: true,
+            via: None,
+            server: ServerHeader::Upstreams,
+            preserves_request_id: false,
+            returns_request_id: false,
+        }
+    }
+}
+
+/// What a response says of who has answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerHeader {
+    /// What the upstream has said, if anything.
+    Upstreams,
+    /// This, whatever the upstream has said.
+    Overwritten(HeaderValue),
+    /// This, where the upstream has said nothing.
+    IfAbsent(HeaderValue),
 }
 
 /// How the router behaves.
@@ -97,6 +141,7 @@ impl HttpConfig {
             client_certificate: ForwardClientCertificate::Sanitize,
             client_certificate_details: CertificateDetails::default(),
             use_remote_address: false,
+            forwarding: ForwardingOptions::default(),
             generate_request_id: true,
             upgrades: vec!["websocket".into()],
             paths: PathOptions::default(),

@@ -3,6 +3,7 @@
 //! Made when the request begins, filled in on its way, and handed to whatever lives longest: the response's
 //! body, or the tunnel of an upgrade. Dropped early (the client went away), it reports just that.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -69,6 +70,7 @@ impl Completion {
         };
         let report = RequestReport {
             downstream: Arc::clone(&connection.downstream),
+            client: None,
             start: SystemTime::now(),
             duration: std::time::Duration::ZERO,
             upstream_latency: None,
@@ -109,6 +111,23 @@ impl Completion {
             has_ended: false,
             keeps_response_headers: false,
         })))
+    }
+
+    /// Whom a proxy in front names as the client.
+    pub(super) fn sent_by(&mut self, client: Option<IpAddr>) {
+        self.tell(|inner| inner.report.client = client);
+    }
+
+    /// Whoever has sent the request.
+    pub(super) fn client(&self) -> Option<IpAddr> {
+        let report = &self.0.as_ref()?.report;
+        let peer = || report.downstream.peer.ip().to_canonical();
+        Some(report.client.unwrap_or_else(peer))
+    }
+
+    /// Its `x-request-id`.
+    pub(super) fn request_id(&self) -> Option<HeaderValue> {
+        self.0.as_ref()?.report.request_id.clone()
     }
 
     /// Once the request's own headers are complete: continues its trace, and remembers what logs need.

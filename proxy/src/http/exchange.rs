@@ -22,7 +22,7 @@ use super::filter::{self, Passage, Passing};
 use super::headers::{self, Head};
 use super::internal_redirect::Followed;
 use super::upgrade::{self, Upgrade};
-use super::{HttpConnection, Scene, path, reply, validity};
+use super::{HttpConnection, Scene, forwarding, path, reply, validity};
 use crate::config::route::RouteAction;
 use crate::upstream::body::client::ClientBody;
 
@@ -36,6 +36,7 @@ pub(super) async fn exchange(
     let mut passage = Passage::default();
     let mut response = answer(&connection, &scene, request, &mut completion, &mut passage).await;
     passage.back(&mut response, &mut completion);
+    forwarding::send_back(&mut response, &scene.service.config.forwarding, &completion);
     Ok(completion.carried_by(response))
 }
 
@@ -51,7 +52,8 @@ async fn answer(
     let objection = validity::objection(&request, &config.http1).map_or(Ok(()), Err);
     let mut upgrade = Upgrade::asked_for(&mut request, &config.http1.ignored_upgrades);
     let (mut head, body) = Head::of(request);
-    headers::receive(&mut head, connection, config, upgrade.as_ref());
+    let client = headers::receive(&mut head, connection, config, upgrade.as_ref());
+    completion.sent_by(client);
     path::normalize_host(&mut head, config.hosts, connection.downstream.local.port());
     completion.identify(&mut head, &scene.service);
 

@@ -119,14 +119,22 @@ impl Reset {
     /// From what hyper says.
     pub(super) fn of(error: &hyper::Error, is_unsent: bool) -> Self {
         let source = std::error::Error::source(error);
-        let reason = source
-            .and_then(|source| source.downcast_ref::<h2::Error>())
-            .and_then(h2::Error::reason);
-        match reason {
+        match source.and_then(|source| source.downcast_ref::<h2::Error>()) {
             _ if is_unsent => Reset::BeforeRequest,
-            Some(h2::Reason::REFUSED_STREAM) => Reset::Refused,
-            Some(_) => Reset::Stream,
+            Some(error) => Reset::of_http2(error),
             None if error.is_parse() || is_malformed(error) => Reset::Protocol,
+            None => Reset::Connection,
+        }
+    }
+
+    fn of_http2(error: &h2::Error) -> Self {
+        match error.reason() {
+            Some(h2::Reason::REFUSED_STREAM) => Reset::Refused,
+            // A stream that an orderly GOAWAY leaves out was not looked at (RFC 9113 §6.8).
+            Some(h2::Reason::NO_ERROR) if error.is_go_away() && error.is_remote() => Reset::Refused,
+            Some(h2::Reason::PROTOCOL_ERROR) => Reset::Protocol,
+            Some(_) if error.is_library() => Reset::Protocol,
+            Some(_) => Reset::Stream,
             None => Reset::Connection,
         }
     }
@@ -171,6 +179,10 @@ impl Failure {
         match self {
             Failure::NoRoutesYet { .. } | Failure::NoRoute { .. } => ResponseFlags::NO_ROUTE,
             Failure::NoCluster { .. } => ResponseFlags::NO_CLUSTER,
+            Failure::NoEndpoint {
+                source: NoEndpoint::Dropped,
+                ..
+            } => ResponseFlags::UNCONDITIONAL_DROP_OVERLOAD,
             Failure::NoEndpoint { .. } => ResponseFlags::NO_HEALTHY_UPSTREAM,
             Failure::Overflow { .. }
             | Failure::Connect {
@@ -251,6 +263,11 @@ impl Failure {
                 | Failure::PerTryIdle { .. }
                 | Failure::Timeout { .. }
         )
+    }
+
+    /// Whether it belongs to the share that the control plane wants refused.
+    pub(super) fn is_dropped(&self) -> bool {
+        self.flag() == ResponseFlags::UNCONDITIONAL_DROP_OVERLOAD
     }
 
     /// Whether a limit of ours refused it.

@@ -1,5 +1,7 @@
 //! The head of a request, and what a proxy owes to headers: hop-by-hop ones end here, and forwarding is told.
 
+use std::net::IpAddr;
+
 use http::header::{self, HeaderName};
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Uri};
@@ -7,11 +9,11 @@ use hyper::body::Incoming;
 use rand::RngExt;
 
 use super::HttpConnection;
-use super::asked::INTERNAL_ONLY;
 use super::attempt::HostBefore;
 use super::completion::Completion;
 use super::expectation;
 use super::failure::Failure;
+use super::forwarding;
 use super::upgrade::Upgrade;
 use crate::cluster::random;
 use crate::config::http::{ForwardClientCertificate, HttpConfig, RouterOptions};
@@ -24,7 +26,6 @@ pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarde
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -49,6 +50,9 @@ impl Head {
     pub(super) fn of(request: Request<Incoming>) -> (Self, Incoming) {
         let (parts, body) = request.into_parts();
         let mut headers = parts.headers;
+        if parts.version == http::Version::HTTP_2 {
+            join_cookies(&mut headers);
+        }
         let uri = parts.uri.into_parts();
         let host = headers.remove(header::HOST);
         // RFC 9112 §3.2.2: the authority of an absolute form goes before Host.
@@ -89,6 +93,18 @@ impl Head {
     }
 }
 
+/// HTTP/2 may have a line for each cookie; beyond it there is one for all (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let lines = headers.get_all(header::COOKIE);
+    if lines.iter().nth(1).is_none() {
+        return;
+    }
+    let lines: Vec<&[u8]> = lines.iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(line) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, line);
+    }
+}
+
 /// The text of a header; empty where there is none.
 pub(super) fn text(value: Option<&HeaderValue>) -> &str {
     value
@@ -101,13 +117,13 @@ pub(super) fn scheme(is_tls: bool) -> &'static str {
     if is_tls { "https" } else { "http" }
 }
 
-/// What is done to every request when it arrives.
+/// What is done to every request when it arrives; says who has sent it, where that is not the peer of the connection.
 pub(super) fn receive(
     head: &mut Head,
     connection: &HttpConnection,
     config: &HttpConfig,
     upgrade: Option<&Upgrade>,
-) {
+) -> Option<IpAddr> {
     end_hop_by_hop(&mut head.headers);
     if !config.proxies_continue && expectation::is_of_continue(&head.headers) {
         // hyper answers it itself when the body is first read.
@@ -116,47 +132,9 @@ pub(super) fn receive(
     if let Some(upgrade) = upgrade {
         upgrade.ask_for(&mut head.headers);
     }
-    if config.generate_request_id && !head.headers.contains_key(REQUEST_ID) {
-        head.headers.insert(REQUEST_ID, random_request_id());
-    }
-    head.headers.remove(INTERNAL);
-    let caller = caller(&head.headers, connection, config);
-    if config.use_remote_address {
-        forwarded_for(&mut head.headers, connection);
-    }
-    if caller.is_some_and(|caller| {
-        config
-            .internal_addresses
-            .iter()
-            .any(|net| net.contains(&caller))
-    }) {
-        let is_internal = HeaderValue::from_static("true");
-        head.headers.insert(INTERNAL, is_internal);
-    } else {
-        for name in INTERNAL_ONLY {
-            head.headers.remove(name);
-        }
-    }
-    // Who is believed to be the client is believed about its scheme, too.
-    if config.use_remote_address || !head.headers.contains_key(FORWARDED_PROTO) {
-        let scheme = HeaderValue::from_static(scheme(connection.is_tls));
-        head.headers.insert(FORWARDED_PROTO, scheme);
-    }
+    let client = forwarding::receive(&mut head.headers, connection, config);
     client_certificate(&mut head.headers, connection, config.client_certificate);
-}
-
-/// Whoever is said to have sent a request, where that is one address alone: then nobody passed it on.
-fn caller(
-    headers: &HeaderMap,
-    connection: &HttpConnection,
-    config: &HttpConfig,
-) -> Option<std::net::IpAddr> {
-    let before = headers.get(FORWARDED_FOR);
-    match config.use_remote_address {
-        true if before.is_none() => Some(connection.downstream.peer.ip().to_canonical()),
-        true => None,
-        false => text(before).trim().parse().ok(),
-    }
+    client
 }
 
 /// Whether a request comes from inside, as [`receive`] has found.
@@ -329,20 +307,6 @@ fn only_trailers(headers: &mut HeaderMap) {
     }
 }
 
-fn forwarded_for(headers: &mut HeaderMap, connection: &HttpConnection) {
-    let peer = connection.downstream.peer.ip().to_canonical();
-    let value = match headers
-        .get(FORWARDED_FOR)
-        .and_then(|value| value.to_str().ok())
-    {
-        Some(before) => format!("{before},{peer}"),
-        None => peer.to_string(),
-    };
-    if let Ok(value) = HeaderValue::try_from(value) {
-        headers.insert(FORWARDED_FOR, value);
-    }
-}
-
 fn client_certificate(
     headers: &mut HeaderMap,
     connection: &HttpConnection,
@@ -374,7 +338,7 @@ fn client_certificate(
 }
 
 /// A random UUID (RFC 9562 §5.4).
-fn random_request_id() -> HeaderValue {
+pub(super) fn random_request_id() -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut bits: u128 = random::with(|random| random.random());
     bits = bits & !(0xf << 76) | (0x4 << 76);

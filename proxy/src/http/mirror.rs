@@ -124,6 +124,7 @@ impl Copy {
                 .record(&endpoint, Outcome::LocalOriginFailure, Instant::now());
             return false;
         };
+        ClusterStats::count(&self.cluster.stats.tries);
         let request = outgoing::request(self.head, self.body);
         let Ok(response) = lease.send(request).await else {
             self.cluster

@@ -35,6 +35,10 @@ pub(super) fn normalize(head: &mut Head, options: PathOptions) -> Result<(), Fai
         new = unescaped;
     }
     if options.normalize {
+        // No path has one, and readers of C strings would see another path.
+        if new.contains("%00") {
+            return Err(refused());
+        }
         new = canonical(&new);
     }
     // After the normalisation, which may have made some.
@@ -89,11 +93,12 @@ pub(super) fn normalize_host(head: &mut Head, options: HostOptions, port: u16) {
     }
 }
 
+/// As in Envoy, whoever sends such a path is given no second chance on the connection.
 fn refused() -> Failure {
-    Failure::Answered(Box::new(LocalReply::new(
-        http::StatusCode::BAD_REQUEST,
-        DETAILS,
-    )))
+    let mut reply = LocalReply::new(http::StatusCode::BAD_REQUEST, DETAILS);
+    let close = HeaderValue::from_static("close");
+    reply.headers.push((header::CONNECTION, close));
+    Failure::Answered(Box::new(reply))
 }
 
 fn redirected(path: &str) -> Failure {

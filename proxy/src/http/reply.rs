@@ -21,6 +21,7 @@ use crate::upstream::explain;
 
 const REASON: HeaderName = HeaderName::from_static("x-weft-reason");
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+const DROPPED: HeaderName = HeaderName::from_static("x-envoy-unconditional-drop-overload");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -49,6 +50,10 @@ pub(super) fn to_failure(
     if failure.is_overflow() {
         let is_overloaded = HeaderValue::from_static("true");
         response.headers_mut().insert(OVERLOADED, is_overloaded);
+    }
+    if failure.is_dropped() {
+        let is_dropped = HeaderValue::from_static("true");
+        response.headers_mut().insert(DROPPED, is_dropped);
     }
     if matches!(failure, Failure::RequestBody) {
         // Where the next request would begin, nobody knows.

@@ -3,7 +3,7 @@
 //! `http` and `tcp` fill them in; `Recorder` turns them into metrics, access-log lines and spans. Values are
 //! shared with the request they describe, not copied.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -54,7 +54,7 @@ impl Protocol {
 pub struct ResponseFlags(u32);
 
 /// All flags, with Envoy's short names; what is found out first comes first.
-const FLAGS: [(ResponseFlags, &str); 21] = [
+const FLAGS: [(ResponseFlags, &str); 22] = [
     (ResponseFlags::UPSTREAM_RETRY_LIMIT, "URX"),
     (ResponseFlags::NO_HEALTHY_UPSTREAM, "UH"),
     (ResponseFlags::UPSTREAM_CONNECTION_FAILURE, "UF"),
@@ -76,6 +76,7 @@ const FLAGS: [(ResponseFlags, &str); 21] = [
     (ResponseFlags::DURATION_TIMEOUT, "DT"),
     (ResponseFlags::FAILED_LOCAL_HEALTH_CHECK, "LH"),
     (ResponseFlags::RATE_LIMIT_SERVICE_ERROR, "RLSE"),
+    (ResponseFlags::UNCONDITIONAL_DROP_OVERLOAD, "UDO"),
 ];
 
 impl ResponseFlags {
@@ -121,8 +122,10 @@ impl ResponseFlags {
     pub const RATE_LIMIT_SERVICE_ERROR: Self = Self(1 << 19);
     /// The stream took longer than streams may.
     pub const DURATION_TIMEOUT: Self = Self(1 << 20);
+    /// The control plane wants a share of the requests refused.
+    pub const UNCONDITIONAL_DROP_OVERLOAD: Self = Self(1 << 21);
     /// All of them.
-    pub const ALL: Self = Self((1 << 21) - 1);
+    pub const ALL: Self = Self((1 << 22) - 1);
 
     /// Adds those of another.
     pub fn add(&mut self, other: ResponseFlags) {
@@ -195,6 +198,8 @@ pub struct Upstream {
 pub struct RequestReport {
     /// The connection it came by.
     pub downstream: Arc<Downstream>,
+    /// Who has sent it, where a proxy in front that is believed names another than the peer of the connection.
+    pub client: Option<IpAddr>,
     /// When its headers had arrived.
     pub start: SystemTime,
     /// From there to the end of the response.

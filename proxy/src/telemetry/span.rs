@@ -182,7 +182,8 @@ fn network_attributes(report: &RequestReport, kind: &SpanKind, attributes: &mut 
         SpanKind::Client => report.upstream.as_ref().map(|upstream| upstream.address),
         _ => {
             let client = report.downstream.peer;
-            attributes.push(KeyValue::new("client.address", client.ip().to_string()));
+            let address = report.client.unwrap_or_else(|| client.ip());
+            attributes.push(KeyValue::new("client.address", address.to_string()));
             Some(client)
         }
     };

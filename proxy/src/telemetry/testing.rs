@@ -61,6 +61,7 @@ pub(crate) fn inbound(principal: Option<&str>) -> Arc<Downstream> {
 pub(crate) fn request() -> RequestReport {
     RequestReport {
         downstream: outbound(),
+        client: None,
         start: UNIX_EPOCH + Duration::from_millis(1_000_000_000_123),
         duration: Duration::from_millis(12),
         upstream_latency: Some(Duration::from_millis(9)),

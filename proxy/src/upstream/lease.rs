@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::UPGRADE;
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderValue, Method, Request, Response};
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
 
@@ -82,7 +82,10 @@ impl Lease {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendFailure> {
         let sent = match &mut self.connection {
-            Connection::Http1(connection) => connection.sender.try_send_request(request).await,
+            Connection::Http1(connection) => {
+                let request = as_http1(request);
+                connection.sender.try_send_request(request).await
+            }
             Connection::Http2(sender, _) => sender.try_send_request(request).await,
         };
         sent.map_err(|mut failure| SendFailure {
@@ -130,6 +133,19 @@ impl Lease {
             }
         }
     }
+}
+
+/// A body of a length that nobody knows is chunked in HTTP/1.1, whatever the method is (RFC 9112 §6.3); hyper leaves
+/// it out of GET and HEAD unless it is told.
+fn as_http1(mut request: Request<RequestBody>) -> Request<RequestBody> {
+    let has_body = matches!(*request.method(), Method::GET | Method::HEAD)
+        && !request.body().is_end_stream()
+        && request.body().size_hint().exact().is_none();
+    let headers = request.headers_mut();
+    if has_body && !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(UPGRADE) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    request
 }
 
 impl Upstreams {

@@ -34,7 +34,10 @@ impl Attempts<'_> {
         loop {
             log.lock().attempted();
             let failure = match self.dial_once(head, &course).await {
-                Ok(dialled) => return Ok(dialled),
+                Ok(dialled) => {
+                    ClusterStats::count(&self.cluster.stats.tries);
+                    return Ok(dialled);
+                }
                 Err(failure) => failure,
             };
             let Some(again) = self.after(TryEnd::of(&failure), None, &course) else {

@@ -102,6 +102,9 @@ impl Attempts<'_> {
                 Ok(lease) => lease,
                 Err(source) => return Err(self.not_connected(source, endpoint, request)),
             };
+            if stale == 0 {
+                ClusterStats::count(&self.cluster.stats.tries);
+            }
             let spare = lease.spare(&request);
             let may_switch = request.headers().contains_key(UPGRADE);
             let failure = match lease.send(request).await {

@@ -176,6 +176,9 @@ async fn ask(
             .lend(cluster, &endpoint, version, freshness)
             .await;
         let mut lease = lent.inspect_err(|_| failed())?;
+        if stale == 0 {
+            ClusterStats::count(&cluster.stats.tries);
+        }
         match lease.send(request).await {
             Ok(response) => break (lease, response),
             // A connection that was closed while it lay idle is nobody's failure.

@@ -9,7 +9,6 @@ use serde_json::Value;
 use super::{Passing, joined};
 use crate::config::filter::rbac::{Facts, RbacConfig, Verdict};
 use crate::http::failure::{Failure, LocalReply};
-use crate::http::headers::FORWARDED_FOR;
 use crate::telemetry::counters::{Count, Counters, counted};
 
 /// Where verdicts are told.
@@ -132,16 +131,8 @@ fn facts<'a>(passing: &'a Passing<'_>) -> Facts<'a> {
     }
 }
 
-/// The client: the peer, unless it is a proxy whose `x-forwarded-for` is believed.
+/// The client: the peer, unless it is a proxy that is believed and names another.
 pub(super) fn client(passing: &Passing<'_>) -> IpAddr {
-    let peer = passing.connection.downstream.peer.ip().to_canonical();
-    if passing.scene.service.config.use_remote_address {
-        return peer;
-    }
-    let forwarded = passing.head.headers.get(FORWARDED_FOR);
-    let last = forwarded
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.rsplit(',').next());
-    last.and_then(|last| last.trim().parse().ok())
-        .unwrap_or(peer)
+    let peer = || passing.connection.downstream.peer.ip().to_canonical();
+    passing.completion.client().unwrap_or_else(peer)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use ipnet::IpNet;
 use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     CodecType, ForwardClientCertDetails, InternalAddressConfig, PathWithEscapedSlashesAction,
@@ -23,8 +24,8 @@ use super::http1_options::http1_options;
 use super::route::route_config;
 use super::tracing::tracing;
 use crate::config::http::{
-    CertificateDetails, Codec, DEFAULT_MAX_HEADER_BYTES, ForwardClientCertificate, HttpConfig,
-    RouteSource,
+    CertificateDetails, Codec, DEFAULT_MAX_HEADER_BYTES, ForwardClientCertificate,
+    ForwardingOptions, HttpConfig, RouteSource, ServerHeader,
 };
 use crate::config::paths::{EscapedSlashes, HostOptions, PathOptions, StripPort};
 
@@ -93,21 +94,16 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         route_specifier,
         strip_port_mode,
     } = wire;
-    unsupported!(at; xff_num_trusted_hops, original_ip_detection_extensions,
+    unsupported!(at; original_ip_detection_extensions,
         early_header_mutation_extensions, local_reply_config, path_normalization_options,
         append_x_forwarded_port, forward_proto_config);
-    harmless!(at; add_user_agent, http1_safe_max_connection_duration, server_name,
+    harmless!(at; add_user_agent, http1_safe_max_connection_duration,
         scheme_header_transformation, stream_flush_timeout, drain_timeout,
         drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval,
-        flush_access_log_on_new_request, access_log_options, via,
-        preserve_external_request_id, always_set_request_id_in_response,
+        flush_access_log_on_new_request, access_log_options,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6, request_id_extension,
         stream_error_on_invalid_http_message, proxy_status_config, typed_header_validation_config,
         append_local_overload, add_proxy_protocol_connection_state);
-    note_server_header(
-        &at.field("server_header_transformation"),
-        *server_header_transformation,
-    )?;
     let (filters, router) = http_filters(&at.field("http_filters"), filters)?;
     let common = common_options(
         &at.field("common_http_protocol_options"),
@@ -176,19 +172,37 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
             *forward_client_cert_details,
         )?,
         // Not to be appended to is the same as not to be used: nothing else asks for the client's address.
-        use_remote_address: use_remote_address.unwrap_or(false) && !skip_xff_append,
+        use_remote_address: use_remote_address.unwrap_or(false),
+        forwarding: ForwardingOptions {
+            trusted_hops: *xff_num_trusted_hops,
+            appends_peer: !skip_xff_append,
+            via: (!via.is_empty()).then(|| via.as_str().into()),
+            server: server_header(at, *server_header_transformation, server_name)?,
+            preserves_request_id: *preserve_external_request_id,
+            returns_request_id: *always_set_request_id_in_response,
+        },
         generate_request_id: generate_request_id.unwrap_or(true),
         upgrades: upgrades(&at.field("upgrade_configs"), upgrade_configs)?,
     })
 }
 
-/// `server` always is the upstream's: nothing else can be asked for, and nothing at all is Envoy's default.
-fn note_server_header(at: &At<'_>, wire: i32) -> Result<(), Invalid> {
-    match enumeration(at, wire)? {
-        ServerHeaderTransformation::PassThrough | ServerHeaderTransformation::Overwrite => {}
-        ServerHeaderTransformation::AppendIfAbsent => at.note(),
+/// Without a name of its own a proxy leaves `server` to the upstream: it has nothing to say that anybody needs.
+fn server_header(at: &At<'_>, transformation: i32, name: &str) -> Result<ServerHeader, Invalid> {
+    let at_transformation = at.field("server_header_transformation");
+    let transformation = enumeration(&at_transformation, transformation)?;
+    if name.is_empty() {
+        if transformation == ServerHeaderTransformation::AppendIfAbsent {
+            at_transformation.note();
+        }
+        return Ok(ServerHeader::Upstreams);
     }
-    Ok(())
+    let name =
+        HeaderValue::try_from(name).map_err(|_| at.field("server_name").refuse_value(name))?;
+    Ok(match transformation {
+        ServerHeaderTransformation::Overwrite => ServerHeader::Overwritten(name),
+        ServerHeaderTransformation::AppendIfAbsent => ServerHeader::IfAbsent(name),
+        ServerHeaderTransformation::PassThrough => ServerHeader::Upstreams,
+    })
 }
 
 fn escaped_slashes(at: &At<'_>, wire: i32) -> Result<EscapedSlashes, Invalid> {

@@ -228,7 +228,7 @@ fn snake_case_status(status: u32) -> Value<'static> {
 }
 
 /// Envoy's words for its short flags.
-const LONG_FLAGS: [(&str, &str); 21] = [
+const LONG_FLAGS: [(&str, &str); 22] = [
     ("UH", "NoHealthyUpstream"),
     ("UF", "UpstreamConnectionFailure"),
     ("UO", "UpstreamOverflow"),
@@ -250,6 +250,7 @@ const LONG_FLAGS: [(&str, &str); 21] = [
     ("DT", "DurationTimeout"),
     ("LH", "FailedLocalHealthCheck"),
     ("RLSE", "RateLimitServiceError"),
+    ("UDO", "UnconditionalDropOverload"),
 ];
 
 /// The flags that hold, in words.

@@ -1,6 +1,6 @@
 //! Operators without arguments, and what they stand for.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::super::super::report::{Downstream, RequestReport, ResponseFlags, TcpReport, Upstream};
 use super::argument::{camel_case_status, long_flags};
@@ -125,6 +125,9 @@ impl Plain {
                 .grpc_status
                 .map_or(Value::Missing, |status| Value::Number(status.into())),
             Plain::GrpcStatus => report.grpc_status.map_or(Value::Missing, camel_case_status),
+            other if report.client.is_some() && other.is_of_client() => report
+                .client
+                .map_or(Value::Missing, |client| other.of_client(client)),
             other => other.of_both(&Common {
                 downstream: &report.downstream,
                 upstream: report.upstream.as_ref(),
@@ -132,6 +135,25 @@ impl Plain {
                 flags: report.flags,
                 reason: report.reason.as_deref(),
             }),
+        }
+    }
+
+    fn is_of_client(self) -> bool {
+        matches!(
+            self,
+            Plain::DownstreamRemoteAddress
+                | Plain::DownstreamRemoteAddressWithoutPort
+                | Plain::DownstreamRemotePort
+        )
+    }
+
+    /// Of a client that a proxy in front has named: nobody knows its port.
+    fn of_client(self, client: IpAddr) -> Value<'static> {
+        let client = SocketAddr::new(client, 0);
+        match self {
+            Plain::DownstreamRemoteAddressWithoutPort => shown(client.ip()),
+            Plain::DownstreamRemotePort => port(client),
+            _ => shown(client),
         }
     }
 
