@@ -13,6 +13,7 @@ mod expectation;
 mod failure;
 mod filter;
 mod formatting;
+mod forwarding;
 #[cfg(any(test, feature = "fuzzing"))]
 mod forwarding;
 pub(crate) mod fuzzing;
