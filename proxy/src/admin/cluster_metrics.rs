@@ -245,7 +245,7 @@ fn listener_metrics(listeners: &BTreeMap<&Arc<str>, &Arc<Listener>>, exposition:
     if listeners.is_empty() {
         return;
     }
-    let families: [Family<Listener>; 9] = [
+    let families: [Family<Listener>; 10] = [
         (
             "weft_listener_connections_total",
             "Connections accepted.",
@@ -299,6 +299,12 @@ fn listener_metrics(listeners: &BTreeMap<&Arc<str>, &Arc<Listener>>, exposition:
             "Upstream connections made before it was known what the client speaks.",
             Kind::Counter,
             |listener| listener.live.dialled_ahead.load(Ordering::Relaxed),
+        ),
+        (
+            "weft_listener_http2_greetings_total",
+            "Servers of HTTP/2 that were quicker than their clients.",
+            Kind::Counter,
+            |listener| listener.live.http2_greetings.load(Ordering::Relaxed),
         ),
     ];
     for (name, help, kind, value) in families {

@@ -4,6 +4,8 @@
 //! listened to, so that a server that greets first is heard without delay. Where the last connections were
 //! HTTP (or TLS), whose clients speak first, dialling ahead would be waste: then only a client that stays silent
 //! for a moment makes us dial.
+//!
+//! Servers of HTTP/2 greet, too, and may be quicker than their clients: what they say first does not decide.
 
 use std::io;
 use std::pin::pin;
@@ -94,6 +96,7 @@ impl Opening<'_> {
         let mut looking = pin!(look(stream, buffer));
         let mut dialling = pin!(self.dial_ahead(config));
         let mut dialled = None;
+        let mut has_greeted = false;
         let patience = tokio::time::sleep(LONG_PATIENCE);
         let mut patience = pin!(patience);
         let seen = loop {
@@ -108,12 +111,21 @@ impl Opening<'_> {
                     }
                     dialled = Some(ended);
                 }
-                said = first_words(&mut dialled) => {
-                    let Some(Ok(mut dialled)) = dialled else { return Ok(Outcome::Ended) };
-                    dialled.said = said?;
-                    return Ok(Outcome::ServerSpoke(dialled));
+                said = first_words(&mut dialled), if !has_greeted => {
+                    let Some(Ok(mut server)) = dialled else { return Ok(Outcome::Ended) };
+                    server.said = said?;
+                    if !is_http2_greeting(&server.said) {
+                        return Ok(Outcome::ServerSpoke(server));
+                    }
+                    has_greeted = true;
+                    ClusterStats::count(&self.connection.listener.live.http2_greetings);
+                    dialled = Some(Ok(server));
+                    patience.as_mut().reset(tokio::time::Instant::now() + PATIENCE);
                 }
-                () = patience.as_mut() => return Ok(Outcome::Ended),
+                () = patience.as_mut() => return Ok(match dialled {
+                    Some(Ok(server)) if has_greeted => Outcome::ServerSpoke(server),
+                    _ => Outcome::Ended,
+                }),
             }
         };
         if seen == Seen::End && dialled.is_none() {
@@ -142,6 +154,17 @@ impl Opening<'_> {
     }
 }
 
+/// Whether this is how a server of HTTP/2 begins, which need not wait for its client: with a SETTINGS frame
+/// (RFC 9113 §3.4, §6.5).
+fn is_http2_greeting(said: &[u8]) -> bool {
+    const SETTINGS: [u8; 6] = [4, 0, 0, 0, 0, 0];
+    let Some((length, rest)) = said.split_first_chunk::<3>() else {
+        return false;
+    };
+    let length = u32::from_be_bytes([0, length[0], length[1], length[2]]);
+    rest.starts_with(&SETTINGS) && length.is_multiple_of(6)
+}
+
 /// What the server says first; never, where it has not been dialled, or cannot be. Cancel-safe.
 async fn first_words(dialled: &mut Option<Result<Dialled, TcpFailure>>) -> io::Result<Bytes> {
     let Some(Ok(dialled)) = dialled else {
@@ -150,4 +173,31 @@ async fn first_words(dialled: &mut Option<Result<Dialled, TcpFailure>>) -> io::R
     let mut said = BytesMut::with_capacity(FIRST_READ);
     dialled.io.read_buf(&mut said).await?;
     Ok(said.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_http2_greeting;
+
+    #[test]
+    fn only_settings_greet_as_http2_does() {
+        assert!(is_http2_greeting(&[0, 0, 0, 4, 0, 0, 0, 0, 0]));
+        assert!(is_http2_greeting(
+            b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64 and more"
+        ));
+    }
+
+    #[test]
+    fn other_greetings_are_none_of_http2() {
+        for greeting in [
+            &b"220 mail.example.com ESMTP"[..],
+            b"\x4a\x00\x00\x00\x0a11.4.2-MariaDB",
+            b"\x00\x00\x05\x04\x00\x00\x00\x00\x00",
+            b"\x00\x00\x00\x04\x01\x00\x00\x00\x00",
+            b"\x00\x00\x00\x04",
+            b"",
+        ] {
+            assert!(!is_http2_greeting(greeting), "{greeting:?}");
+        }
+    }
 }

@@ -108,6 +108,8 @@ pub struct ListenerState {
     pub proxy_headers_refused: AtomicU64,
     /// Upstream connections made before it was known what the client speaks.
     pub dialled_ahead: AtomicU64,
+    /// Of those, the ones whose server greeted as one of HTTP/2 does before the client had said anything.
+    pub http2_greetings: AtomicU64,
 }
 
 /// What a connection turned out to be.

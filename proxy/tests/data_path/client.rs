@@ -46,7 +46,11 @@ impl Client {
     }
 
     pub(crate) async fn http2(address: SocketAddr) -> Self {
-        let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        Self::http2_over(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    pub(crate) async fn http2_over(stream: TcpStream) -> Self {
+        let io = TokioIo::new(stream);
         let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
         tokio::spawn(connection);
         Client::Http2(sender)

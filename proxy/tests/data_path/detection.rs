@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -109,6 +110,54 @@ async fn a_client_that_speaks_first_is_told_by_what_it_says() {
     stream.read_to_string(&mut answer).await.unwrap();
 
     assert_eq!(answer, "220 ready\n*1\r\n$4\r\nPING\r\n");
+    assert_eq!(verdict(&proxy), Verdict::Opaque);
+}
+
+/// Says something first, then what it is sent, to each client.
+async fn greeting_with(words: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _ = stream.write_all(words).await;
+                let (mut reader, mut writer) = stream.split();
+                let _ = tokio::io::copy(&mut reader, &mut writer).await;
+            });
+        }
+    });
+    address
+}
+
+/// An empty SETTINGS frame, with which servers of HTTP/2 begin before they have heard anything.
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+#[tokio::test]
+async fn an_http2_server_that_is_quicker_than_its_client_is_still_http2() {
+    let upstream = Upstream::named("http").await;
+    let proxy = proxy(upstream.address, greeting_with(SETTINGS).await).await;
+
+    let stream = TcpStream::connect(proxy.address).await.unwrap();
+    let listener = proxy.data_plane.snapshot().listeners[LISTENER].clone();
+    until(|| listener.live.http2_greetings.load(Ordering::Relaxed) == 1).await;
+    let mut client = Client::http2_over(stream).await;
+
+    assert_eq!(client.get("/").await.body, "http");
+    assert_eq!(verdict(&proxy), Verdict::Http2);
+}
+
+#[tokio::test]
+async fn a_greeting_that_was_held_back_reaches_a_client_of_another_protocol() {
+    let proxy = proxy(nobody().await, greeting_with(SETTINGS).await).await;
+    let listener = proxy.data_plane.snapshot().listeners[LISTENER].clone();
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    until(|| listener.live.http2_greetings.load(Ordering::Relaxed) == 1).await;
+
+    stream.write_all(b"?").await.unwrap();
+    let mut heard = [0; 10];
+    stream.read_exact(&mut heard).await.unwrap();
+
+    assert_eq!(heard, [0, 0, 0, 4, 0, 0, 0, 0, 0, b'?']);
     assert_eq!(verdict(&proxy), Verdict::Opaque);
 }
 
