@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Peers of the tests that the machine does not have are installed here.
 export PATH := $(abspath $(TARGET))/peers/bin:$(PATH)
 
-.PHONY: demo demo-down test setup setup-test build fmt fmt-check clippy doc deny unit conformance e2e e2e-tls e2e-user fuzz soak help
+.PHONY: demo demo-down test setup setup-test build fmt fmt-check clippy doc deny unit conformance peers e2e e2e-tls e2e-user fuzz soak help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -28,7 +28,7 @@ setup-test: ## install what the tests need besides
 build: ## build weft
 	$(CARGO) build --bin weft $(if $(filter release,$(PROFILE)),--release)
 
-test: setup-test fmt-check clippy doc deny unit conformance e2e e2e-tls e2e-user ## everything that has to pass
+test: setup-test fmt-check clippy doc deny unit conformance peers e2e e2e-tls e2e-user ## everything that has to pass
 
 fmt: ## format the code
 	$(CARGO) fmt --all
@@ -54,6 +54,9 @@ unit: ## unit tests, the tests of each crate, and the structure
 
 conformance: ## the proxy against Envoy: the same configurations and bytes through both
 	$(CARGO) test -p weft --test conformance
+
+peers: ## the proxy between real clients and real servers
+	$(CARGO) test -p weft --test peers
 
 e2e: ## the whole mesh around the real bookstore, as the current user
 	bash tests/run-mesh.sh

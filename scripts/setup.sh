@@ -18,7 +18,11 @@ fi
 needs="iptables-restore:iptables ip6tables-restore:iptables newuidmap:uidmap newgidmap:uidmap cc:gcc make:make dpkg-deb:dpkg"
 if [ "${1:-}" = --test ]; then
     needs="$needs ip:iproute2 nft:nftables curl:curl promtool:prometheus tcpdump:tcpdump python3:python3 \
-        busybox:busybox-static nsenter:util-linux"
+        busybox:busybox-static nsenter:util-linux setpriv:util-linux"
+    # Real clients and servers of tests/peers.
+    needs="$needs nginx:nginx haproxy:haproxy nghttp:nghttp2-client h2load:nghttp2-client redis-server:redis-server \
+        redis-benchmark:redis-tools mosquitto:mosquitto mosquitto_pub:mosquitto-clients \
+        mariadbd:mariadb-server-core mariadb:mariadb-client-core pgbench:postgresql-15"
     python3 -c 'import ensurepip, venv' 2>/dev/null || needs="$needs no-venv:python3-venv"
 fi
 if [ -n "$bench" ]; then
@@ -47,7 +51,16 @@ packages() {
     export DEBIAN_FRONTEND=noninteractive
     echo "installing: ${*:-lists of packages}" >&2
     $become apt-get update -qq
-    [ $# = 0 ] || $become apt-get install --yes --no-install-recommends -qq "$@" >/dev/null
+    [ $# != 0 ] || return 0
+    # Servers are started by the tests that need them, not by their packages.
+    local policy=/usr/sbin/policy-rc.d installed=yes
+    if [ -e "$policy" ]; then policy=; else
+        printf '#!/bin/sh\nexit 101\n' | $become tee "$policy" >/dev/null
+        $become chmod +x "$policy"
+    fi
+    $become apt-get install --yes --no-install-recommends -qq "$@" >/dev/null || installed=
+    [ -z "$policy" ] || $become rm -f "$policy"
+    [ -n "$installed" ]
 }
 [ -z "${missing// /}$lists" ] || packages $missing
 
@@ -86,5 +99,36 @@ if [ "${1:-}" = --test ]; then
             -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v1.32.4" .)
     elif ! command -v kubectl >/dev/null; then
         packages kubernetes-client
+    fi
+fi
+
+# Peers of the proxy that are no packages of Debian. Those of Go and of Node are installed where there is Go, and Node with
+# npm; a test whose peer could not be had says so.
+missing_peer() {
+    echo "$1 could not be installed: its tests are skipped, or fail where WEFT_TEST_SKIP is never" >&2
+}
+if [ "${1:-}" = --test ]; then
+    python_peers="grpcio==1.85.1 grpcio-reflection==1.85.1 websockets==17.4 aiosmtpd==1.4.6"
+    if [ "$(cat "$peers/python/installed" 2>/dev/null)" != "$python_peers" ]; then
+        echo "installing: $python_peers, into $peers/python" >&2
+        python3 -m venv "$peers/python"
+        # shellcheck disable=SC2086
+        "$peers/python/bin/pip" install --quiet --disable-pip-version-check $python_peers
+        echo "$python_peers" >"$peers/python/installed"
+    fi
+    if command -v npm >/dev/null && [ ! -d "$peers/node/node_modules/ws" ]; then
+        echo "installing: ws, into $peers/node" >&2
+        npm install --silent --no-audit --no-fund --no-save --prefix "$peers/node" ws@8.23.0 >&2 || missing_peer ws
+    fi
+    if command -v go >/dev/null; then
+        if [ ! -x "$peers/bin/h2spec" ]; then
+            echo "installing: h2spec, into $peers/bin" >&2
+            (cd tests/peers/h2spec && go build -trimpath -ldflags "-s -w" -o "$peers/bin/h2spec" .) || missing_peer h2spec
+        fi
+        if [ ! -x "$peers/bin/grpcurl" ]; then
+            echo "installing: grpcurl, into $peers/bin" >&2
+            GOBIN=$peers/bin go install -trimpath -ldflags "-s -w" github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3 ||
+                missing_peer grpcurl
+        fi
     fi
 fi
