@@ -193,10 +193,10 @@ impl Proxy {
         let quit = CancellationToken::new();
         let (identity_sender, identity) = watch::channel(None);
         let credentials = match (&bootstrap.control_plane, settings.identity) {
-            (Some(target), true) => {
+            (Some(control_plane), true) => {
                 let state_dir = settings.state_dir.as_deref();
                 let (renewer, credentials) =
-                    Renewer::new(target.clone(), state_dir, identity_sender, &registry);
+                    Renewer::new(control_plane.clone(), state_dir, identity_sender, &registry);
                 tasks.spawn(renewer.run(cancel.clone()));
                 Some(credentials)
             }
@@ -345,7 +345,7 @@ fn configuration_source(
     cancel: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> watch::Receiver<Published> {
-    let Some(target) = bootstrap.control_plane.clone() else {
+    let Some(control_plane) = bootstrap.control_plane.clone() else {
         let configuration = Arc::new(bootstrap.statics.clone());
         return watch::channel(Published {
             configuration,
@@ -362,7 +362,7 @@ fn configuration_source(
         Arc::clone(cache),
         metrics.clone(),
     );
-    let client = Client::new(target, node, state, metrics);
+    let client = Client::new(control_plane, node, state, metrics);
     tasks.spawn(client.run(cancel.clone()));
     published
 }

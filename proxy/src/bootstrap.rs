@@ -23,7 +23,7 @@ use crate::config::{Configuration, Workload};
 use crate::xds::kind::Kind;
 use crate::xds::secrets;
 use crate::xds::translate::{Checked, Invalid, chain, metadata, translate};
-use crate::xds::transport::Target;
+use crate::xds::transport::ControlPlane;
 
 /// A bootstrap that was checked.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ pub struct Bootstrap {
     /// The proxy's own resources.
     pub statics: Configuration,
     /// Where the control plane is; none: there are only resources of its own.
-    pub control_plane: Option<Target>,
+    pub control_plane: Option<ControlPlane>,
     /// Where the admin interface listens.
     pub admin: Option<SocketAddr>,
 }
@@ -324,6 +324,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::xds::dialogue::Variant;
+    use crate::xds::transport::Target;
 
     fn sidecar() -> Value {
         json!({
@@ -368,7 +370,10 @@ mod tests {
 
         assert_eq!(
             bootstrap.control_plane,
-            Some(Target::Socket("/run/weft/xds.sock".into()))
+            Some(ControlPlane {
+                targets: vec![Target::Socket("/run/weft/xds.sock".into())],
+                variant: Variant::Delta,
+            })
         );
         assert_eq!(bootstrap.admin, Some(([127, 0, 0, 1], 15000).into()));
         assert_eq!(
@@ -380,6 +385,46 @@ mod tests {
             "its cluster is nobody's to send requests to"
         );
         assert_eq!(bootstrap.reserved_names().count(), 1);
+    }
+
+    #[test]
+    fn a_control_plane_has_several_endpoints_and_speaks_the_variant_that_is_named() {
+        let mut json = sidecar();
+        json["dynamic_resources"]["ads_config"]["api_type"] = "GRPC".into();
+        let at = |port: u16| json!({"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}});
+        json["static_resources"]["clusters"][0]["load_assignment"]["endpoints"] = json!([
+            {"priority": 1, "lb_endpoints": [at(3)]},
+            {"lb_endpoints": [at(1), at(2)]},
+        ]);
+
+        let control_plane = parsed(&json).expect("valid").control_plane;
+
+        let target = |port: u16| Target::Address(([127, 0, 0, 1], port).into());
+        assert_eq!(
+            control_plane,
+            Some(ControlPlane {
+                targets: vec![target(1), target(2), target(3)],
+                variant: Variant::StateOfTheWorld,
+            })
+        );
+    }
+
+    #[test]
+    fn a_source_that_nobody_would_ask_is_refused() {
+        for field in ["lds_config", "cds_config"] {
+            let mut json = sidecar();
+            json["dynamic_resources"][field] =
+                json!({"path_config_source": {"path": "/etc/all.yaml"}});
+
+            let refused = parsed(&json).expect_err("refused").to_string();
+
+            assert_eq!(
+                refused,
+                format!(
+                    "b.json: dynamic_resources.{field}: must be `ads: {{}}`: only ADS is spoken"
+                )
+            );
+        }
     }
 
     #[test]

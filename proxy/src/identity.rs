@@ -30,7 +30,7 @@ use crate::telemetry::value::{Counter, Gauge};
 use crate::xds::backoff::Backoff;
 use crate::xds::store::write_atomically;
 use crate::xds::translate::chain;
-use crate::xds::transport::{self, Target};
+use crate::xds::transport::ControlPlane;
 
 /// File name in the state directory.
 const FILE_NAME: &str = "identity.pb";
@@ -67,7 +67,7 @@ pub type CredentialsReceiver = watch::Receiver<Option<Arc<Credentials>>>;
 /// Keeps an identity current.
 #[derive(Debug)]
 pub struct Renewer {
-    target: Target,
+    control_plane: ControlPlane,
     file: Option<PathBuf>,
     identity: watch::Sender<Option<Arc<Identity>>>,
     credentials: watch::Sender<Option<Arc<Credentials>>>,
@@ -78,14 +78,14 @@ pub struct Renewer {
 impl Renewer {
     /// Starts from what is on disk, which is published at once. `identity` is where TLS looks.
     pub fn new(
-        target: Target,
+        control_plane: ControlPlane,
         state_dir: Option<&Path>,
         identity: watch::Sender<Option<Arc<Identity>>>,
         registry: &Registry,
     ) -> (Self, CredentialsReceiver) {
         let (credentials, receiver) = watch::channel(None);
         let renewer = Self {
-            target,
+            control_plane,
             file: state_dir.map(|dir| dir.join(FILE_NAME)),
             identity,
             credentials,
@@ -159,9 +159,11 @@ impl Renewer {
     async fn sign(&self) -> Result<(StoredCredentials, Credentials), IdentityError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let csr = CertificateParams::default().serialize_request(&key)?;
-        let channel = transport::connect(&self.target)
+        let (_, channel) = self
+            .control_plane
+            .connect(0)
             .await
-            .map_err(|source| IdentityError::Connect(self.target.to_string(), source))?;
+            .map_err(|(target, source)| IdentityError::Connect(target.to_string(), source))?;
         let mut service = IdentityServiceClient::new(channel);
         let request = SignRequest {
             csr: csr.der().to_vec().into(),
@@ -234,13 +236,23 @@ mod tests {
     use super::testing::Authority;
     use super::*;
     use crate::telemetry::value::Shards;
+    use crate::xds::dialogue::Variant;
+    use crate::xds::transport::Target;
 
     const ID: &str = "spiffe://cluster.local/ns/default/sa/reviews";
 
     fn renewer(state_dir: &Path) -> (Renewer, CredentialsReceiver) {
         let registry = Registry::new(Shards::for_threads(1), 10);
-        let target = Target::Socket("/nonexistent/xds.sock".into());
-        Renewer::new(target, Some(state_dir), watch::channel(None).0, &registry)
+        let control_plane = ControlPlane {
+            targets: vec![Target::Socket("/nonexistent/xds.sock".into())],
+            variant: Variant::Delta,
+        };
+        Renewer::new(
+            control_plane,
+            Some(state_dir),
+            watch::channel(None).0,
+            &registry,
+        )
     }
 
     #[tokio::test]

@@ -1,19 +1,21 @@
 //! Configuration over xDS: from a control plane's resources to one checked configuration.
 //!
-//! `client` talks, `state` publishes; `cache` holds the resources, `translate` checks them, `assembly` puts them
+//! `client` talks, in one of the protocol's variants (`dialogue`), `state` publishes; `cache` holds the resources, `translate` checks them, `assembly` puts them
 //! together so that nothing points at what is not there yet, `store` keeps the last good ones on disk.
 
 pub mod assembly;
 pub mod backoff;
 pub mod cache;
 pub mod client;
+pub mod delta;
+pub mod dialogue;
 pub mod kind;
 pub mod metrics;
 pub mod references;
 pub mod secrets;
 pub mod state;
+pub mod state_of_the_world;
 pub mod store;
-pub mod stream;
 pub mod translate;
 pub mod transport;
 

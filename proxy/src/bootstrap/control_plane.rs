@@ -6,14 +6,17 @@ use std::path::PathBuf;
 use weft_proto::envoy::config::bootstrap::v3::bootstrap::DynamicResources;
 use weft_proto::envoy::config::cluster::v3::Cluster;
 use weft_proto::envoy::config::core::v3::api_config_source::ApiType;
+use weft_proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use weft_proto::envoy::config::core::v3::grpc_service::TargetSpecifier;
 use weft_proto::envoy::config::core::v3::{
-    ApiConfigSource, SocketAddress, address, socket_address,
+    ApiConfigSource, ConfigSource, SocketAddress, address, socket_address,
 };
+use weft_proto::envoy::config::endpoint::v3::LbEndpoint;
 use weft_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 
 use super::{Problem, problem};
-use crate::xds::transport::Target;
+use crate::xds::dialogue::Variant;
+use crate::xds::transport::{ControlPlane, Target};
 
 /// The cluster of the ADS stream.
 pub(super) fn ads_cluster(dynamic: &DynamicResources) -> Option<&str> {
@@ -27,7 +30,7 @@ pub(super) fn ads_cluster(dynamic: &DynamicResources) -> Option<&str> {
 pub(super) fn control_plane(
     dynamic: &DynamicResources,
     clusters: &[Cluster],
-) -> Result<Option<Target>, Problem> {
+) -> Result<Option<ControlPlane>, Problem> {
     let DynamicResources {
         lds_config,
         cds_config,
@@ -51,7 +54,9 @@ pub(super) fn control_plane(
             false => Ok(None),
         };
     };
-    check_api_type(ads)?;
+    only_ads("dynamic_resources.lds_config", lds_config.as_ref())?;
+    only_ads("dynamic_resources.cds_config", cds_config.as_ref())?;
+    let variant = variant(ads)?;
     let name = ads_cluster(dynamic).ok_or_else(|| {
         problem(
             format!("{FIELD}.ads_config.grpc_services"),
@@ -67,44 +72,56 @@ pub(super) fn control_plane(
                 format!("no static cluster is called {name:?}"),
             )
         })?;
-    target(
+    let targets = targets(
         &clusters[index],
         &format!("static_resources.clusters[{index}]"),
-    )
-    .map(Some)
+    )?;
+    Ok(Some(ControlPlane { targets, variant }))
 }
 
-fn check_api_type(ads: &ApiConfigSource) -> Result<(), Problem> {
+/// Listeners and clusters come on the ADS stream. Another source would be one that nobody asks.
+fn only_ads(field: &str, source: Option<&ConfigSource>) -> Result<(), Problem> {
+    match source.map(|source| &source.config_source_specifier) {
+        None | Some(Some(ConfigSourceSpecifier::Ads(_))) => Ok(()),
+        Some(_) => Err(problem(field, "must be `ads: {}`: only ADS is spoken")),
+    }
+}
+
+fn variant(ads: &ApiConfigSource) -> Result<Variant, Problem> {
     let field = "dynamic_resources.ads_config.api_type";
     match ApiType::try_from(ads.api_type) {
-        Ok(ApiType::DeltaGrpc) => Ok(()),
-        // The delta variant is spoken in any case; every server of the other one speaks it, too.
-        Ok(ApiType::Grpc) => Ok(()),
+        Ok(ApiType::DeltaGrpc) => Ok(Variant::Delta),
+        Ok(ApiType::Grpc) => Ok(Variant::StateOfTheWorld),
         _ => Err(problem(field, "must be DELTA_GRPC or GRPC")),
     }
 }
 
-/// The one endpoint of the control plane's cluster.
-fn target(cluster: &Cluster, field: &str) -> Result<Target, Problem> {
+/// The endpoints of the control plane's cluster, by priority.
+fn targets(cluster: &Cluster, field: &str) -> Result<Vec<Target>, Problem> {
     if cluster.transport_socket.is_some() {
         return Err(problem(
             format!("{field}.transport_socket"),
             "TLS to the control plane is not supported",
         ));
     }
-    let endpoints: Vec<_> = cluster
-        .load_assignment
-        .iter()
-        .flat_map(|assignment| &assignment.endpoints)
-        .flat_map(|locality| &locality.lb_endpoints)
-        .collect();
     let field = format!("{field}.load_assignment");
-    let [endpoint] = endpoints.as_slice() else {
-        return Err(problem(
-            field,
-            format!("must have one endpoint, has {}", endpoints.len()),
-        ));
-    };
+    let assignment = cluster.load_assignment.iter();
+    let mut found = vec![];
+    for (index, locality) in assignment.flat_map(|all| &all.endpoints).enumerate() {
+        for (number, endpoint) in locality.lb_endpoints.iter().enumerate() {
+            let field = format!("{field}.endpoints[{index}].lb_endpoints[{number}]");
+            found.push((locality.priority, target(endpoint, &field)?));
+        }
+    }
+    if found.is_empty() {
+        return Err(problem(field, "must have an endpoint, has none"));
+    }
+    // Stable: endpoints of one priority stay in their order.
+    found.sort_by_key(|(priority, _)| *priority);
+    Ok(found.into_iter().map(|(_, target)| target).collect())
+}
+
+fn target(endpoint: &LbEndpoint, field: &str) -> Result<Target, Problem> {
     let Some(HostIdentifier::Endpoint(endpoint)) = &endpoint.host_identifier else {
         return Err(problem(field, "the endpoint has no address"));
     };

@@ -64,6 +64,9 @@ pub enum Refusal {
     /// The bootstrap has one of this name.
     #[error("the bootstrap has a resource of this name; rename one of them")]
     Static,
+    /// Another one of the same response has its name.
+    #[error("the response has another one of this name before it")]
+    Twice,
 }
 
 /// All resources, by kind and name.
@@ -105,6 +108,9 @@ impl Cache {
             name
         };
         let resource = resource.ok_or(Refusal::Empty)?;
+        if self.is_unchanged(kind, &name, &version, &resource) {
+            return Ok(());
+        }
         let (name, result) = self.check(kind, name, &resource);
         let entry = self.entries.entry((kind, name.clone())).or_default();
         match result {
@@ -129,6 +135,23 @@ impl Cache {
                 });
                 Err(refusal)
             }
+        }
+    }
+
+    /// Whether the very same is in force already, which the state of the world tells with each change of others;
+    /// then only its version changes.
+    fn is_unchanged(&mut self, kind: Kind, name: &str, version: &str, resource: &Any) -> bool {
+        let Some(entry) = self.entries.get_mut(&(kind, name.to_owned())) else {
+            return false;
+        };
+        match &mut entry.accepted {
+            Some(accepted) if accepted.resource == *resource => {
+                version.clone_into(&mut accepted.version);
+                entry.refused = None;
+                self.absent.remove(&(kind, name.to_owned()));
+                true
+            }
+            _ => false,
         }
     }
 
@@ -350,6 +373,26 @@ mod tests {
             refused.reason,
             "use_tcp_for_dns_lookups: true is not supported"
         );
+    }
+
+    #[test]
+    fn what_is_sent_again_unchanged_has_a_new_version_and_its_old_age() {
+        let mut cache = Cache::default();
+        let sent = |version| {
+            let mut wire = resource(version, &cluster("a"));
+            wire.name = "a".into();
+            wire
+        };
+        let later = UNIX_EPOCH + std::time::Duration::from_secs(1);
+        cache
+            .take(Kind::Cluster, sent("1"), UNIX_EPOCH)
+            .expect("valid");
+
+        cache.take(Kind::Cluster, sent("2"), later).expect("valid");
+
+        let accepted = cache.accepted(Kind::Cluster, "a").expect("in force");
+        assert_eq!(accepted.version, "2");
+        assert_eq!(accepted.since, UNIX_EPOCH);
     }
 
     #[test]

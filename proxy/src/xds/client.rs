@@ -1,36 +1,37 @@
-//! The conversation with a control plane: a delta ADS stream, opened again whenever it ends.
+//! The conversation with a control plane: an ADS stream, opened again whenever it ends.
 //!
 //! Each response is taken apart, put together with what is in force, published, and only then acknowledged. A bad
 //! resource is refused by name and field while the others of its response are taken. Without a control plane what
 //! is in force stays so.
 
+use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::fmt::Write;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tracing::{debug, info, warn};
 use weft_proto::envoy::config::core::v3::Node;
 use weft_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use weft_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
 use super::backoff::Backoff;
+use super::delta::Delta;
+use super::dialogue::{Dialogue, Update, Variant};
 use super::kind::Kind;
 use super::metrics::Metrics;
 use super::state::State;
-use super::stream::{self, Stream};
+use super::state_of_the_world::{StateOfTheWorld, Versions};
 use super::translate::chain;
-use super::transport::{self, Target};
+use super::transport::{ControlPlane, Target};
 
 /// The first wait after a lost stream, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// A stream that was open this long was a good one: the next failure waits as the first did.
 const GOOD_STREAM: Duration = Duration::from_secs(10);
-/// How long a server may take to begin a stream.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests that may wait to be sent; a server that reads none of so many is gone.
 const REQUEST_QUEUE: usize = 256;
 /// The largest response.
@@ -43,8 +44,6 @@ const MAX_REFUSALS_TOLD: usize = 20;
 enum Ended {
     #[error("connecting to the control plane at {0}")]
     Connect(String, #[source] tonic::transport::Error),
-    #[error("the control plane did not open the stream within {} seconds", OPEN_TIMEOUT.as_secs())]
-    Silent,
     #[error("the control plane ended the stream")]
     Closed,
     #[error("the control plane failed: {}: {}", .0.code(), .0.message())]
@@ -53,13 +52,17 @@ enum Ended {
     Stalled,
 }
 
-type Requests = mpsc::Sender<DeltaDiscoveryRequest>;
-type Responses = Streaming<DeltaDiscoveryResponse>;
+type Requests<D> = mpsc::Sender<<D as Dialogue>::Request>;
+type Responses<D> = Streaming<<D as Dialogue>::Response>;
 
 /// The client.
 #[derive(Debug)]
 pub struct Client {
-    target: Target,
+    control_plane: ControlPlane,
+    /// Which of its targets is tried first.
+    turn: usize,
+    /// What was accepted, for the next stream in the state of the world.
+    versions: Versions,
     node: Node,
     state: State,
     metrics: Metrics,
@@ -67,9 +70,11 @@ pub struct Client {
 
 impl Client {
     /// Of a control plane. `node` is who we are.
-    pub fn new(target: Target, node: Node, state: State, metrics: Metrics) -> Self {
+    pub fn new(control_plane: ControlPlane, node: Node, state: State, metrics: Metrics) -> Self {
         Self {
-            target,
+            control_plane,
+            turn: 0,
+            versions: Versions::new(),
             node,
             state,
             metrics,
@@ -88,6 +93,9 @@ impl Client {
             self.metrics.connected.set(0);
             if opened.elapsed() >= GOOD_STREAM {
                 backoff.reset();
+            } else {
+                // One that accepts connections and no streams is not the one to insist on.
+                self.turn = self.turn.wrapping_add(1);
             }
             let wait = backoff.next_wait(&mut rand::rng());
             info!(
@@ -105,17 +113,38 @@ impl Client {
 
     /// One stream, from its opening to its end.
     async fn talk(&mut self) -> Ended {
+        let node = self.node.clone();
+        match self.control_plane.variant {
+            Variant::Delta => self.talk_in(&mut Delta::new(node)).await,
+            Variant::StateOfTheWorld => {
+                let versions = std::mem::take(&mut self.versions);
+                let mut dialogue = StateOfTheWorld::new(node, versions);
+                let ended = self.talk_in(&mut dialogue).await;
+                self.versions = dialogue.into_versions();
+                ended
+            }
+        }
+    }
+
+    async fn talk_in<D: Dialogue>(&mut self, dialogue: &mut D) -> Ended {
+        let (requests, outgoing) = mpsc::channel(REQUEST_QUEUE);
+        // Another server may know what the last one didn't.
+        self.state.cache().write().forget_absences();
+        // Before the stream is open: many a server begins its answer only when it has something to say.
+        if let Err(ended) = self.subscribe(dialogue, &requests) {
+            return ended;
+        }
         let opened = tokio::select! {
-            opened = open(&self.target) => opened,
+            opened = open::<D>(&self.control_plane, self.turn, outgoing) => opened,
             // What waits for others does not wait longer for want of a stream.
-            () = tend_for_ever(&mut self.state) => return Ended::Silent,
+            never = tend_for_ever(&mut self.state) => match never {},
         };
         match opened {
-            Ok((requests, mut responses)) => {
+            Ok((target, mut responses)) => {
                 self.metrics.connects.with(&["opened"]).increment();
                 self.metrics.connected.set(1);
-                info!(target = %self.target, "connected to the control plane");
-                self.converse(&requests, &mut responses).await
+                info!(%target, "connected to the control plane");
+                self.converse(dialogue, &requests, &mut responses).await
             }
             Err(ended) => {
                 self.metrics.connects.with(&["failed"]).increment();
@@ -124,20 +153,19 @@ impl Client {
         }
     }
 
-    async fn converse(&mut self, requests: &Requests, responses: &mut Responses) -> Ended {
-        let mut stream = Stream::new(self.node.clone());
-        // Another server may know what this one didn't.
-        self.state.cache().write().forget_absences();
-        if let Err(ended) = self.subscribe(&mut stream, requests) {
-            return ended;
-        }
+    async fn converse<D: Dialogue>(
+        &mut self,
+        dialogue: &mut D,
+        requests: &Requests<D>,
+        responses: &mut Responses<D>,
+    ) -> Ended {
         loop {
             let response = tokio::select! {
                 response = responses.message() => response,
                 () = self.state.tend() => continue,
             };
             let answered = match response {
-                Ok(Some(response)) => self.respond(&mut stream, requests, response),
+                Ok(Some(response)) => self.respond(dialogue, requests, D::read(response)),
                 Ok(None) => Err(Ended::Closed),
                 Err(status) => Err(Ended::Status(Box::new(status))),
             };
@@ -148,11 +176,15 @@ impl Client {
     }
 
     /// Asks for what is wanted and not asked for yet.
-    fn subscribe(&mut self, stream: &mut Stream, requests: &Requests) -> Result<(), Ended> {
+    fn subscribe<D: Dialogue>(
+        &mut self,
+        dialogue: &mut D,
+        requests: &Requests<D>,
+    ) -> Result<(), Ended> {
         for kind in Kind::ALL {
             let wanted = self.state.wanted(kind);
             let held = || self.state.cache().read().versions(kind);
-            if let Some(request) = stream.subscribe(kind, &wanted, held) {
+            if let Some(request) = dialogue.subscribe(kind, &wanted, held) {
                 requests.try_send(request).map_err(|_| Ended::Stalled)?;
             }
         }
@@ -160,37 +192,32 @@ impl Client {
     }
 
     /// Takes a response, answers it, and asks for what it names.
-    fn respond(
+    fn respond<D: Dialogue>(
         &mut self,
-        stream: &mut Stream,
-        requests: &Requests,
-        response: DeltaDiscoveryResponse,
+        dialogue: &mut D,
+        requests: &Requests<D>,
+        update: Update,
     ) -> Result<(), Ended> {
-        let DeltaDiscoveryResponse {
-            system_version_info,
+        let Update {
+            receipt,
             resources,
-            type_url,
-            nonce,
-            mut removed_resources,
-            control_plane: _,
-            removed_resource_names,
-            resource_errors: _,
-        } = response;
-        let Some(kind) = Kind::of(&type_url) else {
+            removal,
+        } = update;
+        let kind = Kind::of(&receipt.type_url).filter(|kind| dialogue.has_subscribed(*kind));
+        let Some(kind) = kind else {
             self.metrics.response("other", 1);
-            let refusal = format!("{type_url:?} was not subscribed to");
-            let answer = stream::answer(&type_url, nonce, Some(refusal));
+            let refusal = format!("{:?} was not subscribed to", receipt.type_url);
+            let answer = dialogue.answer(receipt, &BTreeSet::new(), Some(refusal));
             return requests.try_send(answer).map_err(|_| Ended::Stalled);
         };
-        removed_resources.extend(removed_resource_names.into_iter().map(|name| name.name));
         debug!(
             kind = kind.word(),
-            version = system_version_info,
-            changed = resources.len(),
-            removed = removed_resources.len(),
+            version = receipt.version,
+            resources = resources.len(),
+            ?removal,
             "response of the control plane"
         );
-        let refusals = self.state.take(kind, resources, &removed_resources);
+        let refusals = self.state.take(kind, resources, removal);
         self.metrics.response(kind.word(), refusals.len());
         let refusal = (!refusals.is_empty()).then(|| told(&refusals));
         if let Some(refusal) = &refusal {
@@ -199,40 +226,44 @@ impl Client {
                 refusal, "resources refused; the others are in force"
             );
         }
-        let answer = stream::answer(kind.type_url(), nonce, refusal);
+        let wanted = self.state.wanted(kind);
+        let answer = dialogue.answer(receipt, &wanted, refusal);
         requests.try_send(answer).map_err(|_| Ended::Stalled)?;
-        self.subscribe(stream, requests)
+        self.subscribe(dialogue, requests)
     }
 
     /// Waits for the next attempt.
     async fn idle(&mut self, deadline: Instant) {
         tokio::select! {
             () = sleep_until(deadline) => {}
-            () = tend_for_ever(&mut self.state) => {}
+            never = tend_for_ever(&mut self.state) => match never {},
         }
     }
 }
 
-async fn tend_for_ever(state: &mut State) {
+async fn tend_for_ever(state: &mut State) -> Infallible {
     loop {
         state.tend().await;
     }
 }
 
-async fn open(target: &Target) -> Result<(Requests, Responses), Ended> {
-    let channel = transport::connect(target)
+/// Opens a stream. A server may take its time to begin: that it lives is what pings of the channel tell.
+async fn open<D: Dialogue>(
+    control_plane: &ControlPlane,
+    turn: usize,
+    outgoing: mpsc::Receiver<D::Request>,
+) -> Result<(Target, Responses<D>), Ended> {
+    let (target, channel) = control_plane
+        .connect(turn)
         .await
-        .map_err(|error| Ended::Connect(target.to_string(), error))?;
-    let mut client = AggregatedDiscoveryServiceClient::new(channel)
+        .map_err(|(target, error)| Ended::Connect(target.to_string(), error))?;
+    let service = AggregatedDiscoveryServiceClient::new(channel)
         .max_decoding_message_size(MAX_RESPONSE_BYTES);
-    let (requests, outgoing) = mpsc::channel(REQUEST_QUEUE);
-    let opening = client.delta_aggregated_resources(ReceiverStream::new(outgoing));
-    let responses = timeout(OPEN_TIMEOUT, opening)
+    let responses = D::open(service, ReceiverStream::new(outgoing))
         .await
-        .map_err(|_| Ended::Silent)?
         .map_err(|status| Ended::Status(Box::new(status)))?
         .into_inner();
-    Ok((requests, responses))
+    Ok((target, responses))
 }
 
 /// One message of all refusals.

@@ -14,7 +14,8 @@ use tracing::{info, warn};
 use weft_proto::envoy::service::discovery::v3::Resource;
 
 use super::assembly::{self, Assembly};
-use super::cache::{Cache, SharedCache};
+use super::cache::{Cache, Refusal, SharedCache};
+use super::dialogue::Removal;
 use super::kind::Kind;
 use super::metrics::Metrics;
 use super::store::{Store, StoreError};
@@ -82,16 +83,15 @@ impl State {
 
     /// Takes what a response changes, each resource for itself, and publishes what it makes. Tells of the
     /// resources that were refused, by name.
-    pub fn take(
-        &mut self,
-        kind: Kind,
-        resources: Vec<Resource>,
-        removed: &[String],
-    ) -> Vec<String> {
+    pub fn take(&mut self, kind: Kind, resources: Vec<Resource>, removal: Removal) -> Vec<String> {
         let refusals = {
             let mut cache = self.cache.write();
-            for name in removed {
-                cache.remove(kind, name);
+            let gone = match removal {
+                Removal::Named(names) => names,
+                Removal::Others => others(&cache, kind, &resources),
+            };
+            for name in gone {
+                cache.remove(kind, &name);
             }
             take_all(&mut cache, kind, resources)
         };
@@ -229,13 +229,29 @@ async fn finished(
 /// Takes each resource for itself; tells of those that were refused.
 fn take_all(cache: &mut Cache, kind: Kind, resources: Vec<Resource>) -> Vec<String> {
     let now = SystemTime::now();
+    let mut names = BTreeSet::new();
     resources
         .into_iter()
         .filter_map(|resource| {
             let name = resource.name.clone();
-            let refusal = cache.take(kind, resource, now).err()?;
+            let is_first = name.is_empty() || names.insert(name.clone());
+            let taken = match is_first {
+                true => cache.take(kind, resource, now),
+                false => Err(Refusal::Twice),
+            };
+            let refusal = taken.err()?;
             Some(format!("{} {name}: {refusal}", kind.word()))
         })
+        .collect()
+}
+
+/// What is known of a kind and not among these.
+fn others(cache: &Cache, kind: Kind, resources: &[Resource]) -> Vec<String> {
+    let here: BTreeSet<_> = resources.iter().map(|each| each.name.as_str()).collect();
+    let known = cache.of_kind(kind).map(|(name, _)| name);
+    known
+        .filter(|name| !here.contains(name))
+        .map(str::to_owned)
         .collect()
 }
 

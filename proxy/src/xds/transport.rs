@@ -13,6 +13,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
+use super::dialogue::Variant;
+
 /// Where the control plane listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -27,6 +29,40 @@ impl fmt::Display for Target {
         match self {
             Target::Socket(path) => write!(formatter, "{}", path.display()),
             Target::Address(address) => write!(formatter, "{address}"),
+        }
+    }
+}
+
+/// A control plane: where its servers are, and how they are spoken with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlPlane {
+    /// Servers that know the same, in the order of preference; at least one.
+    pub targets: Vec<Target>,
+    /// Which variant of xDS they speak.
+    pub variant: Variant,
+}
+
+impl ControlPlane {
+    /// Connects to the first target that accepts, beginning with the one whose `turn` it is.
+    ///
+    /// # Errors
+    /// None of them accepts; the last one and why.
+    pub async fn connect(
+        &self,
+        turn: usize,
+    ) -> Result<(Target, Channel), (Target, tonic::transport::Error)> {
+        let count = self.targets.len();
+        let first = turn % count.max(1);
+        for target in self.targets.iter().cycle().skip(first).take(count - 1) {
+            match connect(target).await {
+                Ok(channel) => return Ok((target.clone(), channel)),
+                Err(error) => tracing::debug!(%target, %error, "the next one is tried"),
+            }
+        }
+        let last = &self.targets[(first + count - 1) % count];
+        match connect(last).await {
+            Ok(channel) => Ok((last.clone(), channel)),
+            Err(error) => Err((last.clone(), error)),
         }
     }
 }
@@ -76,5 +112,29 @@ mod tests {
         let target = Target::Socket("/nonexistent/xds.sock".into());
 
         assert!(connect(&target).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_target_that_does_not_accept_is_passed_over_whoevers_turn_it_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("xds.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).expect("a socket");
+        let accepting = tokio::spawn(async move {
+            let mut streams = vec![];
+            while let Ok((stream, _)) = listener.accept().await {
+                streams.push(stream);
+            }
+        });
+        let missing = Target::Socket("/nonexistent/xds.sock".into());
+        let control_plane = ControlPlane {
+            targets: vec![missing.clone(), Target::Socket(socket.clone()), missing],
+            variant: Variant::Delta,
+        };
+
+        for turn in 0..4 {
+            let (target, _) = control_plane.connect(turn).await.expect("connected");
+            assert_eq!(target, Target::Socket(socket.clone()), "turn {turn}");
+        }
+        accepting.abort();
     }
 }

@@ -7,55 +7,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Response, Status, Streaming};
 use weft_proto::envoy::config::core::v3::Node;
-use weft_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
-use weft_proto::google::rpc::Status;
+use weft_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
+use super::dialogue::{Dialogue, Receipt, Removal, Service, Update, detail};
 use super::kind::Kind;
-
-/// `INVALID_ARGUMENT`, what a rejected response is answered with.
-const INVALID_ARGUMENT: i32 = 3;
 
 /// The state of one stream.
 #[derive(Debug)]
-pub struct Stream {
+pub struct Delta {
     /// Sent with the first request only.
     node: Option<Node>,
     subscribed: BTreeMap<Kind, BTreeSet<String>>,
 }
 
-impl Stream {
+impl Delta {
     /// A stream on which nothing was said.
     pub fn new(node: Node) -> Self {
         Self {
             node: Some(node),
             subscribed: BTreeMap::new(),
         }
-    }
-
-    /// The request that makes the stream ask for exactly `wanted`; none where it does so already.
-    ///
-    /// `held` are the versions of what is in force, told with the first request of a kind. Wildcard kinds are
-    /// asked for once, without names.
-    pub fn subscribe(
-        &mut self,
-        kind: Kind,
-        wanted: &BTreeSet<String>,
-        held: impl FnOnce() -> BTreeMap<String, String>,
-    ) -> Option<DeltaDiscoveryRequest> {
-        let Some(subscribed) = self.subscribed.get_mut(&kind) else {
-            return self.first_request(kind, wanted, held);
-        };
-        let request = DeltaDiscoveryRequest {
-            type_url: kind.type_url().to_owned(),
-            resource_names_subscribe: wanted.difference(subscribed).cloned().collect(),
-            resource_names_unsubscribe: subscribed.difference(wanted).cloned().collect(),
-            ..DeltaDiscoveryRequest::default()
-        };
-        subscribed.clone_from(wanted);
-        let is_unchanged = request.resource_names_subscribe.is_empty()
-            && request.resource_names_unsubscribe.is_empty();
-        (!is_unchanged).then_some(request)
     }
 
     fn first_request(
@@ -81,17 +55,77 @@ impl Stream {
     }
 }
 
-/// The acknowledgement of a response, or its refusal with what is wrong.
-pub fn answer(type_url: &str, nonce: String, refusal: Option<String>) -> DeltaDiscoveryRequest {
-    DeltaDiscoveryRequest {
-        type_url: type_url.to_owned(),
-        response_nonce: nonce,
-        error_detail: refusal.map(|message| Status {
-            code: INVALID_ARGUMENT,
-            message,
-            ..Status::default()
-        }),
-        ..DeltaDiscoveryRequest::default()
+impl Dialogue for Delta {
+    type Request = DeltaDiscoveryRequest;
+    type Response = DeltaDiscoveryResponse;
+
+    async fn open(
+        mut service: Service,
+        requests: ReceiverStream<DeltaDiscoveryRequest>,
+    ) -> Result<Response<Streaming<DeltaDiscoveryResponse>>, Status> {
+        service.delta_aggregated_resources(requests).await
+    }
+
+    fn subscribe(
+        &mut self,
+        kind: Kind,
+        wanted: &BTreeSet<String>,
+        held: impl FnOnce() -> BTreeMap<String, String>,
+    ) -> Option<DeltaDiscoveryRequest> {
+        let Some(subscribed) = self.subscribed.get_mut(&kind) else {
+            return self.first_request(kind, wanted, held);
+        };
+        let request = DeltaDiscoveryRequest {
+            type_url: kind.type_url().to_owned(),
+            resource_names_subscribe: wanted.difference(subscribed).cloned().collect(),
+            resource_names_unsubscribe: subscribed.difference(wanted).cloned().collect(),
+            ..DeltaDiscoveryRequest::default()
+        };
+        subscribed.clone_from(wanted);
+        let is_unchanged = request.resource_names_subscribe.is_empty()
+            && request.resource_names_unsubscribe.is_empty();
+        (!is_unchanged).then_some(request)
+    }
+
+    fn has_subscribed(&self, kind: Kind) -> bool {
+        self.subscribed.contains_key(&kind)
+    }
+
+    fn read(response: DeltaDiscoveryResponse) -> Update {
+        let DeltaDiscoveryResponse {
+            system_version_info: version,
+            resources,
+            type_url,
+            nonce,
+            removed_resources: mut removed,
+            control_plane: _,
+            removed_resource_names,
+            resource_errors: _,
+        } = response;
+        removed.extend(removed_resource_names.into_iter().map(|name| name.name));
+        Update {
+            receipt: Receipt {
+                type_url,
+                version,
+                nonce,
+            },
+            resources,
+            removal: Removal::Named(removed),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        receipt: Receipt,
+        _wanted: &BTreeSet<String>,
+        refusal: Option<String>,
+    ) -> DeltaDiscoveryRequest {
+        DeltaDiscoveryRequest {
+            type_url: receipt.type_url,
+            response_nonce: receipt.nonce,
+            error_detail: refusal.map(detail),
+            ..DeltaDiscoveryRequest::default()
+        }
     }
 }
 
@@ -103,8 +137,8 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
-    fn stream() -> Stream {
-        Stream::new(Node {
+    fn stream() -> Delta {
+        Delta::new(Node {
             id: "sidecar~a.default".into(),
             ..Node::default()
         })
@@ -173,7 +207,13 @@ mod tests {
     fn a_refusal_says_what_is_wrong() {
         let refusal = Some("cluster reviews: lb_policy".into());
 
-        let request = answer(Kind::Cluster.type_url(), "n1".into(), refusal);
+        let receipt = Receipt {
+            type_url: Kind::Cluster.type_url().into(),
+            version: "7".into(),
+            nonce: "n1".into(),
+        };
+
+        let request = stream().answer(receipt, &names(&[]), refusal);
 
         assert_eq!(request.response_nonce, "n1");
         let detail = request.error_detail.expect("a detail");
