@@ -35,7 +35,7 @@ const PROXY_LAYERS: [&[&str]; 7] = [
     &["listener", "connection", "xds"],
     &["http", "tcp"],
     &["tls", "upstream"],
-    &["snapshot", "cluster"],
+    &["snapshot", "cluster", "overload"],
     &[
         "config",
         "telemetry",

@@ -222,6 +222,8 @@ impl Proxy {
             },
             reports: Arc::clone(&recorder) as _,
             inheritance: succession.inheritance.clone(),
+            overload: bootstrap.overload.clone(),
+            release_memory: options.release_memory,
         })?;
         if let Some(path) = &settings.broker {
             let of = Arc::downgrade(&data_plane);

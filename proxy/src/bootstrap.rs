@@ -15,13 +15,16 @@ use weft_proto::any::pack;
 use weft_proto::envoy::config::bootstrap::v3::bootstrap::StaticResources;
 use weft_proto::envoy::config::bootstrap::v3::{Admin, Bootstrap as Wire};
 use weft_proto::envoy::config::core::v3::{Address, Node, address};
+use weft_proto::envoy::config::overload::v3::OverloadManager;
 use weft_proto::json;
 
 use self::control_plane::{ads_cluster, control_plane, socket_target};
 use self::fields::warn_of_ignored;
+use crate::config::overload::OverloadConfig;
 use crate::config::{Configuration, Workload};
 use crate::xds::kind::Kind;
 use crate::xds::secrets;
+use crate::xds::translate::overload::overload_manager;
 use crate::xds::translate::{Checked, Invalid, chain, metadata, translate};
 use crate::xds::transport::ControlPlane;
 
@@ -40,6 +43,8 @@ pub struct Bootstrap {
     pub control_plane: Option<ControlPlane>,
     /// Where the admin interface listens.
     pub admin: Option<SocketAddr>,
+    /// What is done when the proxy itself runs short of something.
+    pub overload: Option<OverloadConfig>,
 }
 
 /// Why a bootstrap is none.
@@ -161,6 +166,7 @@ fn check(wire: Wire) -> Result<Bootstrap, Problem> {
         workload: Arc::new(workload(&node)),
         control_plane,
         admin: wire.admin.as_ref().map(admin).transpose()?.flatten(),
+        overload: wire.overload_manager.as_ref().map(overload).transpose()?,
         node,
         wire,
     })
@@ -227,13 +233,24 @@ fn has_secrets(statics: &Configuration) -> Result<(), Problem> {
 
 fn checked(kind: Kind, any: &weft_proto::Any, field: &str) -> Result<Checked, Problem> {
     let translated = translate(kind, any).map_err(|invalid| within(field, &invalid))?;
-    for path in translated.notes {
+    warn_of(field, translated.notes);
+    Ok(translated.checked)
+}
+
+fn overload(wire: &OverloadManager) -> Result<OverloadConfig, Problem> {
+    let field = "overload_manager";
+    let (config, notes) = overload_manager(wire).map_err(|invalid| within(field, &invalid))?;
+    warn_of(field, notes);
+    Ok(config)
+}
+
+fn warn_of(field: &str, notes: impl IntoIterator<Item = String>) {
+    for path in notes {
         tracing::warn!(
             field = format!("{field}.{path}"),
             "this field of the bootstrap has no effect"
         );
     }
-    Ok(translated.checked)
 }
 
 /// What is wrong with a resource, by the field's path from the top of the file.

@@ -7,6 +7,7 @@
 pub mod arrangement;
 pub mod balancer;
 pub mod breaker;
+pub mod connections;
 pub mod discovery;
 pub mod endpoint;
 pub mod hash;
@@ -161,6 +162,12 @@ impl Cluster {
             &transports,
             previous.map(|previous| &previous.members),
         );
+        let stats = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.stats));
+        let none = Members::default();
+        let before = previous.map_or(&none, |previous| &previous.members);
+        if !before.has_same_addresses(&members) {
+            ClusterStats::count(&stats.membership_changes);
+        }
         let originals = match previous {
             Some(previous) if previous.transports.is_same(&transports) => {
                 previous.originals.clone()
@@ -173,7 +180,7 @@ impl Cluster {
                 config.urgent_breakers.clone(),
                 urgent.unwrap_or_default(),
             ),
-            stats: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.stats)),
+            stats,
             members,
             picture: ArcSwap::default(),
             transports,
@@ -238,15 +245,15 @@ impl Cluster {
             now: pick.now,
         };
         let Some(subsets) = &picture.subsets else {
-            return chosen(&picture.all, &draw);
+            return self.chosen(&picture.all, &draw);
         };
         match subsets.find(pick.subset) {
-            Found::Subset(subset) => match chosen(subset, &draw) {
-                Err(_) if subsets.may_use_any() => chosen(&picture.all, &draw),
+            Found::Subset(subset) => match self.chosen(subset, &draw) {
+                Err(_) if subsets.may_use_any() => self.chosen(&picture.all, &draw),
                 chosen => chosen,
             },
-            Found::Any => chosen(&picture.all, &draw),
-            Found::Nowhere if subsets.may_use_any() => chosen(&picture.all, &draw),
+            Found::Any => self.chosen(&picture.all, &draw),
+            Found::Nowhere if subsets.may_use_any() => self.chosen(&picture.all, &draw),
             Found::Nowhere => Err(NoEndpoint::NoSubset),
         }
     }
@@ -314,6 +321,21 @@ impl Cluster {
         is_dropped
     }
 
+    fn chosen(
+        &self,
+        arrangement: &Arrangement,
+        draw: &Draw<'_>,
+    ) -> Result<Arc<Endpoint>, NoEndpoint> {
+        if arrangement.panics() {
+            ClusterStats::count(&self.stats.panics);
+        }
+        if arrangement.is_empty() {
+            return Err(NoEndpoint::Empty);
+        }
+        let endpoint = random::with(|random| arrangement.choose(draw, random).cloned());
+        endpoint.ok_or(NoEndpoint::Unhealthy)
+    }
+
     fn original(&self, pick: Pick<'_>) -> Result<Arc<Endpoint>, NoEndpoint> {
         let mut address = pick
             .original_destination
@@ -377,14 +399,6 @@ impl Cluster {
         let is_first = ejected == 0 && config.always_ejects_one;
         is_first || ejected < config.max_ejection_percent.share_of(all)
     }
-}
-
-fn chosen(arrangement: &Arrangement, draw: &Draw<'_>) -> Result<Arc<Endpoint>, NoEndpoint> {
-    if arrangement.is_empty() {
-        return Err(NoEndpoint::Empty);
-    }
-    let endpoint = random::with(|random| arrangement.choose(draw, random).cloned());
-    endpoint.ok_or(NoEndpoint::Unhealthy)
 }
 
 fn jitter(longest: Duration) -> Duration {

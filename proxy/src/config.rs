@@ -19,6 +19,7 @@ pub mod identity;
 pub mod listener;
 pub mod matching;
 pub mod metadata;
+pub mod overload;
 pub mod paths;
 pub mod percent;
 pub mod retry;

@@ -19,6 +19,7 @@ pub mod handover;
 pub mod http;
 pub mod identity;
 pub mod listener;
+pub mod overload;
 pub mod proxy_protocol;
 pub mod snapshot;
 pub mod tcp;

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::copy::{FirstEnd, Transfer};
-use crate::cluster::breaker::{Gauge, Overflow, Permit};
+use crate::cluster::breaker::Overflow;
+use crate::cluster::connections::{ConnectionPermit, Need};
 use crate::cluster::endpoint::{Active, Endpoint};
 use crate::cluster::outlier::Outcome;
 use crate::cluster::{Cluster, NoEndpoint, Pick, random};
@@ -93,7 +94,7 @@ pub struct Dialled {
     pub said: Bytes,
     cluster: Arc<Cluster>,
     endpoint: Arc<Endpoint>,
-    _permit: Permit,
+    _permit: ConnectionPermit,
     _active: Active,
 }
 
@@ -152,16 +153,15 @@ pub async fn dial_picked(
     upstreams: &Upstreams,
 ) -> Result<Dialled, TcpFailure> {
     let name = || Arc::clone(cluster.name());
-    let permit = cluster
-        .breakers
-        .admit(Gauge::Connections)
-        .map_err(|source| TcpFailure::Overflow {
-            cluster: name(),
-            source,
-        })?;
     let endpoint = cluster
         .pick(pick)
         .map_err(|source| TcpFailure::NoEndpoint {
+            cluster: name(),
+            source,
+        })?;
+    let permit = cluster
+        .admit_connection(&endpoint, Need::Opaque)
+        .map_err(|source| TcpFailure::Overflow {
             cluster: name(),
             source,
         })?;

@@ -19,10 +19,12 @@ use tokio_util::sync::CancellationToken;
 use weft_proto::handoff::Introduction;
 
 use crate::config::Configuration;
+use crate::config::overload::OverloadConfig;
 use crate::connection::introduced::{self, Introduced};
 use crate::drain::{Drain, StillOpen};
 use crate::handover::{Inheritance, SocketName};
 use crate::listener::{BindFailure, Listeners, Placement};
+use crate::overload::{self, Overload};
 use crate::snapshot::{Resolved, Snapshot};
 use crate::telemetry::counters::Counters;
 use crate::telemetry::report::ReportSink;
@@ -92,6 +94,10 @@ pub struct Options {
     pub reports: Arc<dyn ReportSink>,
     /// What a process that is replaced has left.
     pub inheritance: Inheritance,
+    /// What is done when the proxy itself runs short of something.
+    pub overload: Option<OverloadConfig>,
+    /// Gives free memory back to the system.
+    pub release_memory: fn(),
 }
 
 /// Serves a configuration until it is dropped.
@@ -123,13 +129,20 @@ impl DataPlane {
     /// The workers cannot be started.
     pub fn start(options: Options) -> io::Result<Arc<Self>> {
         let workers = Arc::new(Workers::start(options.workers)?);
+        let counters = Counters::default();
+        let counted = options
+            .overload
+            .as_ref()
+            .map(|config| Arc::new(overload::Counted::new(config, &counters)));
+        let overload = Overload::new(options.overload, &counters);
         let environment = Arc::new(Environment {
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             upstreams: options.upstreams,
             reports: options.reports,
             drain: Drain::new(),
             changed: Arc::default(),
-            counters: Counters::default(),
+            counters,
+            overload: Arc::clone(&overload),
         });
         let placement: Arc<dyn Placement> = Arc::clone(&workers) as _;
         let served = Served {
@@ -145,6 +158,15 @@ impl DataPlane {
             maintenance: CancellationToken::new(),
             workers,
         });
+        if let Some(counted) = counted {
+            let stop = data_plane.maintenance.clone();
+            tokio::spawn(overload::watch(
+                overload,
+                counted,
+                options.release_memory,
+                stop,
+            ));
+        }
         tokio::spawn(keeper::run(
             Arc::downgrade(&data_plane.environment),
             data_plane.maintenance.clone(),

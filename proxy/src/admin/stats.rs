@@ -2,6 +2,8 @@
 //!
 //! Only those that tools of Envoy's world look for; `/stats/prometheus` has all.
 
+mod clusters;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -12,8 +14,6 @@ use serde_json::{Value, json};
 
 use super::AdminState;
 use super::reply::{Query, Reply};
-use crate::cluster::Cluster;
-use crate::cluster::breaker::Gauge;
 use crate::snapshot::Snapshot;
 use crate::snapshot::listener::Listener;
 use crate::telemetry::exposition::CONTENT_TYPE;
@@ -64,48 +64,10 @@ fn as_json(stats: &BTreeMap<String, u64>) -> Value {
     json!({"stats": all})
 }
 
-/// Ours in Envoy's words.
-fn envoy_name(counter: &str) -> &str {
-    match counter {
-        "requests" => "upstream_rq_total",
-        "retries" => "upstream_rq_retry",
-        "retries_refused" => "upstream_rq_retry_overflow",
-        "retries_succeeded" => "upstream_rq_retry_success",
-        "connections" => "upstream_cx_total",
-        "connect_failures" => "upstream_cx_connect_fail",
-        "connect_timeouts" => "upstream_cx_connect_timeout",
-        "tls_failures" => "ssl.connection_error",
-        "timeouts" => "upstream_rq_per_try_timeout",
-        "ejections" => "outlier_detection.ejections_enforced_total",
-        "ejections_refused" => "outlier_detection.ejections_overflow",
-        other => other,
-    }
-}
-
 fn of_snapshot(snapshot: &Snapshot) -> BTreeMap<String, u64> {
     let mut all = BTreeMap::new();
-    for (name, cluster) in &snapshot.clusters {
-        let prefix = format!("cluster.{name}");
-        for (counter, value) in cluster.stats.all() {
-            all.insert(format!("{prefix}.{}", envoy_name(counter)), value);
-        }
-        all.insert(format!("{prefix}.upstream_rq_total"), tries(cluster));
-        let counts = cluster.breakers.counts();
-        for (gauge, stat) in [
-            (Gauge::Connections, "upstream_cx_active"),
-            (Gauge::Pending, "upstream_rq_pending_active"),
-            (Gauge::Requests, "upstream_rq_active"),
-        ] {
-            all.insert(format!("{prefix}.{stat}"), counts.current(gauge).into());
-        }
-        for (gauge, stat) in [
-            (Gauge::Connections, "upstream_cx_overflow"),
-            (Gauge::Pending, "upstream_rq_pending_overflow"),
-        ] {
-            all.insert(format!("{prefix}.{stat}"), counts.overflows(gauge));
-        }
-        let total = cluster.endpoints().count() as u64;
-        all.insert(format!("{prefix}.membership_total"), total);
+    for cluster in snapshot.clusters.values() {
+        clusters::of_cluster(cluster, &mut all);
     }
     for listener in snapshot.listeners.values() {
         let name = listener_name(listener);
@@ -114,6 +76,7 @@ fn of_snapshot(snapshot: &Snapshot) -> BTreeMap<String, u64> {
             ("downstream_cx_total", &live.accepted),
             ("downstream_cx_active", &live.open),
             ("no_filter_chain_match", &live.unmatched),
+            ("downstream_global_cx_overflow", &live.refused_in_overload),
             ("ssl.connection_error", &live.tls_failures),
         ] {
             all.insert(
@@ -131,11 +94,6 @@ fn of_snapshot(snapshot: &Snapshot) -> BTreeMap<String, u64> {
         snapshot.listeners.len() as u64,
     );
     all
-}
-
-/// Envoy counts each try that has found a connection.
-fn tries(cluster: &Cluster) -> u64 {
-    cluster.stats.tries.load(Ordering::Relaxed)
 }
 
 /// As Envoy calls a listener in its counters: by its first address, `0.0.0.0_15001`.

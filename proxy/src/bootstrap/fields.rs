@@ -11,6 +11,7 @@ pub(super) fn warn_of_ignored(wire: &Wire) -> Result<(), Problem> {
         static_resources: _,
         dynamic_resources: _,
         admin: _,
+        overload_manager: _,
         cluster_manager,
         flags_path,
         stats_flush_interval,

@@ -114,13 +114,34 @@ impl Breakers {
         let in_flight = self.counts.of(gauge).fetch_add(1, Ordering::AcqRel);
         if in_flight >= limit {
             self.counts.of(gauge).fetch_sub(1, Ordering::AcqRel);
-            self.counts.overflows[gauge as usize].fetch_add(1, Ordering::Relaxed);
-            return Err(Overflow(gauge));
+            return Err(self.refused(gauge));
         }
-        Ok(Permit {
+        Ok(self.permit(gauge))
+    }
+
+    /// Counts one in, whatever the limit says.
+    pub fn admit_beyond(&self, gauge: Gauge) -> Permit {
+        self.counts.of(gauge).fetch_add(1, Ordering::AcqRel);
+        self.permit(gauge)
+    }
+
+    /// Counts one that is refused.
+    pub fn refused(&self, gauge: Gauge) -> Overflow {
+        self.counts.overflows[gauge as usize].fetch_add(1, Ordering::Relaxed);
+        Overflow(gauge)
+    }
+
+    /// How many more would be admitted now.
+    pub fn remaining(&self, gauge: Gauge) -> u32 {
+        let current = self.counts.current(gauge);
+        self.limit(gauge).saturating_sub(current)
+    }
+
+    fn permit(&self, gauge: Gauge) -> Permit {
+        Permit {
             counts: Arc::clone(&self.counts),
             gauge,
-        })
+        }
     }
 
     fn limit(&self, gauge: Gauge) -> u32 {

@@ -130,6 +130,8 @@ pub struct TlsTransport {
 #[derive(Debug)]
 pub struct EndpointState {
     active: AtomicU32,
+    /// Connections, made and being made.
+    pub(super) connections: AtomicU32,
     requests: AtomicU64,
     failures: AtomicU64,
     /// On the scale of [`millis`].
@@ -146,6 +148,7 @@ impl Default for EndpointState {
     fn default() -> Self {
         EndpointState {
             active: AtomicU32::new(0),
+            connections: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             warm_since: AtomicU64::new(millis(Instant::now())),
@@ -170,6 +173,11 @@ impl EndpointState {
     /// Requests and connections in flight.
     pub fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)
+    }
+
+    /// Connections, made and being made.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Requests ever.

@@ -54,6 +54,15 @@ impl Members {
         }
     }
 
+    /// Whether endpoints are at the same addresses.
+    pub fn has_same_addresses(&self, other: &Members) -> bool {
+        self.by_address.len() == other.by_address.len()
+            && self
+                .by_address
+                .keys()
+                .all(|address| other.by_address.contains_key(address))
+    }
+
     /// All, in order of priority.
     pub fn all(&self) -> &[Member] {
         &self.all

@@ -1,6 +1,9 @@
 //! What has happened in a cluster, counted.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::StatusCode;
 
 use super::outlier::Detector;
 
@@ -17,6 +20,30 @@ pub struct ClusterStats {
     pub retries_refused: AtomicU64,
     /// Tries after the first that ended well.
     pub retries_succeeded: AtomicU64,
+    /// Connections that were begun, whatever became of them.
+    pub connections_begun: AtomicU64,
+    /// Of those, the ones that are over.
+    pub connections_ended: AtomicU64,
+    /// Connections of HTTP/1 that were made.
+    pub http1_connections: AtomicU64,
+    /// Connections of HTTP/2 that were made.
+    pub http2_connections: AtomicU64,
+    /// Connections closed because they had carried as many requests as they may.
+    pub connections_worn: AtomicU64,
+    /// Connections closed because they had not been used for too long.
+    pub connections_idled: AtomicU64,
+    /// Connections closed because they were too old.
+    pub connections_aged: AtomicU64,
+    /// Requests that had to wait for a connection.
+    pub pending: AtomicU64,
+    /// Responses, by status.
+    pub responses: Responses,
+    /// Endpoints that came or went.
+    pub membership_changes: AtomicU64,
+    /// Choices among unhealthy endpoints, because too few were healthy.
+    pub panics: AtomicU64,
+    /// Requests that took longer than their route allows.
+    pub request_timeouts: AtomicU64,
     /// Connections made.
     pub connections: AtomicU64,
     /// Connections that could not be made.
@@ -47,6 +74,34 @@ pub struct ClusterStats {
     pub health_checks_passed: AtomicU64,
     /// Of those, the ones that did not.
     pub health_checks_failed: AtomicU64,
+}
+
+/// Responses by status, those that were made in an upstream's place among them.
+#[derive(Debug, Default)]
+pub struct Responses(OnceLock<Box<[AtomicU64; STATUSES]>>);
+
+/// From 100 to 599, and all above.
+const STATUSES: usize = 501;
+
+impl Responses {
+    /// One more.
+    pub fn count(&self, status: StatusCode) {
+        let counters = self
+            .0
+            .get_or_init(|| Box::new([const { AtomicU64::new(0) }; STATUSES]));
+        let place = usize::from(status.as_u16().saturating_sub(100)).min(STATUSES - 1);
+        counters[place].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Statuses with how often each came, in order; those that never came are left out. 600 is all above 599.
+    pub fn read(&self) -> Vec<(u16, u64)> {
+        let counters = self.0.get().map_or(&[][..], |counters| &counters[..]);
+        (100..)
+            .zip(counters)
+            .map(|(status, counter)| (status, counter.load(Ordering::Relaxed)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
 }
 
 impl ClusterStats {

@@ -49,6 +49,8 @@ pub struct ClusterConfig {
     pub breakers: Thresholds,
     /// What may be in flight of requests of high priority.
     pub urgent_breakers: Thresholds,
+    /// How many connections each endpoint may have.
+    pub max_connections_per_endpoint: Option<u32>,
     /// When an endpoint is taken out.
     pub outlier_detection: Option<OutlierDetection>,
     /// Below this share of healthy endpoints all are used (Envoy's panic threshold).
@@ -97,6 +99,7 @@ impl ClusterConfig {
             connect_timeout: Duration::from_secs(5),
             breakers: Thresholds::default(),
             urgent_breakers: Thresholds::default(),
+            max_connections_per_endpoint: None,
             outlier_detection: None,
             panic_threshold: Percent::of(50),
             fails_on_panic: false,
@@ -240,6 +243,8 @@ pub struct Thresholds {
     pub max_requests: u32,
     /// Retries.
     pub retries: RetryLimit,
+    /// Whether statistics tell how many more there may be.
+    pub tracks_remaining: bool,
 }
 
 /// How many retries may be in flight.
@@ -264,6 +269,7 @@ impl Default for Thresholds {
             max_pending_requests: 1024,
             max_requests: 1024,
             retries: RetryLimit::Count(3),
+            tracks_remaining: false,
         }
     }
 }

@@ -113,6 +113,11 @@ impl Borrowed {
     pub(super) fn give_back(self) {
         self.lease.finish(&self.cluster);
     }
+
+    /// The response has taken longer than its route allows.
+    pub(super) fn count_timeout(&self) {
+        ClusterStats::count(&self.cluster.stats.request_timeouts);
+    }
 }
 
 impl Attempts<'_> {

@@ -344,6 +344,9 @@ impl Completion {
             inner.has_ended = true;
             inner.report.flags.add(flag);
             inner.report.reason = Some(reason);
+            if let (ResponseFlags::UPSTREAM_TIMEOUT, Some(borrowed)) = (flag, &inner.borrowed) {
+                borrowed.count_timeout();
+            }
         }
     }
 

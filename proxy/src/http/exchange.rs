@@ -65,6 +65,16 @@ async fn answer(
             route(routes, &head, connection, completion)
         })
         .and_then(|routed| {
+            match connection
+                .environment
+                .overload
+                .refuses_request(routed.is_urgent())
+            {
+                true => Err(Failure::Overloaded),
+                false => Ok(routed),
+            }
+        })
+        .and_then(|routed| {
             // Without a route the answer is that there is none.
             if routed.selected.is_some() {
                 let allowed = (&*config.upgrades, routed.upgrades());

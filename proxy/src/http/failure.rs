@@ -52,6 +52,8 @@ pub(super) enum Failure {
     },
     #[error("the body of the request is malformed")]
     RequestBody,
+    #[error("the proxy is overloaded: it is short of what its overload manager watches")]
+    Overloaded,
     #[error("cluster {cluster}: no answer within {limit:?}, the time-out of a try")]
     PerTryTimeout { cluster: Arc<str>, limit: Duration },
     #[error("cluster {cluster}: nothing was said for {limit:?}, the idle time-out of a try")]
@@ -154,6 +156,7 @@ impl Failure {
             Failure::RequestBody => StatusCode::BAD_REQUEST,
             Failure::NoEndpoint { .. }
             | Failure::Overflow { .. }
+            | Failure::Overloaded
             | Failure::Connect { .. }
             | Failure::Reset { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Failure::PerTryTimeout { .. }
@@ -202,8 +205,8 @@ impl Failure {
             | Failure::Timeout { .. } => ResponseFlags::UPSTREAM_TIMEOUT,
             Failure::Duration { .. } => ResponseFlags::DURATION_TIMEOUT,
             Failure::Idle { .. } => ResponseFlags::STREAM_IDLE_TIMEOUT,
-            // Envoy has no flag for it.
-            Failure::RequestTimeout { .. } => ResponseFlags::default(),
+            // Envoy has no flag for them.
+            Failure::RequestTimeout { .. } | Failure::Overloaded => ResponseFlags::default(),
             Failure::Answered(reply) => reply.flag,
             Failure::Authority { .. } => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             Failure::Rewrite { .. } => ResponseFlags::LOCAL_RESET,
@@ -240,6 +243,7 @@ impl Failure {
             }),
             Failure::Malformed { .. } => reset("protocol error"),
             Failure::RequestBody => Bytes::from_static(b"Bad Request"),
+            Failure::Overloaded => Bytes::from_static(b"envoy overloaded"),
             Failure::PerTryTimeout { .. }
             | Failure::PerTryIdle { .. }
             | Failure::Timeout { .. } => Bytes::from_static(b"upstream request timeout"),

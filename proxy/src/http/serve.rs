@@ -17,6 +17,7 @@ use super::HttpConnection;
 use super::body::ResponseBody;
 use super::exchange::exchange;
 use crate::config::http::HttpConfig;
+use crate::config::overload::Action;
 use crate::drain::Drain;
 use crate::upstream::HttpVersion;
 
@@ -78,9 +79,11 @@ fn service(
             let is_told = request.version() < Version::HTTP_2;
             let is_last = request.version() == Version::HTTP_10 && !wants_more(request.headers());
             let is_connect = request.method() == Method::CONNECT;
+            let environment = Arc::clone(&connection.environment);
             let mut response = exchange(connection, request).await?;
+            let is_short = environment.overload.is_taken(Action::DisableKeepalive);
             let is_tunnel = is_connect && response.status().is_success();
-            if is_told && !is_tunnel && (is_last || drain.is_started()) {
+            if is_told && !is_tunnel && (is_last || is_short || drain.is_started()) {
                 announce_end(&mut response);
             }
             Ok(response)
@@ -176,11 +179,17 @@ async fn idle_for(connection: &HttpConnection, limit: Option<Duration>) {
     let Some(limit) = limit else {
         return std::future::pending().await;
     };
+    let overload = &connection.environment.overload;
     loop {
+        let mut changed = pin!(overload.changed());
+        let limit = overload.connection_idle(limit);
         let idle = Duration::from_millis(connection.idle_millis());
         if idle >= limit {
             return;
         }
-        tokio::time::sleep(limit - idle).await;
+        tokio::select! {
+            () = tokio::time::sleep(limit - idle) => {}
+            () = changed.as_mut() => {}
+        }
     }
 }

@@ -122,6 +122,23 @@ impl Upgrade {
         }
     }
 
+    /// The status that an answer is counted by: an agreement in the one form that all see; an answer that is
+    /// mistakable is none.
+    pub(super) fn counted<B>(
+        &self,
+        response: &Response<B>,
+        version: HttpVersion,
+    ) -> Option<StatusCode> {
+        match (&self.wanted, self.is_agreed(response, version)) {
+            (Wanted::Protocol { .. }, true) => Some(StatusCode::SWITCHING_PROTOCOLS),
+            (Wanted::Connect, true) => Some(response.status()),
+            (_, false) => self
+                .mistakable(response)
+                .is_none()
+                .then(|| response.status()),
+        }
+    }
+
     /// What is wrong with an answer that is no agreement, where the client would take it for one.
     pub(super) fn mistakable<B>(&self, response: &Response<B>) -> Option<Failure> {
         let has_form = self.is_http2 || matches!(self.wanted, Wanted::Connect);

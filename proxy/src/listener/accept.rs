@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Placement;
+use crate::cluster::stats::ClusterStats;
 use crate::connection::{self, Accepted};
 use crate::drain::Drain;
 use crate::handover::Inheritance;
@@ -38,7 +39,7 @@ impl Accepting {
         let mut pause = FIRST_PAUSE;
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = self.accept(&listener) => accepted,
                 () = self.drain.started() => return,
             };
             match accepted {
@@ -59,6 +60,12 @@ impl Accepting {
         }
     }
 
+    /// The next connection; while the proxy is short of something, they wait in the backlog.
+    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        self.environment.overload.accepting().await;
+        listener.accept().await
+    }
+
     fn place(&mut self, stream: TcpStream, peer: SocketAddr) {
         // Off this reactor: the connection belongs to that of its worker.
         let (Ok(local), Ok(stream)) = (stream.local_addr(), stream.into_std()) else {
@@ -68,6 +75,10 @@ impl Accepting {
         if let Some(newer) = environment.snapshot.load().listeners.get(&self.name) {
             self.listener = Arc::clone(newer);
         }
+        let Some(admitted) = environment.overload.admit() else {
+            ClusterStats::count(&self.listener.live.refused_in_overload);
+            return tracing::debug!(%peer, "connection refused: too many, or too little memory");
+        };
         let listener = Arc::clone(&self.listener);
         let drain = self.drain.clone();
         self.placement.next().spawn(async move {
@@ -85,6 +96,7 @@ impl Accepting {
                 listener,
             };
             connection::serve(environment, accepted, drain).await;
+            drop(admitted);
         });
     }
 }

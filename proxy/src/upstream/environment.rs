@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 
 use super::Upstreams;
 use crate::drain::Drain;
+use crate::overload::Overload;
 use crate::snapshot::CurrentSnapshot;
 use crate::telemetry::counters::Counters;
 use crate::telemetry::report::ReportSink;
@@ -24,4 +25,6 @@ pub struct Environment {
     pub changed: Arc<Notify>,
     /// What filters count.
     pub counters: Counters,
+    /// What the proxy itself is short of.
+    pub overload: Arc<Overload>,
 }

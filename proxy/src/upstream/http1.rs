@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 
 use super::body::RequestBody;
 use super::io::{Seen, UpstreamIo, Watch};
-use crate::cluster::breaker::Permit;
+use crate::cluster::connections::ConnectionPermit;
 use crate::config::http1::HeaderNames;
 
 /// A connection that carries one request at a time.
@@ -30,7 +30,7 @@ impl Http1Connection {
     /// Speaks HTTP on a connection. It is driven by a task of its own, which ends with it and holds the permit.
     pub(super) async fn over(
         io: UpstreamIo,
-        permit: Permit,
+        permit: ConnectionPermit,
         names: HeaderNames,
     ) -> hyper::Result<Self> {
         let watch = io.watch();

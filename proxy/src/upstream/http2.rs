@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use super::ConnectFailure;
 use super::body::RequestBody;
 use super::io::{UpstreamIo, Watch};
-use crate::cluster::breaker::Permit;
+use crate::cluster::connections::ConnectionPermit;
 use crate::cluster::outlier::millis;
 use crate::config::http::Http2Options;
 
@@ -105,7 +105,7 @@ impl Http2Connection {
     /// The connection, made by the first who asks.
     pub(super) async fn sender(
         &self,
-        make: impl Future<Output = Result<(UpstreamIo, Permit), ConnectFailure>>,
+        make: impl Future<Output = Result<(UpstreamIo, ConnectionPermit), ConnectFailure>>,
         options: &Http2Options,
         to_failure: impl Fn(hyper::Error) -> ConnectFailure,
     ) -> Result<SendRequest<RequestBody>, ConnectFailure> {
@@ -119,7 +119,7 @@ impl Http2Connection {
     async fn over(
         &self,
         io: UpstreamIo,
-        permit: Permit,
+        permit: ConnectionPermit,
         options: &Http2Options,
     ) -> hyper::Result<SendRequest<RequestBody>> {
         let _ = self.watch.set(io.watch());

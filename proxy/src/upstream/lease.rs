@@ -19,7 +19,8 @@ use super::http2::Stream;
 use super::pool::Pool;
 use super::{ConnectFailure, HttpVersion, Upstreams};
 use crate::cluster::Cluster;
-use crate::cluster::breaker::{Gauge, Overflow, Permit};
+use crate::cluster::breaker::{Gauge, Overflow};
+use crate::cluster::connections::{ConnectionPermit, Need};
 use crate::cluster::endpoint::Endpoint;
 use crate::cluster::stats::ClusterStats;
 
@@ -120,14 +121,17 @@ impl Lease {
     /// Request and response have ended: the connection can carry another.
     pub fn finish(self, cluster: &Cluster) {
         if let Connection::Http1(connection) = self.connection {
+            let longest = cluster.config.max_connection_duration;
+            let is_too_old =
+                longest.is_some() && connection.is_too_old(std::time::Instant::now(), longest);
             let is_worn = self
                 .max_requests
-                .is_some_and(|max| connection.requests >= max)
-                || connection.is_too_old(
-                    std::time::Instant::now(),
-                    cluster.config.max_connection_duration,
-                );
-            if !is_worn && !connection.sender.is_closed() {
+                .is_some_and(|max| connection.requests >= max);
+            if is_worn {
+                ClusterStats::count(&cluster.stats.connections_worn);
+            } else if is_too_old {
+                ClusterStats::count(&cluster.stats.connections_aged);
+            } else if !connection.sender.is_closed() {
                 Pool::of(&self.endpoint).give_back(connection);
                 cluster.breakers.counts().connection_freed();
             }
@@ -184,15 +188,18 @@ impl Upstreams {
             while let Some(mut connection) = pool.take_http1() {
                 let is_too_old =
                     longest.is_some() && connection.is_too_old(std::time::Instant::now(), longest);
-                if !is_too_old && connection.is_ready().await {
+                if is_too_old {
+                    ClusterStats::count(&cluster.stats.connections_aged);
+                } else if connection.is_ready().await {
                     connection.requests += 1;
                     return Ok((Connection::Http1(connection), true));
                 }
             }
         }
-        let permit = match cluster.breakers.admit(Gauge::Connections) {
+        ClusterStats::count(&cluster.stats.pending);
+        let permit = match cluster.admit_connection(endpoint, Need::Waiting) {
             Ok(permit) => permit,
-            Err(_) => match Box::pin(wait_for_http1(cluster, pool)).await? {
+            Err(_) => match Box::pin(wait_for_http1(cluster, endpoint)).await? {
                 Waited::Connection(connection) => return Ok((Connection::Http1(connection), true)),
                 Waited::Permit(permit) => permit,
             },
@@ -202,6 +209,7 @@ impl Upstreams {
             let io = self
                 .dial(cluster, endpoint, Some(HttpVersion::Http1.alpn()))
                 .await?;
+            ClusterStats::count(&cluster.stats.http1_connections);
             let made = Http1Connection::over(io, permit, cluster.config.http1.names).await;
             made.map_err(|error| http_failure(endpoint, error))
         };
@@ -215,19 +223,18 @@ impl Upstreams {
         cluster: &Cluster,
         endpoint: &Arc<Endpoint>,
     ) -> Result<(Connection, bool), ConnectFailure> {
-        let shared = Pool::of(endpoint).share_http2(
-            cluster.config.max_requests_per_connection,
-            cluster.config.max_connection_duration,
-        );
+        let (shared, need) = Pool::of(endpoint).share_http2(cluster);
         let (stream, before) = shared.begin();
         if let Some(sender) = shared.made() {
             return Ok((Connection::Http2(sender, stream), before > 0));
         }
+        ClusterStats::count(&cluster.stats.pending);
         let make = async {
-            let permit = cluster.breakers.admit(Gauge::Connections)?;
+            let permit = cluster.admit_connection(endpoint, need)?;
             let io = self
                 .dial(cluster, endpoint, Some(HttpVersion::Http2.alpn()))
                 .await?;
+            ClusterStats::count(&cluster.stats.http2_connections);
             Ok((io, permit))
         };
         let to_failure = |error| http_failure(endpoint, error);
@@ -247,12 +254,13 @@ fn http_failure(endpoint: &Endpoint, error: hyper::Error) -> ConnectFailure {
 /// What a wait for a connection ends with.
 enum Waited {
     Connection(Http1Connection),
-    Permit(Permit),
+    Permit(ConnectionPermit),
 }
 
 /// As many connections as may be are made: waits, among no more than may wait, until one is free or one more
 /// may be made.
-async fn wait_for_http1(cluster: &Cluster, pool: &Pool) -> Result<Waited, ConnectFailure> {
+async fn wait_for_http1(cluster: &Cluster, endpoint: &Endpoint) -> Result<Waited, ConnectFailure> {
+    let pool = Pool::of(endpoint);
     let _pending = cluster.breakers.admit(Gauge::Pending)?;
     let limit: Duration = cluster.config.connect_timeout;
     let deadline = Instant::now() + limit;
@@ -267,7 +275,7 @@ async fn wait_for_http1(cluster: &Cluster, pool: &Pool) -> Result<Waited, Connec
                 return Ok(Waited::Connection(connection));
             }
         }
-        if let Ok(permit) = cluster.breakers.admit(Gauge::Connections) {
+        if let Ok(permit) = cluster.admit_connection(endpoint, Need::Waiting) {
             return Ok(Waited::Permit(permit));
         }
         if tokio::time::timeout_at(deadline, freed).await.is_err() {

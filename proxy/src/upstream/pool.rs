@@ -5,15 +5,17 @@
 //! connection stay on one thread.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::http1::Http1Connection;
 use super::http2::Http2Connection;
 use super::shard;
+use crate::cluster::Cluster;
+use crate::cluster::connections::Need;
 use crate::cluster::endpoint::Endpoint;
-use crate::config::cluster::ClusterConfig;
+use crate::cluster::stats::ClusterStats;
 use crate::snapshot::Snapshot;
 
 /// Connections to one endpoint.
@@ -60,18 +62,18 @@ impl Pool {
         }
     }
 
-    /// A connection with room for one more request, made or not.
-    pub(super) fn share_http2(
-        &self,
-        max_requests: Option<u32>,
-        longest: Option<Duration>,
-    ) -> Arc<Http2Connection> {
+    /// A connection with room for one more request, made or not, and what it is needed for where it is not.
+    pub(super) fn share_http2(&self, cluster: &Cluster) -> (Arc<Http2Connection>, Need) {
         let now = Instant::now();
+        let max_requests = cluster.config.max_requests_per_connection;
+        let longest = cluster.config.max_connection_duration;
         let mut shard = self.own().lock();
         shard.http2.retain(|connection| {
-            let is_gone = connection.is_over()
-                || connection.is_too_old(now, longest)
-                || connection.is_closed_by_peer();
+            let is_too_old = connection.is_too_old(now, longest);
+            if is_too_old {
+                ClusterStats::count(&cluster.stats.connections_aged);
+            }
+            let is_gone = connection.is_over() || is_too_old || connection.is_closed_by_peer();
             if is_gone {
                 // What it carries goes on.
                 connection.retire();
@@ -83,19 +85,34 @@ impl Pool {
             .iter()
             .find(|each| each.has_room(max_requests))
             .cloned();
-        found.unwrap_or_else(|| {
+        let connection = found.unwrap_or_else(|| {
             let connection = Http2Connection::new();
             shard.http2.push(Arc::clone(&connection));
             connection
-        })
+        });
+        let need = match shard.http2.len() {
+            1 => Need::First,
+            _ => Need::Waiting,
+        };
+        (connection, need)
     }
 
     /// Closes what has not been used for so long; says whether nothing is left.
-    fn close_idle(&self, now: Instant, config: &ClusterConfig) -> bool {
+    fn close_idle(&self, now: Instant, cluster: &Cluster) -> bool {
+        let (config, stats) = (&cluster.config, &cluster.stats);
         let since = now.checked_sub(config.idle_timeout);
         let longest = config.max_connection_duration;
+        let is_kept = |is_idle: bool, is_too_old: bool| {
+            if is_idle {
+                ClusterStats::count(&stats.connections_idled);
+            } else if is_too_old {
+                ClusterStats::count(&stats.connections_aged);
+            }
+            !is_idle && !is_too_old
+        };
         let is_fresh = |each: &Http1Connection| {
-            since.is_none_or(|since| each.idle_since >= since) && !each.is_too_old(now, longest)
+            let is_idle = since.is_some_and(|since| each.idle_since < since);
+            is_kept(is_idle, each.is_too_old(now, longest))
         };
         let mut is_empty = true;
         for shard in &self.shards {
@@ -105,7 +122,7 @@ impl Pool {
                 .retain(|each| !each.sender.is_closed() && is_fresh(each));
             shard.http2.retain(|each| {
                 let is_idle = since.is_some_and(|since| each.is_idle_since(since));
-                !each.is_over() && !is_idle && !each.is_too_old(now, longest)
+                !each.is_over() && is_kept(is_idle, each.is_too_old(now, longest))
             });
             is_empty &= shard.http1.is_empty() && shard.http2.is_empty();
         }
@@ -146,7 +163,7 @@ pub fn close_idle(snapshot: &Snapshot, now: Instant) {
     for cluster in snapshot.clusters.values() {
         let close = |endpoint: &Endpoint| {
             let pool = endpoint.connections.get::<Pool>();
-            pool.is_none_or(|pool| pool.close_idle(now, &cluster.config))
+            pool.is_none_or(|pool| pool.close_idle(now, cluster))
         };
         for endpoint in cluster.endpoints() {
             close(&endpoint);

@@ -26,6 +26,7 @@ mod http_options;
 mod listener;
 mod listener_socket;
 pub mod metadata;
+pub mod overload;
 mod policies;
 mod retry;
 mod route;

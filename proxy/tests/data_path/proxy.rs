@@ -8,6 +8,7 @@ use weft_proxy::config::Configuration;
 use weft_proxy::config::cluster::ClusterConfig;
 use weft_proxy::config::http::HttpConfig;
 use weft_proxy::config::identity::{Identity, IdentityReceiver};
+use weft_proxy::config::overload::OverloadConfig;
 use weft_proxy::config::route::Forward;
 use weft_proxy::handover::Inheritance;
 use weft_proxy::upstream::Upstreams;
@@ -42,6 +43,24 @@ impl Proxy {
         identity: IdentityReceiver,
         local_channels: Option<LocalChannels>,
     ) -> Self {
+        Self::start_with(configuration, identity, local_channels, None).await
+    }
+
+    /// That does something when it runs short of something.
+    pub(crate) async fn start_watched(
+        configuration: Configuration,
+        overload: OverloadConfig,
+    ) -> Self {
+        let (_, identity) = tokio::sync::watch::channel(None);
+        Self::start_with(configuration, identity, None, Some(overload)).await
+    }
+
+    async fn start_with(
+        configuration: Configuration,
+        identity: IdentityReceiver,
+        local_channels: Option<LocalChannels>,
+        overload: Option<OverloadConfig>,
+    ) -> Self {
         let reports = Arc::new(Reports::default());
         let options = Options {
             workers: NonZeroUsize::new(2).unwrap(),
@@ -52,6 +71,8 @@ impl Proxy {
             },
             reports: Arc::clone(&reports) as _,
             inheritance: Inheritance::default(),
+            overload,
+            release_memory: || {},
         };
         let data_plane = DataPlane::start(options).unwrap();
         let failures = data_plane.apply(configuration).await;

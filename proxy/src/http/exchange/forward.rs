@@ -9,6 +9,7 @@ use http_body::Body as _;
 use super::routed::{Routed, route};
 use super::{Outcome, Redirected, Turn};
 use crate::cluster::Cluster;
+use crate::cluster::stats::ClusterStats;
 use crate::config::matching::RequestLine;
 use crate::config::retry::RetryPolicy;
 use crate::config::route::internal_redirect::InternalRedirects;
@@ -81,6 +82,11 @@ impl Turn<'_> {
         let started = completion.started();
         let attempts = attempts.run(head, body, completion);
         let answered = limits.enforce(attempts, started, meter.as_ref()).await;
+        let status = answered.as_ref().map(|answered| match &upgrade {
+            Some(upgrade) => upgrade.counted(&answered.response, version),
+            None => Some(answered.response.status()),
+        });
+        count(&cluster, status);
         let mut answered = answered.inspect_err(|failure| {
             // The attempt that was cut short has failed, too.
             if matches!(failure, Failure::Timeout { .. } | Failure::Idle { .. }) {
@@ -123,7 +129,10 @@ impl Turn<'_> {
         let mut attempts = self.attempts(cluster, selected, forward, asked);
         attempts.aim = affinity::aim(&forward.aim, head, self.connection, self.passage);
         let completion = &mut *self.completion;
-        let dialled = attempts.dial(head, completion).await?;
+        let dialled = attempts.dial(head, completion).await;
+        let status = dialled.as_ref().map(|_| Some(StatusCode::OK));
+        count(cluster, status);
+        let dialled = dialled?;
         let told = (completion, self.connection);
         Ok(terminate::terminate(upgrade, dialled, limits, told))
     }
@@ -256,6 +265,18 @@ impl Turn<'_> {
             body,
             routed: target,
         })
+    }
+}
+
+/// Counts a response by its status, as Envoy does: also one that is made in the upstream's place.
+fn count(cluster: &Cluster, answered: Result<Option<StatusCode>, &Failure>) {
+    let stats = &cluster.stats;
+    if matches!(answered, Err(Failure::Timeout { .. })) {
+        ClusterStats::count(&stats.request_timeouts);
+    }
+    let status = answered.unwrap_or_else(|failure| failure.is_of_a_try().then(|| failure.status()));
+    if let Some(status) = status {
+        stats.responses.count(status);
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use crate::cluster::random;
+use crate::config::affinity::Priority;
 use crate::config::route::RouteAction;
 use crate::config::upgrade::RouteUpgrades;
 use crate::http::completion::Completion;
@@ -41,6 +42,12 @@ impl Routed<'_> {
         for mutations in target::in_order(all, config.innermost_wins) {
             formatting::change_response(mutations, headers, completion);
         }
+    }
+
+    /// Whether its route's requests go before others.
+    pub(super) fn is_urgent(&self) -> bool {
+        let action = self.selected.map(|selected| &selected.route.action);
+        matches!(action, Some(RouteAction::Forward(forward)) if forward.aim.priority == Priority::High)
     }
 
     /// What the route says of upgrades.

@@ -198,6 +198,7 @@ async fn ask(
         }
     };
     let outcome = Outcome::of_status(response.status());
+    cluster.stats.responses.count(response.status());
     cluster.record(&endpoint, outcome, Instant::now());
     let (parts, body) = response.into_parts();
     let (data, trailers) = collected(body).await?;

@@ -268,6 +268,11 @@ fn tell(fields: serde_json::Map<String, serde_json::Value>, passing: &mut Passin
 
 fn deny(denied: Denied, passing: &mut Passing<'_>) -> Failure {
     tell(denied.metadata, passing);
+    let clusters = &passing.scene.snapshot.clusters;
+    let destination = passing.destination.map(|destination| &destination.cluster);
+    if let Some(cluster) = destination.and_then(|name| clusters.get(name)) {
+        cluster.stats.responses.count(denied.status);
+    }
     Failure::Answered(Box::new(LocalReply {
         body: denied.body,
         headers: denied.headers,

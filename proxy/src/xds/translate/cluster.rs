@@ -189,6 +189,7 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
             .unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         breakers: limits.usual,
         urgent_breakers: limits.urgent,
+        max_connections_per_endpoint: limits.per_endpoint,
         outlier_detection: outlier
             .as_ref()
             .map(|wire| outlier_detection(&at.field("outlier_detection"), wire))

@@ -24,6 +24,7 @@ const ALWAYS: u32 = 100;
 pub(super) struct Limits {
     pub(super) usual: Thresholds,
     pub(super) urgent: Thresholds,
+    pub(super) per_endpoint: Option<u32>,
 }
 
 /// What may be in flight. Of several thresholds of one priority the first counts, as in Envoy.
@@ -35,7 +36,7 @@ pub(super) fn thresholds(at: &At<'_>, wire: Option<&CircuitBreakers>) -> Result<
         thresholds,
         per_host_thresholds,
     } = wire;
-    unsupported!(at; per_host_thresholds);
+    let per_endpoint = per_endpoint(&at.field("per_host_thresholds"), per_host_thresholds)?;
     let at = at.field("thresholds");
     let (mut usual, mut urgent) = (None, None);
     for (index, wire) in thresholds.iter().enumerate() {
@@ -50,7 +51,37 @@ pub(super) fn thresholds(at: &At<'_>, wire: Option<&CircuitBreakers>) -> Result<
     Ok(Limits {
         usual: usual.unwrap_or_default(),
         urgent: urgent.unwrap_or_default(),
+        per_endpoint,
     })
+}
+
+/// How many connections each endpoint may have. As in Envoy, that is all that can be limited by endpoint;
+/// connections count as those of the default priority.
+fn per_endpoint(at: &At<'_>, wire: &[WireThresholds]) -> Result<Option<u32>, Invalid> {
+    let mut found = None;
+    for (index, wire) in wire.iter().enumerate() {
+        let at = at.index(index);
+        let WireThresholds {
+            priority,
+            max_connections,
+            max_pending_requests,
+            max_requests,
+            max_retries,
+            retry_budget,
+            track_remaining,
+            max_connection_pools,
+        } = wire;
+        unsupported!(at; max_pending_requests, max_requests, max_retries, retry_budget,
+            track_remaining, max_connection_pools);
+        match enumeration(&at.field("priority"), *priority)? {
+            // Envoy: what a threshold doesn't say is unlimited.
+            RoutingPriority::Default => {
+                found.get_or_insert(max_connections.unwrap_or(u32::MAX));
+            }
+            RoutingPriority::High => at.note(),
+        }
+    }
+    Ok(found)
 }
 
 fn of_priority(at: &At<'_>, wire: &WireThresholds) -> Result<Thresholds, Invalid> {
@@ -64,7 +95,7 @@ fn of_priority(at: &At<'_>, wire: &WireThresholds) -> Result<Thresholds, Invalid
         track_remaining,
         max_connection_pools,
     } = wire;
-    harmless!(at; track_remaining, max_connection_pools);
+    harmless!(at; max_connection_pools);
     let default = Thresholds::default();
     let retries = match (retry_budget, max_retries) {
         (Some(wire), _) => budget(&at.field("retry_budget"), wire)?,
@@ -76,6 +107,7 @@ fn of_priority(at: &At<'_>, wire: &WireThresholds) -> Result<Thresholds, Invalid
         max_pending_requests: max_pending_requests.unwrap_or(default.max_pending_requests),
         max_requests: max_requests.unwrap_or(default.max_requests),
         retries,
+        tracks_remaining: *track_remaining,
     })
 }
 

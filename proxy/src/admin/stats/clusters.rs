@@ -1,0 +1,184 @@
+//! `/stats` of clusters: what has happened in each, in Envoy's words.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::cluster::breaker::{Breakers, Gauge};
+use crate::cluster::endpoint::Standing;
+use crate::cluster::outlier::Detector;
+
+/// Adds all that is told of a cluster.
+pub(super) fn of_cluster(cluster: &Cluster, all: &mut BTreeMap<String, u64>) {
+    let mut told = Told {
+        prefix: format!("cluster.{}", cluster.name()),
+        all,
+    };
+    told.connections(cluster);
+    told.requests(cluster);
+    told.responses(cluster);
+    told.breaker("default", &cluster.breakers);
+    told.breaker("high", &cluster.urgent_breakers);
+    told.membership(cluster);
+    told.health_checks(cluster);
+    told.outliers(cluster);
+}
+
+/// Where statistics of one cluster go.
+struct Told<'a> {
+    prefix: String,
+    all: &'a mut BTreeMap<String, u64>,
+}
+
+impl Told<'_> {
+    fn tell(&mut self, name: &str, value: u64) {
+        self.all.insert(format!("{}.{name}", self.prefix), value);
+    }
+
+    fn counter(&mut self, name: &str, value: &AtomicU64) {
+        self.tell(name, value.load(Ordering::Relaxed));
+    }
+
+    fn connections(&mut self, cluster: &Cluster) {
+        let (stats, counts) = (&cluster.stats, cluster.breakers.counts());
+        self.counter("upstream_cx_total", &stats.connections_begun);
+        self.counter("upstream_cx_destroy", &stats.connections_ended);
+        self.counter("upstream_cx_http1_total", &stats.http1_connections);
+        self.counter("upstream_cx_http2_total", &stats.http2_connections);
+        self.counter("upstream_cx_connect_fail", &stats.connect_failures);
+        self.counter("upstream_cx_connect_timeout", &stats.connect_timeouts);
+        self.counter("upstream_cx_max_requests", &stats.connections_worn);
+        self.counter("upstream_cx_idle_timeout", &stats.connections_idled);
+        self.counter("upstream_cx_max_duration_reached", &stats.connections_aged);
+        self.counter("ssl.connection_error", &stats.tls_failures);
+        let active = counts.current(Gauge::Connections);
+        self.tell("upstream_cx_active", active.into());
+        let overflow = counts.overflows(Gauge::Connections);
+        self.tell("upstream_cx_overflow", overflow);
+    }
+
+    fn requests(&mut self, cluster: &Cluster) {
+        let (stats, counts) = (&cluster.stats, cluster.breakers.counts());
+        // As Envoy does: each try that has found a connection.
+        self.counter("upstream_rq_total", &stats.tries);
+        self.counter("upstream_rq_retry", &stats.retries);
+        self.counter("upstream_rq_retry_overflow", &stats.retries_refused);
+        self.counter("upstream_rq_retry_success", &stats.retries_succeeded);
+        self.counter("upstream_rq_per_try_timeout", &stats.timeouts);
+        self.counter("upstream_rq_timeout", &stats.request_timeouts);
+        self.counter("upstream_rq_pending_total", &stats.pending);
+        let pending = counts.current(Gauge::Pending);
+        self.tell("upstream_rq_pending_active", pending.into());
+        let active = counts.current(Gauge::Requests);
+        self.tell("upstream_rq_active", active.into());
+        let urgent = cluster.urgent_breakers.counts();
+        for (gauge, name) in [
+            (Gauge::Pending, "upstream_rq_pending_overflow"),
+            (Gauge::Requests, "upstream_rq_active_overflow"),
+        ] {
+            self.tell(name, counts.overflows(gauge) + urgent.overflows(gauge));
+        }
+    }
+
+    /// By status, by class, and all of them.
+    fn responses(&mut self, cluster: &Cluster) {
+        let mut classes = [0; 6];
+        for (status, count) in cluster.stats.responses.read() {
+            classes[usize::from(status / 100 - 1)] += count;
+            if status < 600 {
+                self.tell(&format!("upstream_rq_{status}"), count);
+            }
+        }
+        let known = (1..=5).zip(classes);
+        for (class, count) in known.filter(|(_, count)| *count > 0) {
+            self.tell(&format!("upstream_rq_{class}xx"), count);
+        }
+        self.tell("upstream_rq_completed", classes.iter().sum());
+    }
+
+    fn breaker(&mut self, priority: &str, breakers: &Breakers) {
+        for (gauge, open, remaining) in [
+            (Gauge::Connections, "cx_open", "remaining_cx"),
+            (Gauge::Pending, "rq_pending_open", "remaining_pending"),
+            (Gauge::Requests, "rq_open", "remaining_rq"),
+            (Gauge::Retries, "rq_retry_open", "remaining_retries"),
+        ] {
+            let left = breakers.remaining(gauge);
+            let prefix = format!("circuit_breakers.{priority}");
+            self.tell(&format!("{prefix}.{open}"), u64::from(left == 0));
+            if breakers.limits().tracks_remaining {
+                self.tell(&format!("{prefix}.{remaining}"), left.into());
+            }
+        }
+    }
+
+    fn membership(&mut self, cluster: &Cluster) {
+        let now = Instant::now();
+        let (mut total, mut healthy, mut degraded) = (0, 0, 0);
+        for endpoint in cluster.endpoints() {
+            total += 1;
+            match endpoint.standing(now) {
+                Standing::Healthy => healthy += 1,
+                Standing::Degraded => degraded += 1,
+                Standing::Unhealthy | Standing::Draining => {}
+            }
+        }
+        self.tell("membership_total", total);
+        self.tell("membership_healthy", healthy);
+        self.tell("membership_degraded", degraded);
+        self.counter("membership_change", &cluster.stats.membership_changes);
+        self.counter("lb_healthy_panic", &cluster.stats.panics);
+        if cluster.config.subsets.is_some() {
+            self.tell("lb_subsets_active", cluster.subsets() as u64);
+        }
+    }
+
+    fn health_checks(&mut self, cluster: &Cluster) {
+        if cluster.config.health_checks.is_empty() {
+            return;
+        }
+        let stats = &cluster.stats;
+        self.counter("health_check.attempt", &stats.health_checks);
+        self.counter("health_check.success", &stats.health_checks_passed);
+        self.counter("health_check.failure", &stats.health_checks_failed);
+        let (mut healthy, mut degraded) = (0, 0);
+        for endpoint in cluster.endpoints() {
+            healthy += u64::from(!endpoint.state.health.is_failed());
+            degraded += u64::from(endpoint.state.health.is_degraded());
+        }
+        self.tell("health_check.healthy", healthy);
+        self.tell("health_check.degraded", degraded);
+    }
+
+    fn outliers(&mut self, cluster: &Cluster) {
+        if cluster.config.outlier_detection.is_none() {
+            return;
+        }
+        let (stats, now) = (&cluster.stats, Instant::now());
+        let ejected = cluster
+            .endpoints()
+            .filter(|endpoint| endpoint.state.outlier.is_ejected(now));
+        self.tell("outlier_detection.ejections_active", ejected.count() as u64);
+        self.counter(
+            "outlier_detection.ejections_enforced_total",
+            &stats.ejections,
+        );
+        self.counter(
+            "outlier_detection.ejections_overflow",
+            &stats.ejections_refused,
+        );
+        for detector in Detector::ALL {
+            let (detected, enforced) = stats.outliers(detector);
+            let name = detector.name();
+            self.tell(
+                &format!("outlier_detection.ejections_detected_{name}"),
+                detected,
+            );
+            self.tell(
+                &format!("outlier_detection.ejections_enforced_{name}"),
+                enforced,
+            );
+        }
+    }
+}
