@@ -392,7 +392,13 @@ impl Connection {
 
     async fn dial(&self, config: &TcpConfig) -> Result<Dialled, TcpFailure> {
         let upstreams = &self.environment.upstreams;
-        tcp::dial(config, &self.snapshot, self.original_destination, upstreams).await
+        tcp::dial(
+            config,
+            &self.snapshot,
+            (self.peer, self.original_destination),
+            upstreams,
+        )
+        .await
     }
 
     fn downstream(&self, peer: Option<&tls::Peer>) -> Arc<Downstream> {

@@ -17,6 +17,7 @@ use self::copy::{FirstEnd, Transfer};
 use crate::cluster::breaker::Overflow;
 use crate::cluster::connections::{ConnectionPermit, Need};
 use crate::cluster::endpoint::{Active, Endpoint};
+use crate::cluster::hash::xxhash;
 use crate::cluster::outlier::Outcome;
 use crate::cluster::{Cluster, NoEndpoint, Pick, random};
 use crate::config::listener::{TcpConfig, TcpTarget};
@@ -117,13 +118,19 @@ const CONNECT_ATTEMPTS: usize = 2;
 pub async fn dial(
     config: &TcpConfig,
     snapshot: &Snapshot,
-    original_destination: Option<SocketAddr>,
+    (client, original_destination): (SocketAddr, Option<SocketAddr>),
     upstreams: &Upstreams,
 ) -> Result<Dialled, TcpFailure> {
-    let name = match &config.target {
-        TcpTarget::Cluster(name) => Some(name),
-        TcpTarget::Weighted(clusters) => clusters.choose(random::draw().into()).target.fixed(),
+    let (name, subset) = match &config.target {
+        TcpTarget::Cluster(name) => (Some(name), &config.subset),
+        TcpTarget::Weighted(clusters) => {
+            let chosen = clusters.choose(random::draw().into());
+            (chosen.target.fixed(), &chosen.subset)
+        }
     };
+    let hash = config
+        .hashes_source
+        .then(|| xxhash(0, client.ip().to_string().as_bytes()));
     let cluster = name.and_then(|name| snapshot.clusters.get(name));
     let cluster =
         cluster.ok_or_else(|| TcpFailure::NoCluster(name.map_or_else(Arc::default, Arc::clone)))?;
@@ -132,6 +139,8 @@ pub async fn dial(
         let pick = Pick {
             original_destination,
             avoid: &tried,
+            hash,
+            subset: subset.as_deref(),
             ..Pick::at(Instant::now())
         };
         let dialled = dial_picked(cluster, pick, upstreams).await;

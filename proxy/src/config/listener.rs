@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use self::socket::SocketSettings;
 use super::Network;
 use super::access_log::AccessLogConfig;
+use super::balancing::Criteria;
 use super::filter::gate::Gate;
 use super::http::HttpConfig;
 use super::route::WeightedClusters;
@@ -189,6 +190,10 @@ pub struct TcpConfig {
     pub target: TcpTarget,
     /// How long a connection may be silent.
     pub idle_timeout: Option<Duration>,
+    /// What labels the endpoint must have.
+    pub subset: Option<Arc<Criteria>>,
+    /// Whether connections of one client go to one endpoint, where the cluster hashes.
+    pub hashes_source: bool,
     /// What is written about each connection.
     pub access_logs: Arc<[Arc<AccessLogConfig>]>,
 }

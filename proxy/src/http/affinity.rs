@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::HttpConnection;
 use super::filter::Passage;
 use super::headers::Head;
+use super::target::Destination;
 use crate::cluster::Session;
 use crate::cluster::hash::xxhash;
 use crate::config::affinity::{AimConfig, HashCookie, HashPolicy, HashSource, Priority};
@@ -21,6 +22,16 @@ pub(super) struct Aim {
     pub(super) subset: Option<Arc<Criteria>>,
     pub(super) session: Option<Session>,
     pub(super) priority: Priority,
+}
+
+impl Aim {
+    /// One of several clusters of a route may ask for other labels than the route.
+    pub(super) fn narrow(&mut self, destination: &Destination<'_>) {
+        let weighted = destination.weighted;
+        if let Some(subset) = weighted.and_then(|weighted| weighted.subset.as_ref()) {
+            self.subset = Some(Arc::clone(subset));
+        }
+    }
 }
 
 /// What a request says of its endpoint; a cookie that is made for it goes with its response.

@@ -155,6 +155,8 @@ mod tests {
 
     fn chain(name: &str, matches: Option<ChainMatch>) -> Arc<Chain> {
         let tcp = TcpConfig {
+            subset: None,
+            hashes_source: false,
             stat_prefix: "".into(),
             target: TcpTarget::Cluster("c".into()),
             idle_timeout: None,

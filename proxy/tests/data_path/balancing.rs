@@ -41,14 +41,14 @@ fn hashing(source: HashSource) -> Forward {
     })
 }
 
-fn maglev(addresses: &[SocketAddr]) -> ClusterConfig {
+pub(crate) fn maglev(addresses: &[SocketAddr]) -> ClusterConfig {
     ClusterConfig {
         balancer: Balancer::Maglev { table_size: 1009 },
         ..cluster("c", addresses)
     }
 }
 
-async fn three() -> [Upstream; 3] {
+pub(crate) async fn three() -> [Upstream; 3] {
     [
         Upstream::named("a").await,
         Upstream::named("b").await,
@@ -56,7 +56,7 @@ async fn three() -> [Upstream; 3] {
     ]
 }
 
-fn addresses(upstreams: &[Upstream]) -> Vec<SocketAddr> {
+pub(crate) fn addresses(upstreams: &[Upstream]) -> Vec<SocketAddr> {
     upstreams.iter().map(|upstream| upstream.address).collect()
 }
 
@@ -115,7 +115,7 @@ async fn a_session_that_has_no_cookie_is_given_one_that_keeps_it_where_it_is() {
 }
 
 /// Endpoints with the versions `v1`, `v2`, and so on.
-fn versioned(addresses: &[SocketAddr]) -> ClusterConfig {
+pub(crate) fn versioned(addresses: &[SocketAddr]) -> ClusterConfig {
     let mut found = endpoints("c", addresses);
     for (index, endpoint) in found.localities[0].endpoints.iter_mut().enumerate() {
         let label = LabelValue {

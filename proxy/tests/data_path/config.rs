@@ -81,6 +81,8 @@ pub(crate) fn tcp(cluster: &str) -> NetworkFilter {
         stat_prefix: "test".into(),
         target: TcpTarget::Cluster(cluster.into()),
         idle_timeout: None,
+        subset: None,
+        hashes_source: false,
         access_logs: Arc::new([]),
     }))
 }

@@ -23,6 +23,7 @@ mod http2;
 mod limits;
 mod local_channels;
 mod mirrors;
+mod narrowing;
 mod overload;
 mod redirect;
 mod resilience;

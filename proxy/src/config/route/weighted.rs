@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
+use crate::config::balancing::Criteria;
 use crate::config::filter::FilterOverrides;
 use crate::config::headers::HeaderMutations;
 
@@ -30,6 +31,8 @@ pub struct WeightedCluster {
     pub filters: FilterOverrides,
     /// The new host, in place of the route's.
     pub host: Option<HeaderValue>,
+    /// What labels the endpoint must have, in place of what the route says.
+    pub subset: Option<Arc<Criteria>>,
 }
 
 /// How a cluster is named.
@@ -61,6 +64,7 @@ impl WeightedCluster {
             response_headers: HeaderMutations::default(),
             filters: FilterOverrides::default(),
             host: None,
+            subset: None,
         }
     }
 }

@@ -48,7 +48,7 @@ impl Turn<'_> {
         let asked = self.asked(&mut head, selected, forward);
         self.rewrite(&mut head, routed.routes, (selected, forward, destination))?;
         if let Some(upgrade) = upgrade.take_if(|upgrade| upgrade.ends_here(&forward.upgrades)) {
-            let route = (selected, forward, &cluster);
+            let route = (selected, forward, &cluster, destination);
             let mut response = Box::pin(self.end_connect(&head, upgrade, route, asked)).await?;
             routed.finish(response.headers_mut(), self.completion);
             return Ok(Outcome::Response(response));
@@ -76,6 +76,7 @@ impl Turn<'_> {
         let mut attempts = self.attempts(&cluster, selected, forward, asked);
         attempts.version = version;
         attempts.aim = affinity::aim(&forward.aim, &head, connection, self.passage);
+        attempts.aim.narrow(destination);
         attempts.is_wanted_again = before.is_some();
         attempts.meter.clone_from(&meter);
         let completion = &mut *self.completion;
@@ -121,13 +122,19 @@ impl Turn<'_> {
         &mut self,
         head: &Head,
         upgrade: Upgrade,
-        (selected, forward, cluster): (Selected<'_>, &Forward, &Arc<Cluster>),
+        (selected, forward, cluster, destination): (
+            Selected<'_>,
+            &Forward,
+            &Arc<Cluster>,
+            &Destination<'_>,
+        ),
         asked: Asked,
     ) -> Result<Response<Source>, Failure> {
         let config = &self.scene.service.config;
         let limits = Limits::of(config, forward, None, asked.stream);
         let mut attempts = self.attempts(cluster, selected, forward, asked);
         attempts.aim = affinity::aim(&forward.aim, head, self.connection, self.passage);
+        attempts.aim.narrow(destination);
         let completion = &mut *self.completion;
         let dialled = attempts.dial(head, completion).await;
         let status = dialled.as_ref().map(|_| Some(StatusCode::OK));

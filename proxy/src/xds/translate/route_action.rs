@@ -25,6 +25,7 @@ use super::route_weighted::weighted;
 use super::subsets::asked;
 use super::text::{header_name, substitution};
 use crate::config::affinity::{AimConfig, Priority};
+use crate::config::balancing::Criteria;
 use crate::config::route::limits::{GrpcTimeout, StreamDuration};
 use crate::config::route::{Forward, PathRewrite, Target};
 
@@ -71,11 +72,12 @@ pub(super) fn forward(at: &At<'_>, wire: &RouteAction) -> Result<Forward, Invali
     let not_found = at.field("cluster_not_found_response_code");
     let not_found = enumeration(&not_found, *cluster_not_found_response_code)?;
     let legacy_redirects = (*internal_redirect_action, *max_internal_redirects);
+    let subset = asked(metadata_match.as_ref());
     Ok(Forward {
-        target: target(at, cluster_specifier.as_ref())?,
+        target: target(at, cluster_specifier.as_ref(), subset.as_ref())?,
         aim: AimConfig {
             hash: hash_policies(&at.field("hash_policy"), hash_policy)?,
-            subset: asked(metadata_match.as_ref()),
+            subset,
             priority: match enumeration(&at.field("priority"), *priority)? {
                 RoutingPriority::Default => Priority::Default,
                 RoutingPriority::High => Priority::High,
@@ -178,7 +180,11 @@ fn stream_duration(at: &At<'_>, wire: &MaxStreamDuration) -> Result<StreamDurati
     })
 }
 
-fn target(at: &At<'_>, wire: Option<&ClusterSpecifier>) -> Result<Target, Invalid> {
+fn target(
+    at: &At<'_>,
+    wire: Option<&ClusterSpecifier>,
+    subset: Option<&Arc<Criteria>>,
+) -> Result<Target, Invalid> {
     Ok(match required(&at.field("cluster_specifier"), wire)? {
         ClusterSpecifier::Cluster(cluster) => {
             Target::Cluster(nonempty(&at.field("cluster"), cluster)?.into())
@@ -187,7 +193,7 @@ fn target(at: &At<'_>, wire: Option<&ClusterSpecifier>) -> Result<Target, Invali
             Target::Header(header_name(&at.field("cluster_header"), name)?)
         }
         ClusterSpecifier::WeightedClusters(clusters) => {
-            Target::Weighted(weighted(&at.field("weighted_clusters"), clusters)?)
+            Target::Weighted(weighted(&at.field("weighted_clusters"), clusters, subset)?)
         }
         ClusterSpecifier::ClusterSpecifierPlugin(name) => {
             return Err(at.field("cluster_specifier_plugin").refuse_value(name));

@@ -1,19 +1,27 @@
 //! Clusters that share the requests of a route.
 
+use std::sync::Arc;
+
 use weft_proto::envoy::config::route::v3::WeightedCluster as WireWeighted;
 use weft_proto::envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewriteSpecifier;
 use weft_proto::envoy::config::route::v3::weighted_cluster::{ClusterWeight, RandomValueSpecifier};
 
-use super::at::{At, Invalid, harmless, required, unsupported};
+use super::at::{At, Invalid, harmless, required};
 use super::filter::overrides::overrides;
 use super::headers::formatted_mutations;
 use super::route_hosts::host_value;
 use super::route_mirror::cluster_name;
+use super::subsets::asked;
 use super::text::header_name;
+use crate::config::balancing::Criteria;
 use crate::config::route::{WeightedCluster, WeightedClusters};
 
 /// Clusters and their shares.
-pub(super) fn weighted(at: &At<'_>, wire: &WireWeighted) -> Result<WeightedClusters, Invalid> {
+pub(super) fn weighted(
+    at: &At<'_>,
+    wire: &WireWeighted,
+    of_route: Option<&Arc<Criteria>>,
+) -> Result<WeightedClusters, Invalid> {
     let WireWeighted {
         clusters,
         runtime_key_prefix,
@@ -25,7 +33,7 @@ pub(super) fn weighted(at: &At<'_>, wire: &WireWeighted) -> Result<WeightedClust
     let translated = clusters
         .iter()
         .enumerate()
-        .map(|(index, cluster)| cluster_weight(&at_clusters.index(index), cluster))
+        .map(|(index, cluster)| cluster_weight(&at_clusters.index(index), cluster, of_route))
         .collect::<Result<_, _>>()?;
     let sum: u64 = clusters
         .iter()
@@ -50,7 +58,11 @@ pub(super) fn weighted(at: &At<'_>, wire: &WireWeighted) -> Result<WeightedClust
     }
 }
 
-fn cluster_weight(at: &At<'_>, wire: &ClusterWeight) -> Result<WeightedCluster, Invalid> {
+fn cluster_weight(
+    at: &At<'_>,
+    wire: &ClusterWeight,
+    of_route: Option<&Arc<Criteria>>,
+) -> Result<WeightedCluster, Invalid> {
     let ClusterWeight {
         name,
         cluster_header,
@@ -63,7 +75,6 @@ fn cluster_weight(at: &At<'_>, wire: &ClusterWeight) -> Result<WeightedCluster, 
         typed_per_filter_config,
         host_rewrite_specifier,
     } = wire;
-    unsupported!(at; metadata_match);
     Ok(WeightedCluster {
         target: cluster_name(at, ("name", name), cluster_header)?,
         weight: *required(&at.field("weight"), weight.as_ref())?,
@@ -87,5 +98,18 @@ fn cluster_weight(at: &At<'_>, wire: &ClusterWeight) -> Result<WeightedCluster, 
             }
             None => None,
         },
+        subset: both(of_route, asked(metadata_match.as_ref())),
     })
+}
+
+/// What the route asks for, and the cluster in place of it where both name the same label.
+pub(super) fn both(
+    of_route: Option<&Arc<Criteria>>,
+    own: Option<Arc<Criteria>>,
+) -> Option<Arc<Criteria>> {
+    match (of_route, own) {
+        (Some(of_route), Some(own)) => Some(Arc::new(of_route.merged(&own))),
+        (None, own) => own,
+        (of_route, None) => of_route.cloned(),
+    }
 }

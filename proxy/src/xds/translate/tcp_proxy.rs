@@ -1,5 +1,6 @@
 //! The network filter that proxies bytes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
@@ -7,8 +8,14 @@ use weft_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
     ClusterSpecifier, WeightedCluster as WireWeighted, weighted_cluster::ClusterWeight,
 };
 
+use weft_proto::envoy::r#type::v3::HashPolicy;
+use weft_proto::envoy::r#type::v3::hash_policy::PolicySpecifier;
+
 use super::access_log::access_logs;
 use super::at::{At, Invalid, harmless, limit, nonempty, required, unsupported};
+use super::route_weighted::both;
+use super::subsets::asked;
+use crate::config::balancing::Criteria;
 use crate::config::listener::{TcpConfig, TcpTarget};
 use crate::config::route::{WeightedCluster, WeightedClusters};
 
@@ -41,16 +48,19 @@ pub(super) fn tcp_proxy(at: &At<'_>, wire: &TcpProxy) -> Result<TcpConfig, Inval
         check_drain_close,
         cluster_specifier,
     } = wire;
-    unsupported!(at; on_demand, metadata_match, tunneling_config, max_downstream_connection_duration,
+    unsupported!(at; on_demand, tunneling_config, max_downstream_connection_duration,
         proxy_protocol_tlvs);
     // The upstream is always dialled at once.
     harmless!(at; downstream_idle_timeout, upstream_idle_timeout, max_connect_attempts, backoff_options,
-        hash_policy, max_downstream_connection_duration_jitter_percentage, access_log_flush_interval,
+        max_downstream_connection_duration_jitter_percentage, access_log_flush_interval,
         flush_access_log_on_connected, access_log_options, proxy_protocol_tlv_merge_policy,
         upstream_connect_mode, max_early_data_bytes, check_drain_close);
+    let subset = asked(metadata_match.as_ref());
     Ok(TcpConfig {
         stat_prefix: stat_prefix.as_str().into(),
-        target: target(at, cluster_specifier.as_ref())?,
+        target: target(at, cluster_specifier.as_ref(), subset.as_ref())?,
+        subset,
+        hashes_source: hashes_source(&at.field("hash_policy"), hash_policy)?,
         idle_timeout: limit(
             &at.field("idle_timeout"),
             idle_timeout.as_ref(),
@@ -60,18 +70,44 @@ pub(super) fn tcp_proxy(at: &At<'_>, wire: &TcpProxy) -> Result<TcpConfig, Inval
     })
 }
 
-fn target(at: &At<'_>, wire: Option<&ClusterSpecifier>) -> Result<TcpTarget, Invalid> {
+/// Whether the client's address is hashed.
+fn hashes_source(at: &At<'_>, wire: &[HashPolicy]) -> Result<bool, Invalid> {
+    let mut hashes_source = false;
+    for (index, HashPolicy { policy_specifier }) in wire.iter().enumerate() {
+        let at = at.index(index);
+        match required(&at.field("policy_specifier"), policy_specifier.as_ref())? {
+            PolicySpecifier::SourceIp(_) => hashes_source = true,
+            PolicySpecifier::FilterState(wire) => {
+                return Err(at
+                    .field("filter_state")
+                    .field("key")
+                    .refuse_value(&wire.key));
+            }
+        }
+    }
+    Ok(hashes_source)
+}
+
+fn target(
+    at: &At<'_>,
+    wire: Option<&ClusterSpecifier>,
+    subset: Option<&Arc<Criteria>>,
+) -> Result<TcpTarget, Invalid> {
     Ok(match required(&at.field("cluster_specifier"), wire)? {
         ClusterSpecifier::Cluster(cluster) => {
             TcpTarget::Cluster(nonempty(&at.field("cluster"), cluster)?.into())
         }
         ClusterSpecifier::WeightedClusters(clusters) => {
-            TcpTarget::Weighted(weighted(&at.field("weighted_clusters"), clusters)?)
+            TcpTarget::Weighted(weighted(&at.field("weighted_clusters"), clusters, subset)?)
         }
     })
 }
 
-fn weighted(at: &At<'_>, wire: &WireWeighted) -> Result<WeightedClusters, Invalid> {
+fn weighted(
+    at: &At<'_>,
+    wire: &WireWeighted,
+    subset: Option<&Arc<Criteria>>,
+) -> Result<WeightedClusters, Invalid> {
     let WireWeighted { clusters } = wire;
     let at = at.field("clusters");
     let clusters = clusters
@@ -84,9 +120,11 @@ fn weighted(at: &At<'_>, wire: &WireWeighted) -> Result<WeightedClusters, Invali
                 weight,
                 metadata_match,
             } = wire;
-            unsupported!(at; metadata_match);
             let name = nonempty(&at.field("name"), name)?;
-            Ok(WeightedCluster::new(name, *weight))
+            Ok(WeightedCluster {
+                subset: both(subset, asked(metadata_match.as_ref())),
+                ..WeightedCluster::new(name, *weight)
+            })
         })
         .collect::<Result<_, _>>()?;
     WeightedClusters::new(clusters)
