@@ -130,16 +130,10 @@ if [ "${1:-}" = --test ]; then
             GOBIN=$peers/bin go install -trimpath -ldflags "-s -w" github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3 ||
                 missing_peer grpcurl
         fi
+        if [ ! -x "$peers/bin/xds-server" ]; then
+            echo "installing: a control plane of go-control-plane, into $peers/bin" >&2
+            (cd tests/peers/xds-server && go build -trimpath -ldflags "-s -w" -o "$peers/bin/xds-server" .) ||
+                missing_peer xds-server
+        fi
     fi
-
-# A control plane of go-control-plane, for the proxy's tests; without Go they say that they are skipped.
-if [ "${1:-}" = --test ] && [ ! -x "$peers/bin/xds-server" ] && command -v go >/dev/null; then
-    echo "installing: a control plane of go-control-plane, into $peers/bin" >&2
-    (cd tests/peers/xds-server && go build -trimpath -ldflags "-s -w" -o "$peers/bin/xds-server" .)
-fi
-
-# A control plane of go-control-plane, for the proxy's tests; without Go they say that they are skipped.
-if [ "${1:-}" = --test ] && [ ! -x "$peers/bin/xds-server" ] && command -v go >/dev/null; then
-    echo "installing: a control plane of go-control-plane, into $peers/bin" >&2
-    (cd tests/peers/xds-server && go build -trimpath -ldflags "-s -w" -o "$peers/bin/xds-server" .)
 fi
