@@ -15,7 +15,6 @@ mod filter;
 mod formatting;
 mod forwarding;
 #[cfg(any(test, feature = "fuzzing"))]
-mod forwarding;
 pub(crate) mod fuzzing;
 mod headers;
 mod internal_redirect;
