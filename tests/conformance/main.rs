@@ -2,7 +2,7 @@
 //! or a line in `docs/envoy-differences.md`.
 //!
 //! Cases are data: `cases/<topic>/<file>.yaml`. All cases of a file share one Envoy and one weft, started when the
-//! first of them runs; files run beside one another. `README.md` in this folder describes the format.
+//! first of them runs and ended after the last; files run beside one another. `README.md` in this folder describes the format.
 //! `cargo test --test conformance FILTER` runs those whose name contains it.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -40,6 +40,8 @@ use runner::FileRun;
 
 /// Files that run at the same time. More gain nothing: exchanges mostly wait for silence.
 const THREADS: usize = 4;
+/// Files whose proxies live at the same time: twice as many, so that no thread has to wait for another's case.
+const FILES_AT_A_TIME: usize = 2 * THREADS;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -77,20 +79,39 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// First the first case of each file, then the second of each: threads take trials in order, and so each takes
-/// another file.
+/// A few files at a time, those with the most cases first. Of these, first the first case of each, then the second:
+/// threads take trials in order, and so each takes another file.
 fn interleaved(runs: &[Arc<FileRun>], filter: Option<&str>) -> Vec<Trial> {
-    let most = runs.iter().map(|run| run.file.cases.len()).max();
+    let is_wanted = |title: &str| filter.is_none_or(|filter| title.contains(filter));
+    let mut wanted: Vec<(&Arc<FileRun>, Vec<usize>)> = runs
+        .iter()
+        .map(|run| {
+            let cases = 0..run.file.cases.len();
+            let cases = cases.filter(|index| is_wanted(&run.file.title(*index)));
+            (run, cases.collect())
+        })
+        .collect();
+    wanted.sort_by_key(|(_, cases)| std::cmp::Reverse(cases.len()));
+    let together = wanted.chunks(FILES_AT_A_TIME);
+    together.flat_map(trials_of).collect()
+}
+
+fn trials_of(files: &[(&Arc<FileRun>, Vec<usize>)]) -> Vec<Trial> {
+    let most = files.iter().map(|(_, cases)| cases.len()).max();
     let mut trials = Vec::new();
-    for index in 0..most.unwrap_or(0) {
-        for run in runs.iter().filter(|run| index < run.file.cases.len()) {
-            let name = run.file.title(index);
-            if filter.is_some_and(|filter| !name.contains(filter)) {
+    for turn in 0..most.unwrap_or(0) {
+        for (run, cases) in files {
+            let Some(&index) = cases.get(turn) else {
                 continue;
-            }
+            };
+            let is_last = turn + 1 == cases.len();
             let run = Arc::clone(run);
-            trials.push(Trial::test(name, move || {
-                run.case(index).map_err(Into::into)
+            trials.push(Trial::test(run.file.title(index), move || {
+                let result = run.case(index).map_err(Into::into);
+                if is_last {
+                    run.stop();
+                }
+                result
             }));
         }
     }

@@ -53,7 +53,7 @@ pub(crate) struct Shared {
 /// The servers of one proxy.
 pub(crate) struct Upstream {
     shared: Arc<Shared>,
-    acceptors: Vec<JoinHandle<()>>,
+    acceptors: Vec<(SocketAddr, JoinHandle<()>)>,
 }
 
 impl Upstream {
@@ -69,9 +69,8 @@ impl Upstream {
                 let address = SocketAddr::new(ip, *port);
                 let listener = TcpListener::bind(address)
                     .unwrap_or_else(|error| panic!("binding the upstream at {address}: {error}"));
-                listener.set_nonblocking(true).unwrap();
                 let shared = Arc::clone(&shared);
-                thread::spawn(move || accept(&listener, &shared))
+                (address, thread::spawn(move || accept(&listener, &shared)))
             })
             .collect();
         Self { shared, acceptors }
@@ -101,8 +100,11 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Relaxed);
-        for acceptor in self.acceptors.drain(..) {
-            let _ = acceptor.join();
+        for (address, acceptor) in self.acceptors.drain(..) {
+            // It waits for a connection, and looks whether it is over when one comes.
+            if TcpStream::connect(address).is_ok() {
+                let _ = acceptor.join();
+            }
         }
     }
 }
@@ -169,20 +171,17 @@ fn by_port(answers: &BTreeMap<u16, Value>) -> BTreeMap<u16, Answer> {
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    while !shared.is_over() {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                let shared = Arc::clone(shared);
-                // Ends with its connection, which ends with the proxy.
-                thread::spawn(move || serve(stream, &shared));
-            }
-            Err(_) => thread::sleep(TICK),
+    while let Ok((stream, _)) = listener.accept() {
+        if shared.is_over() {
+            return;
         }
+        let shared = Arc::clone(shared);
+        // Ends with its connection, which ends with the proxy.
+        thread::spawn(move || serve(stream, &shared));
     }
 }
 
 fn serve(stream: TcpStream, shared: &Shared) {
-    let _ = stream.set_nonblocking(false);
     let _ = stream.set_nodelay(true);
     let _ = stream.set_read_timeout(Some(TICK));
     let port = stream.local_addr().map_or(0, |address| address.port());

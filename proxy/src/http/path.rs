@@ -237,10 +237,13 @@ mod tests {
         let mut head = head(path, "a");
         match normalize(&mut head, options) {
             Ok(()) => head.path().to_owned(),
-            Err(Failure::Answered(reply)) => match reply.headers.first() {
-                Some((_, location)) => format!("to {}", location.to_str().expect("text")),
-                None => reply.status.as_str().to_owned(),
-            },
+            Err(Failure::Answered(reply)) => {
+                let mut headers = reply.headers.iter();
+                match headers.find(|(name, _)| name == http::header::LOCATION) {
+                    Some((_, location)) => format!("to {}", location.to_str().expect("text")),
+                    None => reply.status.as_str().to_owned(),
+                }
+            }
             Err(other) => panic!("{other}"),
         }
     }
