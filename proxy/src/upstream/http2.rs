@@ -32,8 +32,11 @@ pub(super) struct Http2Connection {
     watch: OnceLock<Watch>,
 }
 
-/// Before the peer has said how many streams it allows; RFC 9113 §6.5.2 recommends no fewer.
+/// How many requests a connection is given before the peer has said how many streams it allows; RFC 9113 §6.5.2
+/// recommends no fewer.
 const INITIAL_MAX_STREAMS: u32 = 100;
+/// How many of those are sent before: a peer that allows fewer refuses the others, and it says what it allows at once.
+const UNTOLD_MAX_STREAMS: u32 = 1;
 /// Header bytes of a response.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
@@ -42,16 +45,25 @@ impl Http2Connection {
         let connection = Http2Connection::default();
         connection
             .max_streams
-            .store(INITIAL_MAX_STREAMS, Ordering::Relaxed);
+            .store(UNTOLD_MAX_STREAMS, Ordering::Relaxed);
         Arc::new(connection)
     }
 
     /// Whether one more request may use it.
     pub(super) fn has_room(&self, max_requests: Option<u32>) -> bool {
         let is_worn = max_requests.is_some_and(|max| self.requests.load(Ordering::Relaxed) >= max);
-        !self.is_over()
-            && !is_worn
-            && self.active.load(Ordering::Relaxed) < self.max_streams.load(Ordering::Relaxed)
+        !self.is_over() && !is_worn && self.active.load(Ordering::Relaxed) < self.max_streams()
+    }
+
+    /// How many requests it may have at once.
+    fn max_streams(&self) -> u32 {
+        match self.max_streams.load(Ordering::Relaxed) {
+            // What is answered comes after what the peer allows: then it is what the peer has said.
+            UNTOLD_MAX_STREAMS if self.last_used.load(Ordering::Relaxed) == 0 => {
+                INITIAL_MAX_STREAMS
+            }
+            max => max,
+        }
     }
 
     /// Whether no request will use it any more.
@@ -131,6 +143,7 @@ impl Http2Connection {
             .max_header_list_size(MAX_HEADER_BYTES)
             .initial_stream_window_size(options.stream_window())
             .initial_connection_window_size(options.connection_window())
+            .initial_max_send_streams(UNTOLD_MAX_STREAMS as usize)
             .keep_alive_interval(options.keepalive_interval);
         if let Some(timeout) = options.keepalive_timeout {
             builder.keep_alive_timeout(timeout);
