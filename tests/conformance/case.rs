@@ -194,6 +194,22 @@ impl CaseFile {
     }
 }
 
+impl Case {
+    /// Whether a difference is expected at a place, whatever the file says of all its cases.
+    pub(crate) fn expects(&self, place: &str) -> bool {
+        let mut places = self.differs.iter().flat_map(ExpectedDifference::places);
+        places.any(|expected| is_at(expected, place))
+    }
+}
+
+/// Whether a place is the one that is expected, or one of those.
+pub(crate) fn is_at(expected: &str, place: &str) -> bool {
+    match expected.strip_suffix('*') {
+        Some(prefix) => place.starts_with(prefix),
+        None => expected == place,
+    }
+}
+
 impl TryFrom<Map<String, Value>> for Case {
     type Error = serde_json::Error;
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::case::{Case, CaseFile, ExpectedDifference};
+use crate::case::{Case, CaseFile, ExpectedDifference, is_at};
 use crate::compare::{Difference, differences};
 use crate::known::KnownDifferences;
 use crate::outcome::{End, Outcome};
@@ -62,10 +62,12 @@ impl FileRun {
     }
 
     fn expects(&self, case: &Case, place: &str) -> bool {
-        let expected = case.differs.iter().chain(&self.file.differs);
-        expected
-            .flat_map(ExpectedDifference::places)
-            .any(|expected| is_at(expected, place))
+        let of_file = &mut self
+            .file
+            .differs
+            .iter()
+            .flat_map(ExpectedDifference::places);
+        case.expects(place) || of_file.any(|expected| is_at(expected, place))
     }
 
     /// Ends the proxies.
@@ -137,13 +139,6 @@ fn missing(case: &Case, found: &[Difference]) -> Vec<String> {
         })
         .cloned()
         .collect()
-}
-
-fn is_at(expected: &str, place: &str) -> bool {
-    match expected.strip_suffix('*') {
-        Some(prefix) => place.starts_with(prefix),
-        None => expected == place,
-    }
 }
 
 /// What a case says that Envoy does: a status, several, `closed` or `nothing`; so a case shows what it means, and

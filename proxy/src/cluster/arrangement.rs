@@ -26,6 +26,7 @@ pub struct Arrangement {
     loads: Loads,
     levels: Vec<Level>,
     is_empty: bool,
+    panics: bool,
 }
 
 /// Endpoints of one priority.
@@ -107,6 +108,7 @@ impl Arrangement {
             .map(|(level, panics)| Level::new(level, *panics, plan))
             .collect();
         Arrangement {
+            panics: loads.panic.contains(&true) || (members.is_empty() && threshold > 0.0),
             loads,
             levels,
             is_empty: members.is_empty(),
@@ -138,9 +140,9 @@ impl Arrangement {
         self.is_empty
     }
 
-    /// Whether a priority has too few usable endpoints to choose among.
+    /// Whether a priority has too few usable endpoints to choose among. To have none at all is too few.
     pub fn panics(&self) -> bool {
-        self.loads.panic.contains(&true)
+        self.panics
     }
 }
 

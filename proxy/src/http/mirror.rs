@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
+use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
@@ -13,6 +13,7 @@ use super::headers::{self, Head};
 use super::outgoing;
 use super::target;
 use crate::cluster::breaker::Gauge;
+use crate::cluster::endpoint::Endpoint;
 use crate::cluster::outlier::Outcome;
 use crate::cluster::stats::ClusterStats;
 use crate::cluster::{Cluster, Pick, random};
@@ -24,7 +25,7 @@ use crate::upstream::HttpVersion;
 use crate::upstream::body::RequestBody;
 use crate::upstream::body::meter::BodyMeter;
 use crate::upstream::environment::Environment;
-use crate::upstream::lease::Freshness;
+use crate::upstream::lease::{Freshness, Lease};
 
 /// No copy takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -72,8 +73,7 @@ pub(super) fn send_copies(
         let token = connection.environment.drain.token();
         tokio::spawn(async move {
             let _token = token;
-            let sent = tokio::time::timeout(PATIENCE, copy.send()).await;
-            if !matches!(sent, Ok(true)) {
+            if !copy.send().await {
                 tracing::debug!("a mirrored request was not answered");
             }
         });
@@ -103,41 +103,67 @@ fn shadow(head: &Head, mirror: &Mirror) -> Head {
 impl Copy {
     /// Says whether it was answered; the answer is read to its end, so that the connection can be used again.
     async fn send(self) -> bool {
-        let Ok(_permit) = self.cluster.breakers.admit(Gauge::Requests) else {
-            return false;
-        };
+        let cluster = Arc::clone(&self.cluster);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        match self.exchange(deadline).await {
+            Ok(is_whole) => is_whole,
+            Err(Unanswered(status)) => {
+                cluster.stats.responses.count(status);
+                false
+            }
+        }
+    }
+
+    /// Says whether the answer was whole.
+    async fn exchange(self, deadline: tokio::time::Instant) -> Result<bool, Unanswered> {
+        let _permit = self.cluster.breakers.admit(Gauge::Requests)?;
         let pick = Pick {
             original_destination: self.original_destination,
             ..Pick::at(Instant::now())
         };
-        let Ok(endpoint) = self.cluster.pick(pick) else {
-            return false;
-        };
+        let endpoint = self.cluster.pick(pick)?;
         ClusterStats::count(&self.cluster.stats.requests);
         let _active = endpoint.state.begin();
+        let cluster = Arc::clone(&self.cluster);
+        let asked = tokio::time::timeout_at(deadline, self.ask(&endpoint)).await;
+        let asked = asked.unwrap_or(Err(Unanswered(StatusCode::GATEWAY_TIMEOUT)));
+        let (response, lease) = asked.inspect_err(|_| {
+            cluster.record(&endpoint, Outcome::LocalOriginFailure, Instant::now());
+        })?;
+        let outcome = Outcome::of_status(response.status());
+        cluster.record(&endpoint, outcome, Instant::now());
+        cluster.stats.responses.count(response.status());
+        let read = tokio::time::timeout_at(deadline, drained(response.into_body())).await;
+        let is_whole = matches!(read, Ok(true));
+        if is_whole {
+            lease.finish(&cluster);
+        }
+        Ok(is_whole)
+    }
+
+    async fn ask(
+        self,
+        endpoint: &Arc<Endpoint>,
+    ) -> Result<(Response<Incoming>, Lease), Unanswered> {
         let upstreams = &self.environment.upstreams;
-        let lent = upstreams
-            .lend(&self.cluster, &endpoint, self.version, Freshness::Any)
-            .await;
-        let Ok(mut lease) = lent else {
-            self.cluster
-                .record(&endpoint, Outcome::LocalOriginFailure, Instant::now());
-            return false;
-        };
+        let mut lease = upstreams
+            .lend(&self.cluster, endpoint, self.version, Freshness::Any)
+            .await?;
         ClusterStats::count(&self.cluster.stats.tries);
         let request = outgoing::request(self.head, self.body);
-        let Ok(response) = lease.send(request).await else {
-            self.cluster
-                .record(&endpoint, Outcome::LocalOriginFailure, Instant::now());
-            return false;
-        };
-        let outcome = Outcome::of_status(response.status());
-        self.cluster.record(&endpoint, outcome, Instant::now());
-        let is_whole = drained(response.into_body()).await;
-        if is_whole {
-            lease.finish(&self.cluster);
+        match lease.send(request).await {
+            Ok(response) => Ok((response, lease)),
+            Err(_) => Err(Unanswered(StatusCode::SERVICE_UNAVAILABLE)),
         }
-        is_whole
+    }
+}
+
+/// Nobody has answered; counted by this status, as Envoy does.
+struct Unanswered(StatusCode);
+
+impl<E: std::error::Error> From<E> for Unanswered {
+    fn from(_: E) -> Self {
+        Unanswered(StatusCode::SERVICE_UNAVAILABLE)
     }
 }
 
