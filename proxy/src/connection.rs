@@ -9,6 +9,7 @@ mod forwarded;
 pub(crate) mod fuzzing;
 pub mod introduced;
 mod io;
+mod log;
 mod proxied;
 mod race;
 mod tls;
@@ -23,6 +24,7 @@ use tokio::net::TcpStream;
 
 use self::detect::Seen;
 use self::io::DownstreamIo;
+use self::log::Line;
 use self::race::{Opening, Outcome};
 use crate::cluster::stats::ClusterStats;
 use crate::config::http::Codec;
@@ -64,6 +66,8 @@ struct Connection {
     /// Where it was going, where it was redirected or passed on by another proxy.
     original_destination: Option<SocketAddr>,
     drain: Drain,
+    /// What the listener's log will say of it, where it has one.
+    line: Option<Box<Line>>,
 }
 
 /// Serves a connection to its end.
@@ -99,7 +103,7 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
         .and_then(|destination| snapshot.virtual_listener(destination).cloned())
         .unwrap_or(bound);
     let _counted = Counted::new(&listener);
-    let connection = Connection {
+    let mut connection = Connection {
         environment,
         snapshot,
         listener,
@@ -108,7 +112,9 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
         local,
         original_destination,
         drain,
+        line: None,
     };
+    connection.begin_line();
     connection.open(stream, first).await;
 }
 
@@ -344,7 +350,7 @@ impl Connection {
     }
 
     async fn serve_http(
-        self,
+        mut self,
         io: DownstreamIo,
         chain: Arc<Chain>,
         service: Arc<HttpService>,
@@ -372,7 +378,7 @@ impl Connection {
 
     /// Opaque bytes, on what was dialled ahead where something was.
     async fn proxy(
-        self,
+        mut self,
         io: DownstreamIo,
         (chain, config): (&Chain, &TcpConfig),
         dialled: Option<Result<Dialled, TcpFailure>>,
@@ -387,6 +393,9 @@ impl Connection {
             Some(dialled) => dialled,
             None => self.dial(config).await,
         };
+        if let Some(line) = &mut self.line {
+            line.leave_to_bytes();
+        }
         tcp::proxy(io, dialled, config, downstream, &self.environment).await;
     }
 
@@ -401,7 +410,15 @@ impl Connection {
         .await
     }
 
-    fn downstream(&self, peer: Option<&tls::Peer>) -> Arc<Downstream> {
+    fn downstream(&mut self, peer: Option<&tls::Peer>) -> Arc<Downstream> {
+        let downstream = self.described(peer);
+        if let Some(line) = &mut self.line {
+            line.describe(&downstream);
+        }
+        downstream
+    }
+
+    fn described(&self, peer: Option<&tls::Peer>) -> Arc<Downstream> {
         Arc::new(Downstream {
             listener: Arc::clone(&self.listener.config.name),
             direction: self.listener.config.direction,
@@ -409,23 +426,7 @@ impl Connection {
             local: self.destination(),
             principal: peer.and_then(|peer| peer.principal.clone()),
             server_name: peer.and_then(|peer| peer.server_name.clone()),
+            access_logs: Arc::clone(&self.listener.config.access_logs),
         })
-    }
-
-    /// No chain is for this connection: it is closed.
-    fn refuse(&self, seen: Option<Seen>) {
-        let live = &self.listener.live;
-        ClusterStats::count(&live.unmatched);
-        let is_plaintext = self.listener.has_tls() && seen != Some(Seen::Tls);
-        if is_plaintext {
-            ClusterStats::count(&live.plaintext_refused);
-        }
-        tracing::debug!(
-            listener = %self.listener.config.name,
-            peer = %self.peer,
-            destination = %self.destination(),
-            is_plaintext,
-            "connection closed: no filter chain is for it"
-        );
     }
 }

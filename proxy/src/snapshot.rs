@@ -218,6 +218,7 @@ mod tests {
             }),
             inspect_http: false,
             inspect_tls: false,
+            access_logs: Arc::new([]),
         })
     }
 

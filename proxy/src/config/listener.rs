@@ -48,6 +48,8 @@ pub struct ListenerConfig {
     pub inspect_http: bool,
     /// Whether the first bytes are looked at for TLS (`tls_inspector`).
     pub inspect_tls: bool,
+    /// What is written about each of its connections, also about those that no chain is for.
+    pub access_logs: Arc<[Arc<AccessLogConfig>]>,
 }
 
 impl ListenerConfig {

@@ -51,7 +51,7 @@ pub async fn serve(environment: Arc<Environment>, introduced: Introduced, drain:
         return tracing::debug!("local channel closed: nothing listens for redirected connections");
     };
     let source = SocketAddr::new(introduction.source, 0);
-    let connection = Connection {
+    let mut connection = Connection {
         environment,
         snapshot,
         listener,
@@ -60,6 +60,7 @@ pub async fn serve(environment: Arc<Environment>, introduced: Introduced, drain:
         local: destination,
         original_destination: Some(destination),
         drain,
+        line: None,
     };
     let Some((chain, peer)) = connection.admit(&introduction) else {
         return;
@@ -71,6 +72,7 @@ pub async fn serve(environment: Arc<Environment>, introduced: Introduced, drain:
     ClusterStats::count(&connection.listener.live.local_channels);
     let _counted = Counted::new(&connection.listener);
     let protocol = introduction.protocol.as_deref();
+    connection.begin_line();
     connection
         .serve_introduced(chain, peer, protocol, stream)
         .await;

@@ -17,7 +17,6 @@ use super::Connection;
 use super::detect::Seen;
 use super::forwarded;
 use super::io::DownstreamIo;
-use crate::cluster::stats::ClusterStats;
 use crate::config::http::{ForwardClientCertificate, HttpConfig};
 use crate::config::identity::IdentityReceiver;
 use crate::config::listener::TransportProtocol;
@@ -82,7 +81,7 @@ impl Connection {
                 tracing::debug!(peer = %self.peer, %error, "no TLS client hello");
                 None
             }
-            Err(_) => return self.count_tls_failure("the client hello did not come in time"),
+            Err(_) => return self.refuse_handshake("the client hello did not come in time"),
         };
         let protocols: Vec<&str> = hello
             .iter()
@@ -98,7 +97,7 @@ impl Connection {
         };
         match (&chain.tls, hello) {
             (Some(_), Some(hello)) => self.finish_handshake(chain, hello, stream).await,
-            (Some(_), None) => self.count_tls_failure("the client hello is not valid"),
+            (Some(_), None) => self.refuse_handshake("the client hello is not valid"),
             (None, _) => {
                 self.pass_through(chain, stream, buffer.freeze(), dialled)
                     .await
@@ -112,8 +111,8 @@ impl Connection {
         let reading = read_hello(&mut stream, &mut buffer);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, reading).await {
             Ok(Ok(hello)) => self.finish_handshake(chain, hello, stream).await,
-            Ok(Err(error)) => self.count_tls_failure(&error.to_string()),
-            Err(_) => self.count_tls_failure("the client hello did not come in time"),
+            Ok(Err(error)) => self.refuse_handshake(&error.to_string()),
+            Err(_) => self.refuse_handshake("the client hello did not come in time"),
         }
     }
 
@@ -143,7 +142,7 @@ impl Connection {
         let server_name = hello.server_name.as_deref().map(Arc::from);
         let (stream, own) = match self.handshake(termination, hello, stream).await {
             Ok(done) => done,
-            Err(reason) => return self.count_tls_failure(&reason),
+            Err(reason) => return self.refuse_handshake(&reason),
         };
         let peer = peer(&stream, own, server_name);
         let negotiated = stream.get_ref().1.alpn_protocol();
@@ -201,16 +200,6 @@ impl Connection {
             Ok(Err(error)) => Err(explain(&error)),
             Err(_) => Err("it did not end in time".to_owned()),
         }
-    }
-
-    fn count_tls_failure(&self, reason: &str) {
-        ClusterStats::count(&self.listener.live.tls_failures);
-        tracing::debug!(
-            listener = %self.listener.config.name,
-            peer = %self.peer,
-            reason,
-            "TLS handshake with a client failed"
-        );
     }
 }
 

@@ -54,6 +54,7 @@ fn connection() -> TcpReport {
         local: ([10, 0, 0, 2], 80).into(),
         principal: None,
         server_name: None,
+        access_logs: [].into(),
     };
     TcpReport {
         downstream: downstream.into(),

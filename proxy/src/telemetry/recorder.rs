@@ -123,6 +123,12 @@ impl ReportSink for Recorder {
         series.received.add(report.received_bytes);
         self.access_logs
             .write(&report.access_logs, Entry::Connection(report));
+        self.connection(report);
+    }
+
+    fn connection(&self, report: &TcpReport) {
+        self.access_logs
+            .write(&report.downstream.access_logs, Entry::Connection(report));
     }
 }
 

@@ -25,6 +25,8 @@ pub trait ReportSink: Send + Sync {
     fn tcp_open(&self, report: &TcpReport);
     /// It has ended.
     fn tcp_close(&self, report: &TcpReport);
+    /// A connection has ended that was none of opaque bytes, or that nobody was for.
+    fn connection(&self, report: &TcpReport);
 }
 
 /// The application protocol of a request.
@@ -180,6 +182,8 @@ pub struct Downstream {
     pub principal: Option<Arc<str>>,
     /// The name a TLS client asked for.
     pub server_name: Option<Arc<str>>,
+    /// Where the listener writes about its connections.
+    pub access_logs: Arc<[Arc<AccessLogConfig>]>,
 }
 
 /// The endpoint that was used last.

@@ -42,6 +42,7 @@ pub(crate) fn outbound() -> Arc<Downstream> {
         local: "240.240.0.9:9080".parse().expect("an address"),
         principal: None,
         server_name: None,
+        access_logs: Arc::new([]),
     })
 }
 
@@ -54,6 +55,7 @@ pub(crate) fn inbound(principal: Option<&str>) -> Arc<Downstream> {
         local: "10.96.0.5:9080".parse().expect("an address"),
         principal: principal.map(Arc::from),
         server_name: None,
+        access_logs: Arc::new([]),
     })
 }
 

@@ -34,6 +34,7 @@ pub(crate) fn listener(filter: NetworkFilter) -> ListenerConfig {
         default_chain: Some(chain(filter)),
         inspect_http: false,
         inspect_tls: false,
+        access_logs: Arc::new([]),
     }
 }
 

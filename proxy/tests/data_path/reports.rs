@@ -22,6 +22,8 @@ impl ReportSink for Reports {
     fn tcp_close(&self, report: &TcpReport) {
         self.closed.lock().push(report.clone());
     }
+
+    fn connection(&self, _report: &TcpReport) {}
 }
 
 impl Reports {

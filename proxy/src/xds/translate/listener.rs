@@ -13,6 +13,7 @@ use weft_proto::envoy::extensions::filters::listener::original_dst::v3::Original
 use weft_proto::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 use weft_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 
+use super::access_log::access_logs;
 use super::address::socket_address;
 use super::at::{
     At, Invalid, duration, enumeration, harmless, holds, nonempty, opened, required, unsupported,
@@ -64,7 +65,7 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
         tcp_keepalive,
         listener_specifier,
     } = wire;
-    unsupported!(at; api_listener, access_log, enable_mptcp, fcds_config, listener_specifier);
+    unsupported!(at; api_listener, enable_mptcp, fcds_config, listener_specifier);
     harmless!(at; stat_prefix, per_connection_buffer_limit_bytes,
         per_connection_buffer_high_watermark_timeout, drain_type, tcp_fast_open_queue_length,
         connection_balance_config, max_connections_to_accept_per_socket_event,
@@ -111,6 +112,7 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
             .transpose()?,
         inspect_http: filters.http,
         inspect_tls: filters.tls,
+        access_logs: access_logs(&at.field("access_log"), access_log)?,
     })
 }
 
