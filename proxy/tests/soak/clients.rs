@@ -188,10 +188,18 @@ enum Ended {
     Unsent,
 }
 
+/// How far an exchange came.
+#[derive(Debug, Default)]
+struct Progress {
+    status: Option<u16>,
+    bytes: usize,
+}
+
 async fn answered(
     response: impl Future<Output = hyper::Result<http::Response<hyper::body::Incoming>>>,
     expected: usize,
 ) -> Result<Ended, String> {
+    let mut progress = Progress::default();
     let exchange = async {
         let response = match response.await {
             Ok(response) => response,
@@ -203,16 +211,24 @@ async fn answered(
             Err(error) => return Err(format!("{error:?}")),
         };
         let status = response.status();
-        let body = response.into_body().collect().await;
-        let body = body.map_err(|error| format!("{status}, then {error:?}"))?;
-        let length = body.to_bytes().len();
+        progress.status = Some(status.as_u16());
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| format!("{status}, then {error:?}"))?;
+            progress.bytes += frame.data_ref().map_or(0, Bytes::len);
+        }
+        let length = progress.bytes;
         match status.as_u16() == 200 && length == expected {
             true => Ok(Ended::Well),
             false => Err(format!("{status} and {length} bytes of {expected}")),
         }
     };
     let ended = tokio::time::timeout(PATIENCE, exchange).await;
-    ended.unwrap_or_else(|_| Err("no answer in time".into()))
+    ended.unwrap_or_else(|_| {
+        Err(format!(
+            "no answer in time: {progress:?} of {expected} bytes"
+        ))
+    })
 }
 
 async fn over_http1(
