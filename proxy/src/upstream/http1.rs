@@ -1,14 +1,13 @@
 //! An HTTP/1.1 connection to an endpoint: one request at a time.
 
 use std::future::poll_fn;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 
 use super::body::RequestBody;
-use super::io::{Seen, UpstreamIo, Watch};
+use super::io::{Mark, Seen, UpstreamIo, Watch};
 use crate::cluster::connections::ConnectionPermit;
 use crate::config::http1::HeaderNames;
 
@@ -25,6 +24,8 @@ pub(super) struct Http1Connection {
 
 /// Response heads are bounded by this, and so is what is buffered of a connection.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
+/// Nothing is waited for longer that only this process has to do.
+const READY_WITHIN: Duration = Duration::from_secs(1);
 
 impl Http1Connection {
     /// Speaks HTTP on a connection. It is driven by a task of its own, which ends with it and holds the permit.
@@ -60,6 +61,11 @@ impl Http1Connection {
         longest.is_some_and(|longest| now.saturating_duration_since(self.made_at) >= longest)
     }
 
+    /// What has been written to it so far; `None`: it is closed.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.watch.mark()
+    }
+
     /// Waits until it can carry a request; `false` where it has been closed. The request before has been
     /// read to its end, so that the wait is for the connection's task to notice, and not for the peer.
     pub(super) async fn is_ready(&mut self) -> bool {
@@ -70,10 +76,8 @@ impl Http1Connection {
             Seen::Quiet if self.sender.is_ready() => return true,
             Seen::Quiet => {}
         }
-        poll_fn(|context| match self.sender.poll_ready(context) {
-            Poll::Ready(result) => Poll::Ready(result.is_ok()),
-            Poll::Pending => Poll::Pending,
-        })
-        .await
+        let ready = poll_fn(|context| self.sender.poll_ready(context));
+        let ready = tokio::time::timeout(READY_WITHIN, ready).await;
+        matches!(ready, Ok(Ok(())))
     }
 }

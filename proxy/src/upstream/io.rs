@@ -1,8 +1,11 @@
 //! The bytes of an upstream connection, and a look at whether its peer has closed it.
 
+mod arrival;
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
@@ -10,6 +13,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
+pub(super) use self::arrival::Mark;
 use crate::tls::io::MaybeTls;
 use crate::wire::Wire;
 
@@ -34,19 +38,36 @@ impl UpstreamIo {
 
 /// A connection that somebody else may look at.
 #[derive(Debug)]
-pub struct Socket(Arc<Wire>);
+pub struct Socket(Arc<Held>);
+
+/// What is looked at.
+#[derive(Debug)]
+struct Held {
+    wire: Wire,
+    /// How many bytes the kernel has taken, and the end as one more, as TCP counts it.
+    written: AtomicU64,
+}
 
 impl Socket {
     /// Over a connection.
     pub fn over(wire: Wire) -> Self {
-        Socket(Arc::new(wire))
+        Socket(Arc::new(Held {
+            wire,
+            written: AtomicU64::new(0),
+        }))
+    }
+
+    fn count(&self, written: &io::Result<usize>) {
+        if let Ok(count) = written {
+            self.0.written.fetch_add(*count as u64, Ordering::Relaxed);
+        }
     }
 }
 
 /// Looks at a connection that another owns. It does not keep it open.
 #[derive(Debug)]
 pub(super) struct Watch {
-    socket: Weak<Wire>,
+    socket: Weak<Held>,
     is_plain: bool,
 }
 
@@ -68,13 +89,18 @@ impl Watch {
             return true;
         };
         let mut byte = [MaybeUninit::uninit(); 1];
-        match SockRef::from(&*socket).peek(&mut byte) {
+        match SockRef::from(&socket.wire).peek(&mut byte) {
             Ok(count) => count == 0,
             Err(error) => !matches!(
                 error.kind(),
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
             ),
         }
+    }
+
+    /// What has been written so far; `None`: it is closed.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.socket.upgrade().map(Mark::of)
     }
 
     /// Asks the kernel itself: the runtime learns of a close only when it polls for events, and a request that is
@@ -84,7 +110,7 @@ impl Watch {
             return Seen::Over;
         };
         let mut byte = [MaybeUninit::uninit(); 1];
-        match SockRef::from(&*socket).peek(&mut byte) {
+        match SockRef::from(&socket.wire).peek(&mut byte) {
             Ok(0) => Seen::Over,
             // An answer without a question, before HTTP: what is left of it is no good.
             Ok(_) if self.is_plain => Seen::Over,
@@ -102,7 +128,7 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.0.poll_read_shared(context, buffer)
+        self.0.wire.poll_read_shared(context, buffer)
     }
 }
 
@@ -113,10 +139,13 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(context))?;
-            match self.0.try_write(bytes) {
+            ready!(self.0.wire.poll_write_ready(context))?;
+            match self.0.wire.try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
+                written => {
+                    self.count(&written);
+                    return Poll::Ready(written);
+                }
             }
         }
     }
@@ -127,10 +156,13 @@ impl AsyncWrite for Socket {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(context))?;
-            match self.0.try_write_vectored(slices) {
+            ready!(self.0.wire.poll_write_ready(context))?;
+            match self.0.wire.try_write_vectored(slices) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
+                written => {
+                    self.count(&written);
+                    return Poll::Ready(written);
+                }
             }
         }
     }
@@ -144,6 +176,10 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write))
+        let ended = SockRef::from(&self.0.wire).shutdown(std::net::Shutdown::Write);
+        if ended.is_ok() {
+            self.count(&Ok(1));
+        }
+        Poll::Ready(ended)
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! HTTP/1: lent alone, given back when request and response have both ended, closed otherwise. HTTP/2:
 //! shared. A connection that turns out to have been closed while it lay idle costs a fresh one, and never
-//! an error: `SendFailure` brings the request back where it was not sent.
+//! an error: `SendFailure` brings the request back where it was not sent, and [`Spare`] where that is no matter.
+
+mod spare;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
 
+pub use self::spare::Spare;
 use super::body::RequestBody;
 use super::http1::Http1Connection;
 use super::http2::Stream;
@@ -93,22 +96,6 @@ impl Lease {
             unsent: failure.take_message().map(Box::new),
             error: failure.into_error(),
         })
-    }
-
-    /// A copy of a request for the case that the peer closes a connection that was used before while it is sent:
-    /// of one that may be sent twice (RFC 9110 §9.2.2), and has no body.
-    pub fn spare(&self, request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-        let is_safe = request.method().is_idempotent() && !request.headers().contains_key(UPGRADE);
-        let is_http1 = matches!(self.connection, Connection::Http1(_));
-        if !self.is_reused || !is_http1 || !is_safe || !matches!(request.body(), RequestBody::Empty)
-        {
-            return None;
-        }
-        let mut spare = Request::new(RequestBody::Empty);
-        spare.method_mut().clone_from(request.method());
-        spare.uri_mut().clone_from(request.uri());
-        spare.headers_mut().clone_from(request.headers());
-        Some(spare)
     }
 
     /// Lends it no more; a shared connection goes on with what it has.

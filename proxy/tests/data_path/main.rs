@@ -25,6 +25,7 @@ mod local_channels;
 mod mirrors;
 mod narrowing;
 mod overload;
+mod races;
 mod redirect;
 mod resilience;
 mod routing;

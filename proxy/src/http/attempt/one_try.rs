@@ -105,10 +105,13 @@ impl Attempts<'_> {
             if stale == 0 {
                 ClusterStats::count(&self.cluster.stats.tries);
             }
-            let spare = lease.spare(&request);
+            let spare = lease.spare(&mut request);
             let may_switch = request.headers().contains_key(UPGRADE);
             let failure = match lease.send(request).await {
                 Ok(response) => {
+                    if let Some(spare) = spare {
+                        spare.spared();
+                    }
                     return match validity::misframed(&response, may_switch) {
                         Some(what) => Err(self.malformed(what, endpoint)),
                         None => Ok((response, lease)),
@@ -116,11 +119,11 @@ impl Attempts<'_> {
                 }
                 Err(failure) => failure,
             };
-            let is_closed_early = failure.is_closed_early();
-            let unsent = match (failure.unsent, spare) {
-                (None, Some(spare)) if is_closed_early => Some(Box::new(spare)),
-                (unsent, _) => unsent,
-            };
+            let again = spare
+                .filter(|_| failure.unsent.is_none())
+                .and_then(|spare| spare.after(&failure))
+                .map(Box::new);
+            let unsent = failure.unsent.or(again);
             match unsent {
                 Some(unsent) if lease.is_reused() && stale < MAX_STALE => {
                     ClusterStats::count(&self.cluster.stats.stale);

@@ -79,6 +79,15 @@ impl ReplayBuffer {
     }
 }
 
+impl ReplayBuffer {
+    /// No other try will read it: nothing more is kept, and what was is given up.
+    pub fn forget(&self) {
+        let mut state = self.state.lock();
+        state.is_too_large = true;
+        state.kept = BytesMut::new();
+    }
+}
+
 impl State {
     /// Keeps a frame for the next try, or nothing any more.
     fn keep(&mut self, frame: &Frame<Bytes>) {
@@ -96,6 +105,11 @@ impl State {
 }
 
 impl Replay {
+    /// What is read.
+    pub fn buffer(&self) -> &Arc<ReplayBuffer> {
+        &self.buffer
+    }
+
     pub(super) fn poll_frame(
         &mut self,
         context: &mut Context<'_>,

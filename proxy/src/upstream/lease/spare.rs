@@ -1,0 +1,104 @@
+//! A request once more, for the case that the peer closes the connection that it is sent on: one that was used before,
+//! and that the peer may have thought nobody wanted any more.
+//!
+//! It is sent again where it may be sent twice (RFC 9110 §9.2.2), or where the peer's system has taken nothing of it.
+
+use std::sync::Arc;
+
+use http::Request;
+use http::header::UPGRADE;
+
+use super::{Connection, Lease, SendFailure};
+use crate::upstream::body::RequestBody;
+use crate::upstream::body::replay::ReplayBuffer;
+use crate::upstream::io::Mark;
+
+/// What a request would be made of again.
+#[derive(Debug)]
+pub struct Spare {
+    head: Request<()>,
+    body: SpareBody,
+    /// Before it was sent; `None`: it may be sent twice.
+    mark: Option<Mark>,
+}
+
+#[derive(Debug)]
+enum SpareBody {
+    /// None, or all of it.
+    Whole(RequestBody),
+    /// What has been read of it, kept for this alone.
+    Own(Arc<ReplayBuffer>),
+    /// The same, kept for other tries too.
+    Shared(Arc<ReplayBuffer>),
+}
+
+/// So much is kept of a body: more than the few bytes that are read of it before a connection tells that it has ended.
+const MAX_BODY: usize = 64 * 1024;
+
+impl Lease {
+    /// What the request would be made of again; `None` where the connection was not used before, or would be changed
+    /// by the request. A body that can be read once is changed to one that can be read again.
+    pub fn spare(&self, request: &mut Request<RequestBody>) -> Option<Spare> {
+        let Connection::Http1(connection) = &self.connection else {
+            return None;
+        };
+        if !self.is_reused || request.headers().contains_key(UPGRADE) {
+            return None;
+        }
+        let mark = match request.method().is_idempotent() {
+            true => None,
+            false => Some(connection.mark()?),
+        };
+        let body = SpareBody::of(request.body_mut())?;
+        let mut head = Request::new(());
+        head.method_mut().clone_from(request.method());
+        head.uri_mut().clone_from(request.uri());
+        head.headers_mut().clone_from(request.headers());
+        head.extensions_mut().clone_from(request.extensions());
+        Some(Spare { head, body, mark })
+    }
+}
+
+impl SpareBody {
+    fn of(body: &mut RequestBody) -> Option<Self> {
+        match body {
+            RequestBody::Empty => Some(SpareBody::Whole(RequestBody::Empty)),
+            RequestBody::Full(bytes) => Some(SpareBody::Whole(RequestBody::Full(bytes.clone()))),
+            RequestBody::Replayed(replay) => Some(SpareBody::Shared(Arc::clone(replay.buffer()))),
+            RequestBody::Copy(_) => None,
+            RequestBody::Once { .. } => {
+                let RequestBody::Once { incoming, meter } =
+                    std::mem::replace(body, RequestBody::Empty)
+                else {
+                    return None;
+                };
+                let buffer = ReplayBuffer::new(incoming, meter, MAX_BODY);
+                *body = buffer.replay()?;
+                Some(SpareBody::Own(buffer))
+            }
+        }
+    }
+}
+
+impl Spare {
+    /// The request once more, after it failed so; `None` where the peer may have processed what must not be processed
+    /// twice, or where its body is not all here any more.
+    pub fn after(self, failure: &SendFailure) -> Option<Request<RequestBody>> {
+        let is_safe = self.mark.is_none_or(|mark| mark.has_nothing_arrived());
+        if !failure.is_closed_early() || !is_safe {
+            return None;
+        }
+        let body = match self.body {
+            SpareBody::Whole(body) => body,
+            SpareBody::Own(buffer) | SpareBody::Shared(buffer) => buffer.replay()?,
+        };
+        Some(self.head.map(|()| body))
+    }
+
+    /// There is a response: it is not needed.
+    pub fn spared(self) {
+        if let SpareBody::Own(buffer) = self.body {
+            buffer.forget();
+        }
+    }
+}
