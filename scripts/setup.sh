@@ -130,7 +130,7 @@ if [ "${1:-}" = --test ]; then
             GOBIN=$peers/bin go install -trimpath -ldflags "-s -w" github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3 ||
                 missing_peer grpcurl
         fi
-        if [ ! -x "$peers/bin/xds-server" ]; then
+        if [ tests/peers/xds-server/main.go -nt "$peers/bin/xds-server" ]; then
             echo "installing: a control plane of go-control-plane, into $peers/bin" >&2
             (cd tests/peers/xds-server && go build -trimpath -ldflags "-s -w" -o "$peers/bin/xds-server" .) ||
                 missing_peer xds-server

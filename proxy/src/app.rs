@@ -41,6 +41,8 @@ use crate::upstream::local_channel::LocalChannels;
 use crate::workers::{self, DataPlane};
 use crate::xds::cache::{Cache, SharedCache};
 use crate::xds::client::Client;
+use crate::xds::file;
+use crate::xds::kind::Scope;
 use crate::xds::metrics::Metrics;
 use crate::xds::state::{Published, State};
 use crate::xds::store::Store;
@@ -164,7 +166,7 @@ impl Proxy {
         // Two providers could be compiled in some day; every part of the process means this one.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let settings = Settings::new(options, &bootstrap);
-        if settings.identity && bootstrap.control_plane.is_none() {
+        if settings.identity && bootstrap.discovery.ads.is_none() {
             return Err(Error::NoControlPlane);
         }
         let started = SystemTime::now();
@@ -192,7 +194,7 @@ impl Proxy {
         let mut tasks = JoinSet::new();
         let quit = CancellationToken::new();
         let (identity_sender, identity) = watch::channel(None);
-        let credentials = match (&bootstrap.control_plane, settings.identity) {
+        let credentials = match (&bootstrap.discovery.ads, settings.identity) {
             (Some(control_plane), true) => {
                 let state_dir = settings.state_dir.as_deref();
                 let (renewer, credentials) =
@@ -338,7 +340,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Configurations from the control plane, or the one that the bootstrap has.
+/// Configurations from control planes and files, or the one that the bootstrap has.
 fn configuration_source(
     bootstrap: &Bootstrap,
     settings: &Settings,
@@ -347,14 +349,15 @@ fn configuration_source(
     cancel: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> watch::Receiver<Published> {
-    let Some(control_plane) = bootstrap.control_plane.clone() else {
+    let discovery = bootstrap.discovery.clone();
+    if discovery.is_none() {
         let configuration = Arc::new(bootstrap.statics.clone());
         return watch::channel(Published {
             configuration,
             is_complete: true,
         })
         .1;
-    };
+    }
     let metrics = Metrics::register(registry);
     let node = settings::node(bootstrap);
     let (state, published) = State::new(
@@ -363,8 +366,22 @@ fn configuration_source(
         settings.state_dir.as_deref().map(Store::in_dir),
         Arc::clone(cache),
         metrics.clone(),
+        &discovery.awaited,
     );
-    let client = Client::new(control_plane, node, state, metrics);
-    tasks.spawn(client.run(cancel.clone()));
+    let state = Arc::new(state);
+    let scope = Scope::Aggregated(discovery.aggregated());
+    let aggregated = discovery.ads.map(|ads| (ads, scope));
+    let services = discovery.services.into_iter();
+    let services = services.map(|(kind, service)| (service, Scope::Of(kind)));
+    for (service, scope) in aggregated.into_iter().chain(services) {
+        let (node, state) = (node.clone(), Arc::clone(&state));
+        let client = Client::new(service, scope, node, state, metrics.clone());
+        tasks.spawn(client.run(cancel.clone()));
+    }
+    for (kind, source) in discovery.files {
+        let (state, metrics) = (Arc::clone(&state), metrics.clone());
+        tasks.spawn(file::follow(kind, source, state, metrics, cancel.clone()));
+    }
+    tasks.spawn(state.tend(cancel.clone()));
     published
 }

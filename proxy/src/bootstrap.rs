@@ -3,7 +3,7 @@
 //! Who it is, where its control plane is, and resources of its own. Everything else comes over xDS. Errors name
 //! the file and the field.
 
-mod control_plane;
+mod discovery;
 mod fields;
 
 use std::collections::BTreeMap;
@@ -18,15 +18,15 @@ use weft_proto::envoy::config::core::v3::{Address, Node, address};
 use weft_proto::envoy::config::overload::v3::OverloadManager;
 use weft_proto::json;
 
-use self::control_plane::{ads_cluster, control_plane, socket_target};
+use self::discovery::{Known, discovery, socket_target};
 use self::fields::warn_of_ignored;
 use crate::config::overload::OverloadConfig;
 use crate::config::{Configuration, Workload};
+use crate::xds::discovery::Discovery;
 use crate::xds::kind::Kind;
-use crate::xds::secrets;
+use crate::xds::secrets::{self, Secrets};
 use crate::xds::translate::overload::overload_manager;
 use crate::xds::translate::{Checked, Invalid, chain, metadata, translate};
-use crate::xds::transport::ControlPlane;
 
 /// A bootstrap that was checked.
 #[derive(Debug, Clone)]
@@ -39,8 +39,8 @@ pub struct Bootstrap {
     pub workload: Arc<Workload>,
     /// The proxy's own resources.
     pub statics: Configuration,
-    /// Where the control plane is; none: there are only resources of its own.
-    pub control_plane: Option<ControlPlane>,
+    /// Where other resources come from.
+    pub discovery: Discovery,
     /// Where the admin interface listens.
     pub admin: Option<SocketAddr>,
     /// What is done when the proxy itself runs short of something.
@@ -146,25 +146,29 @@ fn check(wire: Wire) -> Result<Bootstrap, Problem> {
     warn_of_ignored(&wire)?;
     let node = wire.node.clone().unwrap_or_default();
     let resources = wire.static_resources.clone().unwrap_or_default();
-    let control_plane = match &wire.dynamic_resources {
-        Some(dynamic) => control_plane(dynamic, &resources.clusters)?,
-        None => None,
+    let secrets = static_secrets(&resources)?;
+    let known = Known {
+        clusters: &resources.clusters,
+        secrets: &secrets,
     };
-    if control_plane.is_some() && node.id.is_empty() {
+    let (discovery, xds_cluster) = match &wire.dynamic_resources {
+        Some(dynamic) => discovery(dynamic, &known)?,
+        None => Default::default(),
+    };
+    if discovery.has_services() && node.id.is_empty() {
         return Err(problem(
             "node.id",
             "must not be empty where there is a control plane",
         ));
     }
-    let xds_cluster = wire.dynamic_resources.as_ref().and_then(ads_cluster);
-    let statics = statics(&resources, xds_cluster)?;
-    if control_plane.is_none() {
+    let statics = statics(&resources, secrets, xds_cluster.as_deref())?;
+    if discovery.is_none() {
         has_secrets(&statics)?;
     }
     Ok(Bootstrap {
         statics,
         workload: Arc::new(workload(&node)),
-        control_plane,
+        discovery,
         admin: wire.admin.as_ref().map(admin).transpose()?.flatten(),
         overload: wire.overload_manager.as_ref().map(overload).transpose()?,
         node,
@@ -174,21 +178,20 @@ fn check(wire: Wire) -> Result<Bootstrap, Problem> {
 
 /// The proxy's own listeners and clusters; not the cluster that leads to the control plane, which is no one's to
 /// send requests to.
-fn statics(resources: &StaticResources, xds: Option<&str>) -> Result<Configuration, Problem> {
+fn statics(
+    resources: &StaticResources,
+    secrets: Secrets,
+    xds: Option<&str>,
+) -> Result<Configuration, Problem> {
     let StaticResources {
         listeners,
         clusters,
-        secrets,
+        secrets: _,
     } = resources;
-    let mut statics = Configuration::default();
-    for (index, secret) in secrets.iter().enumerate() {
-        let field = format!("static_resources.secrets[{index}]");
-        let name = Arc::from(secret.name.as_str());
-        match checked(Kind::Secret, &pack(secret), &field)? {
-            Checked::Secret(secret) => insert(&mut statics.secrets, &name, &secret, &field)?,
-            _ => return Err(problem(field, "no secret")),
-        }
-    }
+    let mut statics = Configuration {
+        secrets,
+        ..Configuration::default()
+    };
     for (index, listener) in listeners.iter().enumerate() {
         let field = format!("static_resources.listeners[{index}]");
         match checked(Kind::Listener, &pack(listener), &field)? {
@@ -212,6 +215,19 @@ fn statics(resources: &StaticResources, xds: Option<&str>) -> Result<Configurati
     }
     secrets::fill_in(&mut statics, None);
     Ok(statics)
+}
+
+fn static_secrets(resources: &StaticResources) -> Result<Secrets, Problem> {
+    let mut secrets = Secrets::new();
+    for (index, secret) in resources.secrets.iter().enumerate() {
+        let field = format!("static_resources.secrets[{index}]");
+        let name = Arc::from(secret.name.as_str());
+        match checked(Kind::Secret, &pack(secret), &field)? {
+            Checked::Secret(secret) => insert(&mut secrets, &name, &secret, &field)?,
+            _ => return Err(problem(field, "no secret")),
+        }
+    }
+    Ok(secrets)
 }
 
 /// Where nobody could send any more, every secret that is named must be there.
@@ -342,7 +358,7 @@ mod tests {
 
     use super::*;
     use crate::xds::dialogue::Variant;
-    use crate::xds::transport::Target;
+    use crate::xds::transport::{ControlPlane, Target};
 
     fn sidecar() -> Value {
         json!({
@@ -386,10 +402,13 @@ mod tests {
         let bootstrap = parsed(&sidecar()).expect("valid");
 
         assert_eq!(
-            bootstrap.control_plane,
+            bootstrap.discovery.ads,
             Some(ControlPlane {
-                targets: vec![Target::Socket("/run/weft/xds.sock".into())],
-                variant: Variant::Delta,
+                authority: "xds".into(),
+                ..ControlPlane::in_the_clear(
+                    vec![Target::Socket("/run/weft/xds.sock".into())],
+                    Variant::Delta,
+                )
             })
         );
         assert_eq!(bootstrap.admin, Some(([127, 0, 0, 1], 15000).into()));
@@ -414,34 +433,100 @@ mod tests {
             {"lb_endpoints": [at(1), at(2)]},
         ]);
 
-        let control_plane = parsed(&json).expect("valid").control_plane;
+        let control_plane = parsed(&json).expect("valid").discovery.ads;
 
         let target = |port: u16| Target::Address(([127, 0, 0, 1], port).into());
         assert_eq!(
             control_plane,
             Some(ControlPlane {
-                targets: vec![target(1), target(2), target(3)],
-                variant: Variant::StateOfTheWorld,
+                authority: "xds".into(),
+                ..ControlPlane::in_the_clear(
+                    vec![target(1), target(2), target(3)],
+                    Variant::StateOfTheWorld,
+                )
             })
         );
     }
 
     #[test]
-    fn a_source_that_nobody_would_ask_is_refused() {
+    fn a_file_that_is_not_there_is_refused_by_its_path() {
         for field in ["lds_config", "cds_config"] {
             let mut json = sidecar();
             json["dynamic_resources"][field] =
-                json!({"path_config_source": {"path": "/etc/all.yaml"}});
+                json!({"path_config_source": {"path": "/nonexistent/all.yaml"}});
 
             let refused = parsed(&json).expect_err("refused").to_string();
 
             assert_eq!(
                 refused,
                 format!(
-                    "b.json: dynamic_resources.{field}: must be `ads: {{}}`: only ADS is spoken"
+                    "b.json: dynamic_resources.{field}.path_config_source.path: \
+                     \"/nonexistent/all.yaml\" does not exist"
                 )
             );
         }
+    }
+
+    #[test]
+    fn each_kind_comes_from_the_source_that_is_named_for_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut json = sidecar();
+        json["dynamic_resources"]["cds_config"] = json!({
+            "path_config_source": {"path": dir.path()},
+            "initial_fetch_timeout": "3s",
+        });
+        json["dynamic_resources"]["lds_config"] = json!({"api_config_source": {
+            "api_type": "GRPC",
+            "transport_api_version": "V3",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": "xds", "authority": "listeners"}}],
+        }});
+
+        let discovery = parsed(&json).expect("valid").discovery;
+
+        assert_eq!(
+            discovery.aggregated(),
+            [Kind::Endpoints, Kind::Routes, Kind::Secret]
+        );
+        let (kind, service) = &discovery.services[0];
+        assert_eq!((*kind, &*service.authority), (Kind::Listener, "listeners"));
+        assert_eq!(discovery.files[0].0, Kind::Cluster);
+        let three = std::time::Duration::from_secs(3);
+        assert_eq!(discovery.awaited[&Kind::Cluster], Some(three));
+        assert_eq!(discovery.awaited[&Kind::Listener], None);
+    }
+
+    #[test]
+    fn a_control_plane_with_tls_and_a_name_is_believed_by_secrets_of_the_bootstraps_own() {
+        let mut json = sidecar();
+        let cluster = &mut json["static_resources"]["clusters"][0];
+        cluster["type"] = "STRICT_DNS".into();
+        cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"] =
+            json!({"socket_address": {"address": "xds.example.com", "port_value": 443}});
+        cluster["transport_socket"] = json!({"name": "tls", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "sni": "xds.example.com",
+            "common_tls_context": {"validation_context_sds_secret_config": {"name": "roots"}},
+        }});
+
+        let missing = parsed(&json).expect_err("refused").to_string();
+        assert_eq!(
+            missing,
+            "b.json: static_resources.clusters[0].transport_socket: \
+             the secret \"roots\" is not in static_resources.secrets, or is of another type"
+        );
+
+        let roots = crate::identity::testing::Authority::new().pem();
+        json["static_resources"]["secrets"] = json!([{"name": "roots", "validation_context":
+            {"trusted_ca": {"inline_string": roots}}}]);
+        let control_plane = parsed(&json).expect("valid").discovery.ads.expect("ADS");
+        assert_eq!(
+            control_plane.targets,
+            [Target::Host("xds.example.com".into(), 443)]
+        );
+        assert_eq!(
+            control_plane.tls.expect("TLS").sni.as_deref(),
+            Some("xds.example.com")
+        );
     }
 
     #[test]
@@ -493,7 +578,7 @@ static_resources:
                 .as_millis(),
             250
         );
-        assert_eq!(bootstrap.control_plane, None);
+        assert!(bootstrap.discovery.is_none());
     }
 
     #[test]

@@ -243,10 +243,8 @@ mod tests {
 
     fn renewer(state_dir: &Path) -> (Renewer, CredentialsReceiver) {
         let registry = Registry::new(Shards::for_threads(1), 10);
-        let control_plane = ControlPlane {
-            targets: vec![Target::Socket("/nonexistent/xds.sock".into())],
-            variant: Variant::Delta,
-        };
+        let missing = Target::Socket("/nonexistent/xds.sock".into());
+        let control_plane = ControlPlane::in_the_clear(vec![missing], Variant::Delta);
         Renewer::new(
             control_plane,
             Some(state_dir),

@@ -1,6 +1,6 @@
 //! Configuration over xDS: from a control plane's resources to one checked configuration.
 //!
-//! `client` talks, in one of the protocol's variants (`dialogue`), `state` publishes; `cache` holds the resources, `translate` checks them, `assembly` puts them
+//! `discovery` names the sources: `client` talks to services, in one of the protocol's variants (`dialogue`), `file` reads files; `state` publishes; `cache` holds the resources, `translate` checks them, `assembly` puts them
 //! together so that nothing points at what is not there yet, `store` keeps the last good ones on disk.
 
 pub mod assembly;
@@ -9,6 +9,8 @@ pub mod cache;
 pub mod client;
 pub mod delta;
 pub mod dialogue;
+pub mod discovery;
+pub mod file;
 pub mod kind;
 pub mod metrics;
 pub mod references;

@@ -9,6 +9,10 @@ mod mesh;
 mod peer;
 #[path = "xds/server.rs"]
 mod server;
+#[path = "go_control_plane/sources.rs"]
+mod sources;
+#[path = "go_control_plane/tls.rs"]
+mod tls;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;

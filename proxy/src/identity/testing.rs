@@ -26,6 +26,11 @@ impl Authority {
         }
     }
 
+    /// Its certificate.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
     /// A key and what was signed for it, good for a day.
     pub(crate) fn issue(&self, spiffe_id: &str) -> StoredCredentials {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");

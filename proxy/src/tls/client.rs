@@ -40,6 +40,12 @@ pub fn connector(
     Ok(TlsConnector::from(config))
 }
 
+/// Connects as the configuration says, which must not take the workload's identity.
+pub fn connector_of_configuration(tls: &UpstreamTls) -> Result<TlsConnector, TlsError> {
+    let config = build(tls, &CurrentIdentity(None))?;
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
 /// The name asked for: the configured one, else the address, which is not sent and keeps the sessions of
 /// endpoints apart.
 pub fn server_name(tls: &UpstreamTls, address: IpAddr) -> ServerName<'static> {

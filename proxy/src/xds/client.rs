@@ -1,27 +1,32 @@
-//! The conversation with a control plane: an ADS stream, opened again whenever it ends.
+//! The conversation with a control plane: a stream of all kinds or of one, opened again whenever it ends.
 //!
 //! Each response is taken apart, put together with what is in force, published, and only then acknowledged. A bad
 //! resource is refused by name and field while the others of its response are taken. Without a control plane what
 //! is in force stays so.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::fmt::Write;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use http::uri::PathAndQuery;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
+use tonic::client::Grpc;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
+use tonic::{Request, Status, Streaming};
+use tonic_prost::ProstCodec;
 use tracing::{debug, info, warn};
 use weft_proto::envoy::config::core::v3::Node;
-use weft_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 
 use super::backoff::Backoff;
 use super::delta::Delta;
 use super::dialogue::{Dialogue, Update, Variant};
-use super::kind::Kind;
+use super::kind::{Kind, Scope};
 use super::metrics::Metrics;
 use super::state::State;
 use super::state_of_the_world::{StateOfTheWorld, Versions};
@@ -59,20 +64,28 @@ type Responses<D> = Streaming<<D as Dialogue>::Response>;
 #[derive(Debug)]
 pub struct Client {
     control_plane: ControlPlane,
+    scope: Scope,
     /// Which of its targets is tried first.
     turn: usize,
     /// What was accepted, for the next stream in the state of the world.
     versions: Versions,
     node: Node,
-    state: State,
+    state: Arc<State>,
     metrics: Metrics,
 }
 
 impl Client {
-    /// Of a control plane. `node` is who we are.
-    pub fn new(control_plane: ControlPlane, node: Node, state: State, metrics: Metrics) -> Self {
+    /// Of a control plane, which is asked for the kinds in the scope. `node` is who we are.
+    pub fn new(
+        control_plane: ControlPlane,
+        scope: Scope,
+        node: Node,
+        state: Arc<State>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             control_plane,
+            scope,
             turn: 0,
             versions: Versions::new(),
             node,
@@ -81,16 +94,15 @@ impl Client {
         }
     }
 
-    /// Talks until cancelled; then keeps what is in force on disk.
+    /// Talks until cancelled.
     pub async fn run(mut self, cancel: CancellationToken) {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
             let opened = Instant::now();
             let ended = tokio::select! {
                 ended = self.talk() => ended,
-                () = cancel.cancelled() => break,
+                () = cancel.cancelled() => return,
             };
-            self.metrics.connected.set(0);
             if opened.elapsed() >= GOOD_STREAM {
                 backoff.reset();
             } else {
@@ -104,11 +116,10 @@ impl Client {
                 "no control plane: the last configuration stays in force"
             );
             tokio::select! {
-                () = self.idle(Instant::now() + wait) => {}
-                () = cancel.cancelled() => break,
+                () = sleep(wait) => {}
+                () = cancel.cancelled() => return,
             }
         }
-        self.state.save().await;
     }
 
     /// One stream, from its opening to its end.
@@ -126,25 +137,32 @@ impl Client {
         }
     }
 
-    async fn talk_in<D: Dialogue>(&mut self, dialogue: &mut D) -> Ended {
+    async fn talk_in<D: Dialogue>(&self, dialogue: &mut D) -> Ended {
         let (requests, outgoing) = mpsc::channel(REQUEST_QUEUE);
         // Another server may know what the last one didn't.
         self.state.cache().write().forget_absences();
         // Before the stream is open: many a server begins its answer only when it has something to say.
+        // What others take may name what is asked for here.
+        let mut elsewhere = self.state.changes();
         if let Err(ended) = self.subscribe(dialogue, &requests) {
             return ended;
         }
-        let opened = tokio::select! {
-            opened = open::<D>(&self.control_plane, self.turn, outgoing) => opened,
-            // What waits for others does not wait longer for want of a stream.
-            never = tend_for_ever(&mut self.state) => match never {},
+        let mut opening = pin!(self.open::<D>(outgoing));
+        let opened = loop {
+            tokio::select! {
+                opened = opening.as_mut() => break opened,
+                Ok(()) = elsewhere.changed() => if let Err(ended) = self.subscribe(dialogue, &requests) {
+                    return ended;
+                },
+            }
         };
         match opened {
             Ok((target, mut responses)) => {
                 self.metrics.connects.with(&["opened"]).increment();
-                self.metrics.connected.set(1);
-                info!(%target, "connected to the control plane");
-                self.converse(dialogue, &requests, &mut responses).await
+                let _open = self.metrics.stream();
+                info!(%target, kinds = self.scope.word(), "connected to the control plane");
+                self.converse(dialogue, &requests, &mut responses, elsewhere)
+                    .await
             }
             Err(ended) => {
                 self.metrics.connects.with(&["failed"]).increment();
@@ -154,20 +172,22 @@ impl Client {
     }
 
     async fn converse<D: Dialogue>(
-        &mut self,
+        &self,
         dialogue: &mut D,
         requests: &Requests<D>,
         responses: &mut Responses<D>,
+        mut elsewhere: watch::Receiver<u64>,
     ) -> Ended {
         loop {
-            let response = tokio::select! {
-                response = responses.message() => response,
-                () = self.state.tend() => continue,
-            };
-            let answered = match response {
-                Ok(Some(response)) => self.respond(dialogue, requests, D::read(response)),
-                Ok(None) => Err(Ended::Closed),
-                Err(status) => Err(Ended::Status(Box::new(status))),
+            let answered = tokio::select! {
+                response = responses.message() => match response {
+                    Ok(Some(response)) => {
+                        self.respond(dialogue, requests, D::read(response), &mut elsewhere)
+                    }
+                    Ok(None) => Err(Ended::Closed),
+                    Err(status) => Err(Ended::Status(Box::new(status))),
+                },
+                Ok(()) = elsewhere.changed() => self.subscribe(dialogue, requests),
             };
             if let Err(ended) = answered {
                 return ended;
@@ -177,14 +197,14 @@ impl Client {
 
     /// Asks for what is wanted and not asked for yet.
     fn subscribe<D: Dialogue>(
-        &mut self,
+        &self,
         dialogue: &mut D,
         requests: &Requests<D>,
     ) -> Result<(), Ended> {
-        for kind in Kind::ALL {
-            let wanted = self.state.wanted(kind);
-            let held = || self.state.cache().read().versions(kind);
-            if let Some(request) = dialogue.subscribe(kind, &wanted, held) {
+        for kind in self.scope.kinds() {
+            let wanted = self.state.wanted(*kind);
+            let held = || self.state.cache().read().versions(*kind);
+            if let Some(request) = dialogue.subscribe(*kind, &wanted, held) {
                 requests.try_send(request).map_err(|_| Ended::Stalled)?;
             }
         }
@@ -193,10 +213,11 @@ impl Client {
 
     /// Takes a response, answers it, and asks for what it names.
     fn respond<D: Dialogue>(
-        &mut self,
+        &self,
         dialogue: &mut D,
         requests: &Requests<D>,
         update: Update,
+        elsewhere: &mut watch::Receiver<u64>,
     ) -> Result<(), Ended> {
         let Update {
             receipt,
@@ -218,6 +239,8 @@ impl Client {
             "response of the control plane"
         );
         let refusals = self.state.take(kind, resources, removal);
+        // What was taken here is asked about below.
+        elsewhere.mark_unchanged();
         self.metrics.response(kind.word(), refusals.len());
         let refusal = (!refusals.is_empty()).then(|| told(&refusals));
         if let Some(refusal) = &refusal {
@@ -232,38 +255,38 @@ impl Client {
         self.subscribe(dialogue, requests)
     }
 
-    /// Waits for the next attempt.
-    async fn idle(&mut self, deadline: Instant) {
-        tokio::select! {
-            () = sleep_until(deadline) => {}
-            never = tend_for_ever(&mut self.state) => match never {},
-        }
+    /// Opens a stream. A server may take its time to begin: that it lives is what pings of the channel tell.
+    async fn open<D: Dialogue>(
+        &self,
+        outgoing: mpsc::Receiver<D::Request>,
+    ) -> Result<(Target, Responses<D>), Ended> {
+        let (target, channel) = self
+            .control_plane
+            .connect(self.turn)
+            .await
+            .map_err(|(target, error)| Ended::Connect(target.to_string(), error))?;
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        *request.metadata_mut() = MetadataMap::from_headers(self.control_plane.metadata.clone());
+        let responses = stream::<D>(channel, self.scope.path(D::VARIANT), request)
+            .await
+            .map_err(|status| Ended::Status(Box::new(status)))?;
+        Ok((target, responses))
     }
 }
 
-async fn tend_for_ever(state: &mut State) -> Infallible {
-    loop {
-        state.tend().await;
-    }
-}
-
-/// Opens a stream. A server may take its time to begin: that it lives is what pings of the channel tell.
-async fn open<D: Dialogue>(
-    control_plane: &ControlPlane,
-    turn: usize,
-    outgoing: mpsc::Receiver<D::Request>,
-) -> Result<(Target, Responses<D>), Ended> {
-    let (target, channel) = control_plane
-        .connect(turn)
-        .await
-        .map_err(|(target, error)| Ended::Connect(target.to_string(), error))?;
-    let service = AggregatedDiscoveryServiceClient::new(channel)
-        .max_decoding_message_size(MAX_RESPONSE_BYTES);
-    let responses = D::open(service, ReceiverStream::new(outgoing))
-        .await
-        .map_err(|status| Ended::Status(Box::new(status)))?
-        .into_inner();
-    Ok((target, responses))
+/// Calls a method of a discovery service: all of them have the same messages.
+async fn stream<D: Dialogue>(
+    channel: Channel,
+    path: &'static str,
+    request: Request<ReceiverStream<D::Request>>,
+) -> Result<Responses<D>, Status> {
+    let mut service = Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
+    service.ready().await.map_err(|error| {
+        Status::unavailable(format!("the channel is not ready: {}", chain(&error)))
+    })?;
+    let path = PathAndQuery::from_static(path);
+    let codec = ProstCodec::<D::Request, D::Response>::default();
+    Ok(service.streaming(request, path, codec).await?.into_inner())
 }
 
 /// One message of all refusals.

@@ -7,12 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status, Streaming};
 use weft_proto::envoy::config::core::v3::Node;
 use weft_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
-use super::dialogue::{Dialogue, Receipt, Removal, Service, Update, detail};
+use super::dialogue::{Dialogue, Receipt, Removal, Update, Variant, detail};
 use super::kind::Kind;
 
 /// The state of one stream.
@@ -59,12 +57,7 @@ impl Dialogue for Delta {
     type Request = DeltaDiscoveryRequest;
     type Response = DeltaDiscoveryResponse;
 
-    async fn open(
-        mut service: Service,
-        requests: ReceiverStream<DeltaDiscoveryRequest>,
-    ) -> Result<Response<Streaming<DeltaDiscoveryResponse>>, Status> {
-        service.delta_aggregated_resources(requests).await
-    }
+    const VARIANT: Variant = Variant::Delta;
 
     fn subscribe(
         &mut self,

@@ -5,22 +5,14 @@
 //! asks which of them it is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
-use tonic::{Response, Status, Streaming};
 use weft_proto::envoy::service::discovery::v3::Resource;
-use weft_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use weft_proto::google::rpc;
 
 use super::kind::Kind;
 
 /// `INVALID_ARGUMENT`, what a refused response is answered with.
 const INVALID_ARGUMENT: i32 = 3;
-
-/// The gRPC client of both variants.
-pub type Service = AggregatedDiscoveryServiceClient<Channel>;
 
 /// How the control plane is spoken with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,15 +57,11 @@ pub struct Update {
 /// One stream's bookkeeping, made anew for each connection.
 pub trait Dialogue: Send {
     /// What is sent.
-    type Request: Send + 'static;
+    type Request: prost::Message + Send + Sync + 'static;
     /// What is received.
-    type Response: Send + 'static;
-
-    /// Opens the stream.
-    fn open(
-        service: Service,
-        requests: ReceiverStream<Self::Request>,
-    ) -> impl Future<Output = Result<Response<Streaming<Self::Response>>, Status>> + Send;
+    type Response: prost::Message + Default + Send + Sync + 'static;
+    /// Which of the two it is.
+    const VARIANT: Variant;
 
     /// The request that makes the stream ask for exactly `wanted`; none where it does so already.
     ///

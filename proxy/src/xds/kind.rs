@@ -2,6 +2,8 @@
 
 use weft_proto::type_urls;
 
+use super::dialogue::Variant;
+
 /// A kind of resource, in the order in which subscriptions are sent and changes are applied: what is pointed at
 /// before what points at it (xDS protocol, "eventual consistency considerations").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,9 +59,75 @@ impl Kind {
         }
     }
 
+    /// The method of its own service, in the state of the world.
+    fn stream_method(self) -> &'static str {
+        match self {
+            Kind::Cluster => "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters",
+            Kind::Endpoints => {
+                "/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints"
+            }
+            Kind::Listener => "/envoy.service.listener.v3.ListenerDiscoveryService/StreamListeners",
+            Kind::Routes => "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes",
+            Kind::Secret => "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
+        }
+    }
+
+    /// The method of its own service, by changes alone.
+    fn delta_method(self) -> &'static str {
+        match self {
+            Kind::Cluster => "/envoy.service.cluster.v3.ClusterDiscoveryService/DeltaClusters",
+            Kind::Endpoints => "/envoy.service.endpoint.v3.EndpointDiscoveryService/DeltaEndpoints",
+            Kind::Listener => "/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners",
+            Kind::Routes => "/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes",
+            Kind::Secret => "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets",
+        }
+    }
+
     /// Whether the server decides which resources there are; of the others we name those we need.
     pub fn is_wildcard(self) -> bool {
         matches!(self, Kind::Cluster | Kind::Listener)
+    }
+}
+
+/// What one stream is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// These kinds, of the aggregated service.
+    Aggregated(Vec<Kind>),
+    /// One kind, of its own service.
+    Of(Kind),
+}
+
+impl Scope {
+    /// The kinds that are asked for.
+    pub fn kinds(&self) -> &[Kind] {
+        match self {
+            Scope::Aggregated(kinds) => kinds,
+            Scope::Of(kind) => std::slice::from_ref(kind),
+        }
+    }
+
+    /// Its word in messages.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Scope::Aggregated(_) => "all",
+            Scope::Of(kind) => kind.word(),
+        }
+    }
+
+    /// The method that opens its stream.
+    pub fn path(&self, variant: Variant) -> &'static str {
+        use Variant::{Delta, StateOfTheWorld};
+        match (self, variant) {
+            (Scope::Aggregated(_), StateOfTheWorld) => {
+                "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+            }
+            (Scope::Aggregated(_), Delta) => {
+                "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+            }
+            (Scope::Of(kind), StateOfTheWorld) => kind.stream_method(),
+            (Scope::Of(kind), Delta) => kind.delta_method(),
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use crate::telemetry::value::{Counter, Gauge};
 /// Metrics of the client.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// 1 while a stream is open.
-    pub connected: Arc<Gauge>,
+    /// How many streams are open.
+    connected: Arc<Gauge>,
     /// Streams opened, and failures to.
     pub connects: Arc<Family<Counter>>,
     /// Responses, by kind and result.
@@ -30,7 +30,7 @@ impl Metrics {
     pub fn register(registry: &Registry) -> Self {
         Self {
             connected: registry
-                .gauge("weft_xds_connected", "Whether a stream to the control plane is open."),
+                .gauge("weft_xds_connected", "How many streams to the control plane are open."),
             connects: registry.counters(
                 "weft_xds_connects_total",
                 "Attempts to open a stream to the control plane, by result.",
@@ -64,6 +64,12 @@ impl Metrics {
         }
     }
 
+    /// A stream is open until this is dropped.
+    pub fn stream(&self) -> OpenStream {
+        self.connected.add(1);
+        OpenStream(Arc::clone(&self.connected))
+    }
+
     /// A response was answered; so many of its resources were refused.
     pub fn response(&self, kind: &str, refused: usize) {
         let result = if refused == 0 { "accepted" } else { "refused" };
@@ -78,5 +84,15 @@ impl Metrics {
         self.resources
             .with(&[kind.word()])
             .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}
+
+/// Counts a stream that is open.
+#[derive(Debug)]
+pub struct OpenStream(Arc<Gauge>);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.add(-1);
     }
 }

@@ -8,7 +8,8 @@ use crate::config::cluster::{ClusterConfig, Transport};
 use crate::config::listener::ListenerConfig;
 use crate::config::tls::{Anchor, Believed, DownstreamTls, Secret, Shown, UpstreamTls};
 
-type Secrets = BTreeMap<Arc<str>, Arc<Secret>>;
+/// Secrets by name.
+pub type Secrets = BTreeMap<Arc<str>, Arc<Secret>>;
 
 /// The secrets that a listener names.
 pub fn of_listener(listener: &ListenerConfig) -> impl Iterator<Item = &Arc<str>> {
@@ -66,6 +67,20 @@ pub fn fill_in(configuration: &mut Configuration, before: Option<&Configuration>
     }
 }
 
+/// TLS towards endpoints, with secrets that are there in place of their names.
+pub fn filled_upstream(tls: &UpstreamTls, secrets: &Secrets) -> UpstreamTls {
+    UpstreamTls {
+        shows: filled_shown(&tls.shows, secrets),
+        believes: filled_believed(&tls.believes, secrets),
+        ..tls.clone()
+    }
+}
+
+/// The first secret that TLS towards endpoints still knows by its name alone.
+pub fn missing(tls: &UpstreamTls) -> Option<&Arc<str>> {
+    named(&tls.shows, Some(&tls.believes)).next()
+}
+
 fn same_or<T: PartialEq>(before: Option<&Arc<T>>, now: T) -> Arc<T> {
     match before {
         Some(before) if **before == now => Arc::clone(before),
@@ -100,11 +115,7 @@ fn filled_cluster(cluster: &ClusterConfig, secrets: &Secrets) -> ClusterConfig {
     let transports = others.map(|one| &mut one.transport);
     for transport in transports.chain([&mut filled.transport]) {
         if let Transport::Tls(tls) = transport {
-            *tls = Arc::new(UpstreamTls {
-                shows: filled_shown(&tls.shows, secrets),
-                believes: filled_believed(&tls.believes, secrets),
-                ..(**tls).clone()
-            });
+            *tls = Arc::new(filled_upstream(tls, secrets));
         }
     }
     filled

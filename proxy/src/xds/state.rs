@@ -1,15 +1,17 @@
 //! What is in force: resources put together, published, and kept on disk.
 //!
-//! `client` feeds it with what a control plane says; the data plane takes what it publishes. It starts from what
+//! `client` feeds it with what a control plane says, `file` with what files say; the data plane takes what it publishes. It starts from what
 //! was kept, so that there is something in force before anybody was asked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weft_proto::envoy::service::discovery::v3::Resource;
 
@@ -34,48 +36,61 @@ pub struct Published {
 /// The last good configuration is written no more often.
 const STORE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Resources, and what they make.
+/// Resources, and what they make. Shared by all that bring resources.
 #[derive(Debug)]
 pub struct State {
     node_id: String,
     store: Option<Store>,
     cache: SharedCache,
-    assembly: Assembly,
     metrics: Metrics,
     published: watch::Sender<Published>,
-    /// Kinds of which a first response has arrived, or that were on disk.
-    arrived: BTreeSet<Kind>,
+    /// Counts what was taken, from wherever.
+    changes: watch::Sender<u64>,
+    progress: Mutex<Progress>,
+}
+
+/// What has been made of the resources, and what is due.
+#[derive(Debug)]
+struct Progress {
+    assembly: Assembly,
+    /// Kinds of which a first response is awaited, and until when.
+    awaited: BTreeMap<Kind, Option<Instant>>,
     publish_at: Option<Instant>,
     store_at: Option<Instant>,
-    /// The write on its way: there is never more than one.
-    saving: Option<JoinHandle<Result<(), StoreError>>>,
 }
 
 impl State {
-    /// Starts from what is on disk, which is published at once.
+    /// Starts from what is on disk, which is published at once. The first configuration is complete when the
+    /// kinds that are awaited have come, or their time is over.
     pub fn new(
         node_id: String,
         statics: Configuration,
         store: Option<Store>,
         cache: SharedCache,
         metrics: Metrics,
+        awaited: &BTreeMap<Kind, Option<Duration>>,
     ) -> (Self, watch::Receiver<Published>) {
         let first = Published {
             configuration: Arc::new(statics.clone()),
             is_complete: false,
         };
+        let now = Instant::now();
+        let until = |limit: &Option<Duration>| limit.map(|limit| now + limit);
+        let awaited = awaited.iter().map(|(kind, limit)| (*kind, until(limit)));
         let (published, receiver) = watch::channel(first);
-        let mut state = Self {
+        let state = Self {
             node_id,
             store,
             cache,
-            assembly: Assembly::new(statics),
             metrics,
             published,
-            arrived: BTreeSet::new(),
-            publish_at: None,
-            store_at: None,
-            saving: None,
+            changes: watch::Sender::new(0),
+            progress: Mutex::new(Progress {
+                assembly: Assembly::new(statics),
+                awaited: awaited.collect(),
+                publish_at: None,
+                store_at: None,
+            }),
         };
         state.take_stored();
         (state, receiver)
@@ -83,7 +98,8 @@ impl State {
 
     /// Takes what a response changes, each resource for itself, and publishes what it makes. Tells of the
     /// resources that were refused, by name.
-    pub fn take(&mut self, kind: Kind, resources: Vec<Resource>, removal: Removal) -> Vec<String> {
+    pub fn take(&self, kind: Kind, resources: Vec<Resource>, removal: Removal) -> Vec<String> {
+        let mut progress = self.progress.lock();
         let refusals = {
             let mut cache = self.cache.write();
             let gone = match removal {
@@ -95,9 +111,14 @@ impl State {
             }
             take_all(&mut cache, kind, resources)
         };
-        self.arrived.insert(kind);
-        self.publish();
-        self.store_at.get_or_insert(Instant::now() + STORE_INTERVAL);
+        progress.awaited.remove(&kind);
+        self.publish(&mut progress);
+        progress
+            .store_at
+            .get_or_insert(Instant::now() + STORE_INTERVAL);
+        drop(progress);
+        self.changes
+            .send_modify(|count| *count = count.wrapping_add(1));
         refusals
     }
 
@@ -116,33 +137,78 @@ impl State {
         &self.cache
     }
 
-    /// Does what is due by itself, whenever it is; returns after each thing done. Can be dropped at any time.
-    pub async fn tend(&mut self) {
-        let store_at = self.store_at.filter(|_| self.saving.is_none());
-        tokio::select! {
-            () = until(self.publish_at) => self.publish(),
-            () = until(store_at) => self.begin_to_save(),
-            saved = finished(&mut self.saving) => self.saved(saved),
+    /// Tells whenever something was taken: other names may be wanted.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Does what is due by itself, whenever it is, until cancelled; then keeps what is in force on disk.
+    pub async fn tend(self: Arc<Self>, cancel: CancellationToken) {
+        let mut changes = self.changes();
+        // The write on its way: there is never more than one.
+        let mut saving = None;
+        loop {
+            let (due, store_at) = self.due();
+            let store_at = store_at.filter(|_| saving.is_none());
+            tokio::select! {
+                () = until(due) => self.publish_what_is_due(),
+                () = until(store_at) => saving = self.begin_to_save(),
+                saved = finished(&mut saving) => {
+                    saving = None;
+                    self.saved(saved);
+                }
+                Ok(()) = changes.changed() => {}
+                () = cancel.cancelled() => break,
+            }
+        }
+        while saving.is_some() || self.due().1.is_some() {
+            let mut write = saving.take().or_else(|| self.begin_to_save());
+            if write.is_some() {
+                let saved = finished(&mut write).await;
+                self.saved(saved);
+            }
         }
     }
 
+    /// When to put together anew although nothing has arrived, and when to write to disk.
+    fn due(&self) -> (Option<Instant>, Option<Instant>) {
+        let progress = self.progress.lock();
+        let awaited = progress.awaited.values().copied().flatten();
+        let due = awaited.chain(progress.publish_at).min();
+        (due, progress.store_at)
+    }
+
+    fn publish_what_is_due(&self) {
+        let mut progress = self.progress.lock();
+        let now = Instant::now();
+        progress.awaited.retain(|kind, limit| {
+            let is_over = limit.is_some_and(|limit| limit <= now);
+            if is_over {
+                let kind = kind.word();
+                warn!(
+                    kind,
+                    "initial_fetch_timeout is over and nothing has come: going on without"
+                );
+            }
+            !is_over
+        });
+        self.publish(&mut progress);
+    }
+
     /// Puts together what there is, and publishes it where it differs.
-    fn publish(&mut self) {
+    fn publish(&self, progress: &mut Progress) {
         let assembled = {
             let cache = self.cache.read();
             for kind in Kind::ALL {
                 self.metrics.in_force(kind, cache.in_force(kind).count());
             }
-            self.assembly.assemble(&cache, Instant::now())
+            progress.assembly.assemble(&cache, Instant::now())
         };
-        self.publish_at = assembled.again_at;
+        progress.publish_at = assembled.again_at;
         self.metrics
             .waiting
             .set(i64::try_from(assembled.waiting.len()).unwrap_or(i64::MAX));
-        let has_begun = [Kind::Cluster, Kind::Listener]
-            .iter()
-            .all(|kind| self.arrived.contains(kind));
-        let is_whole = has_begun && assembled.waiting.is_empty();
+        let is_whole = progress.awaited.is_empty() && assembled.waiting.is_empty();
         let has_changed = self.published.send_if_modified(|published| {
             let is_new = !assembly::is_same(&published.configuration, &assembled.configuration);
             let becomes_complete = is_whole && !published.is_complete;
@@ -157,7 +223,7 @@ impl State {
         }
     }
 
-    fn take_stored(&mut self) {
+    fn take_stored(&self) {
         let Some(store) = &self.store else { return };
         match store.load(&self.node_id) {
             Ok(Some(stored)) => {
@@ -167,8 +233,9 @@ impl State {
                     "serving the configuration that was in force last"
                 );
                 if taken > 0 {
-                    self.arrived.extend(Kind::ALL);
-                    self.publish();
+                    let mut progress = self.progress.lock();
+                    progress.awaited.clear();
+                    self.publish(&mut progress);
                 }
             }
             Ok(None) => {}
@@ -181,30 +248,14 @@ impl State {
         }
     }
 
-    /// Keeps what is in force on disk, where it has changed, and waits until it is there.
-    pub async fn save(&mut self) {
-        while self.saving.is_some() || self.store_at.is_some() {
-            if self.saving.is_none() {
-                self.begin_to_save();
-            }
-            if self.saving.is_some() {
-                let saved = finished(&mut self.saving).await;
-                self.saved(saved);
-            }
-        }
-    }
-
-    fn begin_to_save(&mut self) {
-        self.store_at = None;
-        let Some(store) = self.store.clone() else {
-            return;
-        };
+    fn begin_to_save(&self) -> Option<Write> {
+        self.progress.lock().store_at = None;
+        let store = self.store.clone()?;
         let stored = self.cache.read().to_stored(&self.node_id);
-        self.saving = Some(tokio::task::spawn_blocking(move || store.save(&stored)));
+        Some(tokio::task::spawn_blocking(move || store.save(&stored)))
     }
 
-    fn saved(&mut self, result: Result<(), StoreError>) {
-        self.saving = None;
+    fn saved(&self, result: Result<(), StoreError>) {
         if let Err(error) = result {
             self.metrics.store_failures.increment();
             warn!(
@@ -215,10 +266,11 @@ impl State {
     }
 }
 
+/// A write to disk on its way.
+type Write = JoinHandle<Result<(), StoreError>>;
+
 /// The result of the write on its way; never, where there is none.
-async fn finished(
-    saving: &mut Option<JoinHandle<Result<(), StoreError>>>,
-) -> Result<(), StoreError> {
+async fn finished(saving: &mut Option<Write>) -> Result<(), StoreError> {
     match saving {
         // A write that was aborted at the end of the process is no failure of the disk.
         Some(write) => write.await.unwrap_or(Ok(())),

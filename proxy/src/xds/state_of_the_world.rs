@@ -8,13 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prost::{Message, Name};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status, Streaming};
 use weft_proto::Any;
 use weft_proto::envoy::config::core::v3::Node;
 use weft_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse, Resource};
 
-use super::dialogue::{Dialogue, Receipt, Removal, Service, Update, detail};
+use super::dialogue::{Dialogue, Receipt, Removal, Update, Variant, detail};
 use super::kind::Kind;
 
 /// The state of one stream.
@@ -77,12 +75,7 @@ impl Dialogue for StateOfTheWorld {
     type Request = DiscoveryRequest;
     type Response = DiscoveryResponse;
 
-    async fn open(
-        mut service: Service,
-        requests: ReceiverStream<DiscoveryRequest>,
-    ) -> Result<Response<Streaming<DiscoveryResponse>>, Status> {
-        service.stream_aggregated_resources(requests).await
-    }
+    const VARIANT: Variant = Variant::StateOfTheWorld;
 
     fn subscribe(
         &mut self,

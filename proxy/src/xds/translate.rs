@@ -12,6 +12,7 @@ mod cluster;
 mod cluster_http;
 mod cluster_limits;
 mod config_source;
+pub mod control_plane;
 mod data_source;
 mod endpoints;
 mod filter;

@@ -1,27 +1,35 @@
-//! The gRPC channel to the control plane, over a unix socket or TCP.
+//! The gRPC channel to a control plane, over a unix socket or TCP, in the clear or with TLS.
 //!
 //! The xDS stream and the identity service share it. A channel is made for each connection attempt; keep-alive
 //! pings tell a dead peer from a silent one.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 use super::dialogue::Variant;
+use crate::config::tls::UpstreamTls;
+use crate::tls;
 
 /// Where the control plane listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// A unix socket.
     Socket(PathBuf),
-    /// A TCP address, without TLS.
+    /// A TCP address.
     Address(SocketAddr),
+    /// A host by name, and its port. It is resolved whenever it is connected to.
+    Host(String, u16),
 }
 
 impl fmt::Display for Target {
@@ -29,20 +37,38 @@ impl fmt::Display for Target {
         match self {
             Target::Socket(path) => write!(formatter, "{}", path.display()),
             Target::Address(address) => write!(formatter, "{address}"),
+            Target::Host(host, port) => write!(formatter, "{host}:{port}"),
         }
     }
 }
 
 /// A control plane: where its servers are, and how they are spoken with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ControlPlane {
     /// Servers that know the same, in the order of preference; at least one.
     pub targets: Vec<Target>,
     /// Which variant of xDS they speak.
     pub variant: Variant,
+    /// What they are called in requests: `:authority`.
+    pub authority: Arc<str>,
+    /// What each stream is opened with, besides.
+    pub metadata: HeaderMap,
+    /// TLS towards them; none: in the clear.
+    pub tls: Option<Arc<UpstreamTls>>,
 }
 
 impl ControlPlane {
+    /// Servers without TLS.
+    pub fn in_the_clear(targets: Vec<Target>, variant: Variant) -> Self {
+        Self {
+            targets,
+            variant,
+            authority: DEFAULT_AUTHORITY.into(),
+            metadata: HeaderMap::new(),
+            tls: None,
+        }
+    }
+
     /// Connects to the first target that accepts, beginning with the one whose `turn` it is.
     ///
     /// # Errors
@@ -54,53 +80,96 @@ impl ControlPlane {
         let count = self.targets.len();
         let first = turn % count.max(1);
         for target in self.targets.iter().cycle().skip(first).take(count - 1) {
-            match connect(target).await {
+            match self.connect_to(target).await {
                 Ok(channel) => return Ok((target.clone(), channel)),
                 Err(error) => tracing::debug!(%target, %error, "the next one is tried"),
             }
         }
         let last = &self.targets[(first + count - 1) % count];
-        match connect(last).await {
+        match self.connect_to(last).await {
             Ok(channel) => Ok((last.clone(), channel)),
             Err(error) => Err((last.clone(), error)),
         }
     }
+
+    /// Connects once; fails when the target does not accept, or is not believed, within five seconds.
+    async fn connect_to(&self, target: &Target) -> Result<Channel, tonic::transport::Error> {
+        let endpoint = self.endpoint();
+        let (target, tls) = (target.clone(), self.tls.clone());
+        match tls {
+            None => {
+                let connector = service_fn(move |_: Uri| stream(target.clone()));
+                endpoint.connect_with_connector(connector).await
+            }
+            Some(tls) => {
+                let connector = service_fn(move |_: Uri| encrypted(target.clone(), tls.clone()));
+                endpoint.connect_with_connector(connector).await
+            }
+        }
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        let scheme = match self.tls {
+            Some(_) => "https",
+            None => "http",
+        };
+        // What is no authority, such as a name with spaces, means nothing to a server either.
+        let origin = format!("{scheme}://{}", self.authority)
+            .parse()
+            .unwrap_or(Uri::from_static("http://xds.weft.dev"));
+        Endpoint::from_static("http://xds.weft.dev")
+            .origin(origin)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+    }
 }
 
+/// An authority is required by HTTP/2, and means nothing on a unix socket.
+const DEFAULT_AUTHORITY: &str = "xds.weft.dev";
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A ping is sent after this long, and must be answered within the next.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is spoken within TLS.
+const ALPN: &[u8] = b"h2";
 
-/// Connects once.
-///
-/// # Errors
-/// When the target does not accept within five seconds.
-pub async fn connect(target: &Target) -> Result<Channel, tonic::transport::Error> {
-    // The authority is required by HTTP/2 and means nothing on a unix socket.
-    let endpoint = Endpoint::from_static("http://xds.weft.dev")
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true);
-    match target.clone() {
+/// A connection of either kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+type Io = TokioIo<Box<dyn Stream>>;
+
+async fn stream(target: Target) -> io::Result<Io> {
+    Ok(TokioIo::new(raw(target).await?.0))
+}
+
+async fn encrypted(target: Target, tls: Arc<UpstreamTls>) -> io::Result<Io> {
+    let connector = tls::client::connector_of_configuration(&tls).map_err(io::Error::other)?;
+    let (stream, address) = raw(target).await?;
+    let name = tls::client::server_name(&tls, address);
+    let stream = connector
+        .with_alpn(vec![ALPN.to_vec()])
+        .connect(name, stream)
+        .await?;
+    Ok(TokioIo::new(Box::new(stream) as _))
+}
+
+/// Bytes to a target, and its address; that of a unix socket is loopback.
+async fn raw(target: Target) -> io::Result<(Box<dyn Stream>, IpAddr)> {
+    let stream = match target {
         Target::Socket(path) => {
-            let connector = service_fn(move |_: Uri| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            });
-            endpoint.connect_with_connector(connector).await
+            let stream = UnixStream::connect(path).await?;
+            return Ok((Box::new(stream), Ipv4Addr::LOCALHOST.into()));
         }
-        Target::Address(address) => {
-            let connector = service_fn(move |_: Uri| async move {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Ok::<_, std::io::Error>(TokioIo::new(stream))
-            });
-            endpoint.connect_with_connector(connector).await
-        }
-    }
+        Target::Address(address) => TcpStream::connect(address).await?,
+        Target::Host(host, port) => TcpStream::connect((host, port)).await?,
+    };
+    stream.set_nodelay(true)?;
+    let address = stream.peer_addr()?.ip();
+    Ok((Box::new(stream), address))
 }
 
 #[cfg(test)]
@@ -111,7 +180,9 @@ mod tests {
     async fn a_missing_socket_is_an_error_at_once() {
         let target = Target::Socket("/nonexistent/xds.sock".into());
 
-        assert!(connect(&target).await.is_err());
+        let control_plane = ControlPlane::in_the_clear(vec![target], Variant::Delta);
+
+        assert!(control_plane.connect(0).await.is_err());
     }
 
     #[tokio::test]
@@ -126,10 +197,8 @@ mod tests {
             }
         });
         let missing = Target::Socket("/nonexistent/xds.sock".into());
-        let control_plane = ControlPlane {
-            targets: vec![missing.clone(), Target::Socket(socket.clone()), missing],
-            variant: Variant::Delta,
-        };
+        let targets = vec![missing.clone(), Target::Socket(socket.clone()), missing];
+        let control_plane = ControlPlane::in_the_clear(targets, Variant::Delta);
 
         for turn in 0..4 {
             let (target, _) = control_plane.connect(turn).await.expect("connected");

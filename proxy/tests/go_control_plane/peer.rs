@@ -54,7 +54,13 @@ pub(crate) struct ControlPlane {
 impl ControlPlane {
     /// Starts one that has nothing to serve yet.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with these flags.
+    pub(crate) async fn start_with(flags: &[&str]) -> Self {
         let mut process = Command::new(program())
+            .args(flags)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -2,24 +2,36 @@
 //
 // It serves one node. Each line of standard input is a snapshot to serve: {"version": "1", "resources": [...]}, the
 // resources as Any in JSON. Each line of standard output is an event: its address, a request, a stream that opened.
+//
+// Clusters, endpoints, listeners and routes also have services of their own. With -cert and -key it speaks TLS, with
+// -client-ca only to clients that this authority vouches for.
 package main
 
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"flag"
 	"log"
 	"net"
 	"os"
 	"sync"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	clusterservice "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
+	listenerservice "github.com/envoyproxy/go-control-plane/envoy/service/listener/v3"
+	routeservice "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -47,6 +59,22 @@ type event struct {
 	Nonce   string   `json:"nonce,omitempty"`
 	Names   []string `json:"names,omitempty"`
 	Refusal string   `json:"refusal,omitempty"`
+	// The headers that a test looks for.
+	Authority string `json:"authority,omitempty"`
+	Token     string `json:"token,omitempty"`
+}
+
+// A stream that was opened, of all types or of one.
+func opened(ctx context.Context, variant string, typeURL string) event {
+	headers, _ := metadata.FromIncomingContext(ctx)
+	first := func(name string) string {
+		if values := headers.Get(name); len(values) > 0 {
+			return values[0]
+		}
+		return ""
+	}
+	return event{Event: "stream", Variant: variant, TypeURL: typeURL,
+		Authority: first(":authority"), Token: first("x-token")}
 }
 
 var output sync.Mutex
@@ -61,12 +89,12 @@ func tell(told event) {
 
 func callbacks() server.CallbackFuncs {
 	return server.CallbackFuncs{
-		StreamOpenFunc: func(context.Context, int64, string) error {
-			tell(event{Event: "stream", Variant: "GRPC"})
+		StreamOpenFunc: func(ctx context.Context, _ int64, typeURL string) error {
+			tell(opened(ctx, "GRPC", typeURL))
 			return nil
 		},
-		DeltaStreamOpenFunc: func(context.Context, int64, string) error {
-			tell(event{Event: "stream", Variant: "DELTA_GRPC"})
+		DeltaStreamOpenFunc: func(ctx context.Context, _ int64, typeURL string) error {
+			tell(opened(ctx, "DELTA_GRPC", typeURL))
 			return nil
 		},
 		StreamRequestFunc: func(_ int64, request *discovery.DiscoveryRequest) error {
@@ -112,16 +140,51 @@ func snapshot(line []byte) (*cache.Snapshot, error) {
 	return cache.NewSnapshot(asked.Version, byType)
 }
 
+// TLS, where a certificate is given.
+func options(cert, key, clientCA string) []grpc.ServerOption {
+	if cert == "" {
+		return nil
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		log.Fatalf("the certificate: %v", err)
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{pair}}
+	if clientCA != "" {
+		text, err := os.ReadFile(clientCA)
+		if err != nil {
+			log.Fatalf("the authority of clients: %v", err)
+		}
+		config.ClientCAs = x509.NewCertPool()
+		if !config.ClientCAs.AppendCertsFromPEM(text) {
+			log.Fatalf("%s holds no certificate", clientCA)
+		}
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(config))}
+}
+
+func register(control *grpc.Server, served server.Server) {
+	discovery.RegisterAggregatedDiscoveryServiceServer(control, served)
+	clusterservice.RegisterClusterDiscoveryServiceServer(control, served)
+	endpointservice.RegisterEndpointDiscoveryServiceServer(control, served)
+	listenerservice.RegisterListenerDiscoveryServiceServer(control, served)
+	routeservice.RegisterRouteDiscoveryServiceServer(control, served)
+}
+
 func main() {
 	log.SetFlags(0)
+	cert := flag.String("cert", "", "the certificate of the server, PEM")
+	key := flag.String("key", "", "its key, PEM")
+	clientCA := flag.String("client-ca", "", "the authority of clients, PEM")
+	flag.Parse()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		log.Fatalf("listening: %v", err)
 	}
 	snapshots := cache.NewSnapshotCache(true, anyNode{}, nil)
-	control := grpc.NewServer()
-	discovery.RegisterAggregatedDiscoveryServiceServer(control,
-		server.NewServer(context.Background(), snapshots, callbacks()))
+	control := grpc.NewServer(options(*cert, *key, *clientCA)...)
+	register(control, server.NewServer(context.Background(), snapshots, callbacks()))
 	go func() {
 		if err := control.Serve(listener); err != nil {
 			log.Fatalf("serving: %v", err)

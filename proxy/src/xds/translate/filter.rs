@@ -19,7 +19,7 @@ pub(super) mod overrides;
 pub(super) mod rate_limits;
 mod ratelimit;
 mod rbac;
-mod service;
+pub(super) mod service;
 mod stateful_session;
 pub(super) mod value;
 

@@ -12,7 +12,7 @@ use super::super::text::header_name;
 use crate::config::filter::service::GrpcTarget;
 
 /// A gRPC service in a cluster.
-pub(super) fn grpc(
+pub(in crate::xds::translate) fn grpc(
     at: &At<'_>,
     wire: &GrpcService,
     default_timeout: Duration,
