@@ -5,6 +5,8 @@
 //! messages give equal text. Each conversion builds the descriptors it needs and drops them again; who
 //! converts a lot holds on to [`descriptor_pool`] meanwhile.
 
+mod enums;
+
 use std::panic::resume_unwind;
 
 use prost::{DecodeError, Message, Name};
@@ -78,7 +80,7 @@ pub fn to_json<T: Name>(message: &T) -> Result<Value, JsonError> {
     })
 }
 
-/// The message that some JSON stands for.
+/// The message that some JSON stands for. Values of enumerations are read whatever their case, as Envoy reads them.
 ///
 /// # Errors
 ///
@@ -93,16 +95,34 @@ pub fn from_json<T: Name + Default>(json: Value) -> Result<T, JsonError> {
 fn read(name: &str, json: &Value) -> Result<Vec<u8>, JsonError> {
     let pool = descriptor_pool();
     let descriptor = descriptor(&pool, name)?;
+    let mut json = json.clone();
+    enums::spell_as_declared(&pool, &descriptor, &mut json, 0);
     let options = DeserializeOptions::new().deny_unknown_fields(true);
     let mut track = Track::new();
-    let tracked = Deserializer::new(json, &mut track);
+    let tracked = Deserializer::new(&json, &mut track);
     let dynamic = DynamicMessage::deserialize_with_options(descriptor, tracked, &options);
-    let dynamic = dynamic.map_err(|source| JsonError::Field {
+    let dynamic = dynamic.map_err(|error| JsonError::Field {
         name: name.to_owned(),
         path: track.path().to_string(),
-        source,
+        source: explained(error),
     })?;
     Ok(dynamic.encode_to_vec())
+}
+
+/// Says of what is not known that weft does not know it: it may well be Envoy's.
+fn explained(error: serde_json::Error) -> serde_json::Error {
+    use serde::de::Error as _;
+    let text = error.to_string();
+    if let Some(rest) = text.strip_prefix("message '") {
+        let name = rest.split('\'').next().unwrap_or_default();
+        return serde_json::Error::custom(format!("{name} is not supported"));
+    }
+    match text.strip_prefix("unrecognized field name ") {
+        Some(name) => {
+            serde_json::Error::custom(format!("there is no field {name}, or it is not supported"))
+        }
+        None => error,
+    }
 }
 
 /// Does it on a thread of its own, or here if there can be none, and waits.

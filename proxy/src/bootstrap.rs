@@ -7,7 +7,7 @@ mod discovery;
 mod fields;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use weft_proto::envoy::config::bootstrap::v3::bootstrap::StaticResources;
 use weft_proto::envoy::config::bootstrap::v3::{Admin, Bootstrap as Wire};
 use weft_proto::envoy::config::core::v3::{Address, Node, address};
 use weft_proto::envoy::config::overload::v3::OverloadManager;
-use weft_proto::json;
+use weft_proto::json::{self, JsonError};
 
 use self::discovery::{Known, discovery, socket_target};
 use self::fields::warn_of_ignored;
@@ -67,7 +67,7 @@ pub enum BootstrapError {
         reason: String,
     },
     /// It is no bootstrap.
-    #[error("{}: no Envoy bootstrap: {reason}", path.display())]
+    #[error("{}: {reason}", path.display())]
     Shape {
         /// Which file.
         path: PathBuf,
@@ -117,9 +117,20 @@ impl Bootstrap {
                 path: path.to_owned(),
                 reason: error.to_string(),
             })?;
-        let wire: Wire = json::from_json(value).map_err(|error| BootstrapError::Shape {
-            path: path.to_owned(),
-            reason: chain(&error),
+        let wire: Wire = json::from_json(value).map_err(|error| match error {
+            JsonError::Field {
+                path: field,
+                source,
+                ..
+            } => BootstrapError::Field {
+                path: path.to_owned(),
+                field,
+                reason: source.to_string(),
+            },
+            other => BootstrapError::Shape {
+                path: path.to_owned(),
+                reason: chain(&other),
+            },
         })?;
         check(wire).map_err(|Problem { field, reason }| BootstrapError::Field {
             path: path.to_owned(),
@@ -313,9 +324,16 @@ fn admin(wire: &Admin) -> Result<Option<SocketAddr>, Problem> {
 
 /// Whoever reaches the admin interface can change and end the proxy: nobody but the machine itself does.
 fn on_loopback(address: SocketAddr) -> Result<SocketAddr, Problem> {
-    match address.ip().is_loopback() {
-        true => Ok(address),
-        false => Err(problem(
+    match address.ip() {
+        ip if ip.is_loopback() => Ok(address),
+        // Files of Envoy mean to be reachable from everywhere; from the machine itself is what can be had.
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ok(told_of_loopback(
+            (Ipv4Addr::LOCALHOST, address.port()).into(),
+        )),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ok(told_of_loopback(
+            (Ipv6Addr::LOCALHOST, address.port()).into(),
+        )),
+        _ => Err(problem(
             "admin.address.socket_address.address",
             format!(
                 "{:?} is not supported: the admin interface is served on loopback only, such as 127.0.0.1",
@@ -323,6 +341,14 @@ fn on_loopback(address: SocketAddr) -> Result<SocketAddr, Problem> {
             ),
         )),
     }
+}
+
+fn told_of_loopback(address: SocketAddr) -> SocketAddr {
+    tracing::warn!(
+        field = "admin.address",
+        "the admin interface is served on loopback only: at {address}"
+    );
+    address
 }
 
 /// What the node says of its workload; else what its id and cluster let one guess: `sidecar~<pod>.<namespace>`.
@@ -608,14 +634,36 @@ static_resources:
 
     #[test]
     fn the_admin_interface_is_served_on_loopback_only() {
-        let mut json = sidecar();
-        json["admin"]["address"]["socket_address"]["address"] = "0.0.0.0".into();
+        let at = |address: &str| {
+            let mut json = sidecar();
+            json["admin"]["address"]["socket_address"]["address"] = address.into();
+            parsed(&json).map(|bootstrap| bootstrap.admin.expect("an address").ip().to_string())
+        };
 
-        let refused = parsed(&json).expect_err("refused").to_string();
+        assert_eq!(at("127.0.0.2").expect("valid"), "127.0.0.2");
+        assert_eq!(at("0.0.0.0").expect("valid"), "127.0.0.1");
+        assert_eq!(at("::").expect("valid"), "::1");
+        let refused = at("10.0.0.1").expect_err("refused").to_string();
+        assert!(
+            refused.starts_with("b.json: admin.address.socket_address.address: \"10.0.0.1\""),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_listener_without_a_name_is_called_by_its_address() {
+        let mut json = sidecar();
+        json["static_resources"]["listeners"] = json!([{
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 8080}},
+            "filter_chains": [],
+            "traffic_direction": "outbound",
+        }]);
+
+        let statics = parsed(&json).expect("valid").statics;
 
         assert!(
-            refused.starts_with("b.json: admin.address.socket_address.address: \"0.0.0.0\""),
-            "{refused}"
+            statics.listeners.contains_key("127.0.0.1:8080"),
+            "{statics:?}"
         );
     }
 

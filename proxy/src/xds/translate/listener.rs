@@ -16,7 +16,7 @@ use weft_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInsp
 use super::access_log::access_logs;
 use super::address::socket_address;
 use super::at::{
-    At, Invalid, duration, enumeration, harmless, holds, nonempty, opened, required, unsupported,
+    At, Invalid, duration, enumeration, harmless, holds, opened, required, unsupported,
 };
 use super::filter_chain::filter_chain;
 use super::listener_socket::sockets;
@@ -89,9 +89,14 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
                 (!limit.is_zero()).then_some(limit)
             });
     }
+    let addresses = addresses(at, address.as_ref(), additional_addresses)?;
     Ok(ListenerConfig {
-        name: nonempty(&at.field("name"), name)?.into(),
-        addresses: addresses(at, address.as_ref(), additional_addresses)?,
+        // One without a name is called by where it listens.
+        name: match (&**name, addresses.first()) {
+            ("", Some(address)) => address.to_string().into(),
+            (name, _) => name.into(),
+        },
+        addresses,
         sockets: sockets(at, wire)?,
         is_transparent: transparent.unwrap_or(false),
         binding: match binds {

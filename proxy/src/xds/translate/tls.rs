@@ -136,10 +136,9 @@ fn upstream(at: &At<'_>, wire: &UpstreamTlsContext) -> Result<UpstreamTls, Inval
     unsupported!(at; auto_host_sni, auto_sni_san_validation, allow_renegotiation);
     harmless!(at; max_session_keys, enforce_rsa_key_usage);
     let at_common = at.field("common_tls_context");
-    let common = common(
-        &at_common,
-        required(&at_common, common_tls_context.as_ref())?,
-    )?;
+    // All of it has a default.
+    let absent = CommonTlsContext::default();
+    let common = common(&at_common, common_tls_context.as_ref().unwrap_or(&absent))?;
     // As the workload, everybody would be believed; that is never meant.
     if common.believes.is_none() && common.shows == Shown::Workload {
         return Err(at_common.field("validation_context_type").refuse("missing"));
