@@ -5,6 +5,7 @@ mod hedge;
 mod one_try;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -322,13 +323,14 @@ impl Attempts<'_> {
             per_try_idle,
             ..
         } = self.timeouts;
-        let one = self.one_try(request, &course.tried, course.log);
+        // Pinned here: what is moved into a future is in it twice.
+        let mut one = pin!(self.one_try(request, &course.tried, course.log));
         if per_try.is_none() && per_try_idle.is_none() {
             return one.await;
         }
         let cluster = || Arc::clone(self.cluster.name());
         let failure = tokio::select! {
-            ended = one => return ended,
+            ended = one.as_mut() => return ended,
             limit = after_request(per_try, self.meter.as_ref()) => Failure::PerTryTimeout { cluster: cluster(), limit },
             limit = limits::silence(per_try_idle, self.meter.as_ref()) => Failure::PerTryIdle { cluster: cluster(), limit },
         };

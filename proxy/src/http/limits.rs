@@ -1,5 +1,6 @@
 //! How long a request may take, and how long it may be silent.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,10 +47,10 @@ impl Limits {
         }
     }
 
-    /// Carries out attempts as long as the limits allow.
+    /// Carries out attempts as long as the limits allow. Pinned by the caller: what is moved into a future is in it twice.
     pub(super) async fn enforce<T>(
         self,
-        attempts: impl Future<Output = Result<T, Failure>>,
+        attempts: Pin<&mut impl Future<Output = Result<T, Failure>>>,
         started: Instant,
         body: Option<&Arc<BodyMeter>>,
     ) -> Result<T, Failure> {

@@ -74,21 +74,27 @@ fn service(
     Future: Future<Output = Result<Response<ResponseBody>, Infallible>> + Send + 'static,
 > {
     service_fn(move |request: Request<Incoming>| {
-        let (connection, drain) = (Arc::clone(&connection), drain.clone());
-        async move {
-            let is_told = request.version() < Version::HTTP_2;
-            let is_last = request.version() == Version::HTTP_10 && !wants_more(request.headers());
-            let is_connect = request.method() == Method::CONNECT;
-            let environment = Arc::clone(&connection.environment);
-            let mut response = exchange(connection, request).await?;
-            let is_short = environment.overload.is_taken(Action::DisableKeepalive);
-            let is_tunnel = is_connect && response.status().is_success();
-            if is_told && !is_tunnel && (is_last || is_short || drain.is_started()) {
-                announce_end(&mut response);
-            }
-            Ok(response)
-        }
+        // Boxed: hyper and the runtime move what a service returns from place to place, a dozen times in HTTP/2.
+        Box::pin(answer(Arc::clone(&connection), drain.clone(), request))
     })
+}
+
+async fn answer(
+    connection: Arc<HttpConnection>,
+    drain: Drain,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let is_told = request.version() < Version::HTTP_2;
+    let is_last = request.version() == Version::HTTP_10 && !wants_more(request.headers());
+    let is_connect = request.method() == Method::CONNECT;
+    let environment = Arc::clone(&connection.environment);
+    let mut response = exchange(connection, request).await?;
+    let is_short = environment.overload.is_taken(Action::DisableKeepalive);
+    let is_tunnel = is_connect && response.status().is_success();
+    if is_told && !is_tunnel && (is_last || is_short || drain.is_started()) {
+        announce_end(&mut response);
+    }
+    Ok(response)
 }
 
 /// Whether a client of HTTP/1.0 asks for its connection to be kept.

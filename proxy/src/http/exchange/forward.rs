@@ -1,5 +1,6 @@
 //! The part of an exchange that has to do with the upstream: what it is asked, and what becomes of its answer.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,8 +82,10 @@ impl Turn<'_> {
         attempts.meter.clone_from(&meter);
         let completion = &mut *self.completion;
         let started = completion.started();
-        let attempts = attempts.run(head, body, completion);
-        let answered = limits.enforce(attempts, started, meter.as_ref()).await;
+        let answered = {
+            let attempts = pin!(attempts.run(head, body, completion));
+            limits.enforce(attempts, started, meter.as_ref()).await
+        };
         let status = answered.as_ref().map(|answered| match &upgrade {
             Some(upgrade) => upgrade.counted(&answered.response, version),
             None => Some(answered.response.status()),
