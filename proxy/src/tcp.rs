@@ -5,6 +5,7 @@
 
 pub mod copy;
 pub mod gate;
+mod splice;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::telemetry::report::{Downstream, ResponseFlags, TcpReport, Upstream};
 use crate::upstream::environment::Environment;
 use crate::upstream::io::UpstreamIo;
 use crate::upstream::{ConnectFailure, Upstreams, explain};
+use crate::wire::Bare;
 
 /// Why there is no upstream connection.
 #[derive(Debug, thiserror::Error)]
@@ -201,7 +203,7 @@ pub async fn dial_picked(
 /// Copies between a client and what was dialled for it, and reports it; where nothing was, closes the client's
 /// connection and reports that.
 pub async fn proxy(
-    io: impl AsyncRead + AsyncWrite,
+    mut io: impl AsyncRead + AsyncWrite + Bare + Unpin,
     dialled: Result<Dialled, TcpFailure>,
     config: &TcpConfig,
     downstream: Arc<Downstream>,
@@ -214,7 +216,7 @@ pub async fn proxy(
         environment,
     };
     environment.reports.tcp_open(&told.report);
-    let dialled = match dialled {
+    let mut dialled = match dialled {
         Ok(dialled) => dialled,
         Err(failure) => {
             tracing::debug!(error = explain(&failure), "connection closed: no upstream");
@@ -222,9 +224,15 @@ pub async fn proxy(
         }
     };
     let copied = async {
-        let mut io = std::pin::pin!(io);
-        copy::pass_on(&mut io, &dialled.said, &told.transfer).await?;
-        copy::both_ways(io, dialled.io, config.idle_timeout, &told.transfer).await
+        let (idle, transfer) = (config.idle_timeout, &told.transfer);
+        copy::pass_on(&mut io, &dialled.said, transfer).await?;
+        if let Some((_, server)) = dialled.io.bare()
+            && let Some((first, client)) = io.bare()
+        {
+            copy::between_sockets((client, first), server, idle, transfer).await
+        } else {
+            copy::both_ways(io, dialled.io, idle, transfer).await
+        }
     };
     if let Err(error) = copied.await {
         tracing::trace!(%error, "connection ended");

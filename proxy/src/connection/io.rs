@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use crate::tls::io::MaybeTls;
-use crate::wire::Wire;
+use crate::wire::{Bare, Wire};
 
 /// Bytes already read, then the rest.
 #[derive(Debug)]
@@ -52,6 +52,15 @@ impl DownstreamIo {
         match self {
             MaybeTls::Plain(io) => io.prefix = bytes,
             MaybeTls::Tls(io) => io.prefix = bytes,
+        }
+    }
+}
+
+impl Bare for DownstreamIo {
+    fn bare(&mut self) -> Option<(Bytes, &Wire)> {
+        match self {
+            MaybeTls::Plain(Prefixed { prefix, io }) => Some((std::mem::take(prefix), io)),
+            MaybeTls::Tls(_) => None,
         }
     }
 }

@@ -8,7 +8,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::splice::{self, Moved, SpliceFailure};
+use crate::wire::Wire;
 
 /// Bytes so far, seen from the proxy.
 #[derive(Debug, Default)]
@@ -64,6 +68,10 @@ impl Transfer {
 const BUFFER_BYTES: usize = 16 * 1024;
 /// The buffer grows up to this size while there is more to read than it holds: a long transfer takes a quarter of the calls.
 const LARGEST_BUFFER_BYTES: usize = 64 * 1024;
+/// What comes in smaller pieces is copied: a pipe takes twice the calls.
+const TRICKLE_BYTES: usize = 4 * 1024;
+/// So many pieces of that kind in a row end splicing.
+const MAX_TRICKLES: u32 = 8;
 
 /// Copies until both directions have ended, one has failed, or nothing has come for `idle_timeout`.
 ///
@@ -77,27 +85,160 @@ pub async fn both_ways(
 ) -> io::Result<()> {
     let (mut from_client, mut to_client) = tokio::io::split(downstream);
     let (mut from_server, mut to_server) = tokio::io::split(upstream);
-    let up = Direction {
-        transfer,
-        count: &transfer.received,
-        ended: FirstEnd::Client,
-        failed: FirstEnd::ClientFailed,
+    let (up, down) = (Direction::up(transfer), Direction::down(transfer));
+    let up = one_way(&mut from_client, &mut to_server, up);
+    let down = one_way(&mut from_server, &mut to_client, down);
+    unless_silent(up, down, idle_timeout, transfer).await
+}
+
+/// The same between sockets, of which the client's has already been read from. What comes in quantity stays in the
+/// kernel.
+///
+/// # Errors
+/// As [`both_ways`].
+pub(super) async fn between_sockets(
+    (client, first): (&Wire, Bytes),
+    server: &Wire,
+    idle_timeout: Option<Duration>,
+    transfer: &Transfer,
+) -> io::Result<()> {
+    let up = async {
+        let direction = Direction::up(transfer);
+        let mut to_server = server;
+        to_server.write_all(&first).await?;
+        direction.count(first.len());
+        drop(first);
+        direction.carry(client, server).await
     };
-    let down = Direction {
-        transfer,
-        count: &transfer.sent,
-        ended: FirstEnd::Server,
-        failed: FirstEnd::ServerFailed,
-    };
-    let copied = async {
-        tokio::try_join!(
-            one_way(&mut from_client, &mut to_server, up),
-            one_way(&mut from_server, &mut to_client, down),
-        )
-    };
+    let down = Direction::down(transfer).carry(server, client);
+    unless_silent(up, down, idle_timeout, transfer).await
+}
+
+async fn unless_silent(
+    up: impl Future<Output = io::Result<()>>,
+    down: impl Future<Output = io::Result<()>>,
+    idle_timeout: Option<Duration>,
+    transfer: &Transfer,
+) -> io::Result<()> {
+    let copied = async { tokio::try_join!(up, down) };
     tokio::select! {
+        biased;
         result = copied => result.map(|_| ()),
         () = silence(idle_timeout, transfer) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Why copying stops before the end.
+enum Turn {
+    /// The sender has said all.
+    End,
+    /// There is so much that a pipe is better.
+    Plenty,
+    /// It comes in small pieces.
+    Trickle,
+    /// These sockets cannot be spliced.
+    Unsupported,
+}
+
+impl<'a> Direction<'a> {
+    /// From the client.
+    fn up(transfer: &'a Transfer) -> Self {
+        Direction {
+            transfer,
+            count: &transfer.received,
+            ended: FirstEnd::Client,
+            failed: FirstEnd::ClientFailed,
+        }
+    }
+
+    /// To the client.
+    fn down(transfer: &'a Transfer) -> Self {
+        Direction {
+            transfer,
+            count: &transfer.sent,
+            ended: FirstEnd::Server,
+            failed: FirstEnd::ServerFailed,
+        }
+    }
+
+    fn count(&self, bytes: usize) {
+        self.count.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn sender_failed(&self) {
+        let _ = self.transfer.first.set(self.failed);
+    }
+
+    /// Carries what one socket says to the other, until it has said all.
+    async fn carry(self, mut from: &Wire, mut to: &Wire) -> io::Result<()> {
+        let mut largest = LARGEST_BUFFER_BYTES;
+        loop {
+            let turn = match self.copy(&mut from, &mut to, Some(largest)).await? {
+                Turn::Plenty => self.splice(from, to).await?,
+                turn => turn,
+            };
+            match turn {
+                Turn::End => {
+                    let _ = self.transfer.first.set(self.ended);
+                    return to.shutdown().await;
+                }
+                Turn::Unsupported => largest = usize::MAX,
+                Turn::Plenty | Turn::Trickle => {}
+            }
+        }
+    }
+
+    /// Copies until the sender has said all, or a read fills a buffer of `plenty` bytes.
+    async fn copy(
+        &self,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+        plenty: Option<usize>,
+    ) -> io::Result<Turn> {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            let read = from.read(&mut buffer).await;
+            let read = read.inspect_err(|_| self.sender_failed())?;
+            if read == 0 {
+                return Ok(Turn::End);
+            }
+            to.write_all(&buffer[..read]).await?;
+            // TLS holds back what does not fill a record until it is told.
+            to.flush().await?;
+            self.count(read);
+            if Some(read) == plenty {
+                return Ok(Turn::Plenty);
+            }
+            if read == buffer.len() && read < LARGEST_BUFFER_BYTES {
+                buffer.resize(2 * read, 0);
+            }
+        }
+    }
+
+    /// Splices until the sender has said all, or comes to say little at a time.
+    async fn splice(&self, from: &Wire, to: &Wire) -> io::Result<Turn> {
+        let mut trickles = 0;
+        while trickles < MAX_TRICKLES {
+            let moved = splice::some(from, to)
+                .await
+                .map_err(|failure| match failure {
+                    SpliceFailure::Sender(error) => {
+                        self.sender_failed();
+                        error
+                    }
+                    SpliceFailure::Receiver(error) => error,
+                })?;
+            match moved {
+                Moved::Bytes(bytes) => {
+                    self.count(bytes);
+                    let is_trickle = bytes < TRICKLE_BYTES;
+                    trickles = if is_trickle { trickles + 1 } else { 0 };
+                }
+                Moved::End => return Ok(Turn::End),
+                Moved::Unsupported => return Ok(Turn::Unsupported),
+            }
+        }
+        Ok(Turn::Trickle)
     }
 }
 
@@ -123,29 +264,9 @@ async fn one_way(
     to: &mut (impl AsyncWrite + Unpin),
     direction: Direction<'_>,
 ) -> io::Result<()> {
-    let Direction {
-        transfer,
-        count,
-        ended,
-        failed,
-    } = direction;
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        let read = from.read(&mut buffer).await.inspect_err(|_| {
-            let _ = transfer.first.set(failed);
-        })?;
-        if read == 0 {
-            let _ = transfer.first.set(ended);
-            return to.shutdown().await;
-        }
-        to.write_all(&buffer[..read]).await?;
-        // TLS holds back what does not fill a record until it is told.
-        to.flush().await?;
-        count.fetch_add(read as u64, Ordering::Relaxed);
-        if read == buffer.len() && read < LARGEST_BUFFER_BYTES {
-            buffer.resize(2 * read, 0);
-        }
-    }
+    direction.copy(from, to, None).await?;
+    let _ = direction.transfer.first.set(direction.ended);
+    to.shutdown().await
 }
 
 /// Returns when no byte has come for so long; never without a limit.
@@ -219,6 +340,50 @@ mod tests {
         drop(sent.await.expect("sent"));
         copying.await.expect("joined").expect("copied");
         assert!(heard == said, "{} of {} bytes", heard.len(), said.len());
+    }
+
+    /// Between sockets: what is said in quantity, in little pieces, and in quantity again.
+    #[tokio::test]
+    async fn plenty_and_little_arrive_in_turn_between_sockets() {
+        let (mut client, downstream) = tokio::net::UnixStream::pair().expect("a pair");
+        let (server, upstream) = tokio::net::UnixStream::pair().expect("a pair");
+        let (mut from_proxy, mut to_proxy) = server.into_split();
+        let transfer = std::sync::Arc::new(Transfer::default());
+        let counted = std::sync::Arc::clone(&transfer);
+        let copying = tokio::spawn(async move {
+            let (client, server) = (Wire::Local(downstream), Wire::Local(upstream));
+            let first = Bytes::from_static(b"first");
+            between_sockets((&client, first), &server, None, &counted).await
+        });
+
+        let mut first = [0; 5];
+        from_proxy.read_exact(&mut first).await.expect("first");
+        let mut total = 0;
+        for round in 0..3 {
+            let plenty = vec![round; 20 * LARGEST_BUFFER_BYTES];
+            let mut heard = vec![0; plenty.len()];
+            let (said, read) =
+                tokio::join!(client.write_all(&plenty), from_proxy.read_exact(&mut heard));
+            said.expect("write");
+            read.expect("read");
+            assert!(heard == plenty, "round {round}");
+            for piece in 0..2 * MAX_TRICKLES as u8 {
+                client.write_all(&[piece]).await.expect("write");
+                assert_eq!(from_proxy.read_u8().await.expect("read"), piece);
+            }
+            total += plenty.len() as u64 + 2 * u64::from(MAX_TRICKLES);
+        }
+        client.shutdown().await.expect("half-close");
+        assert_eq!(from_proxy.read(&mut [0]).await.expect("the end"), 0);
+        to_proxy.write_all(b"an answer").await.expect("write");
+        drop((from_proxy, to_proxy));
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("read");
+
+        copying.await.expect("joined").expect("copied");
+        assert_eq!((&first, answer.as_str()), (b"first", "an answer"));
+        assert_eq!((transfer.received(), transfer.sent()), (total + 5, 9));
+        assert_eq!(transfer.first_end(), Some(FirstEnd::Client));
     }
 
     #[tokio::test]

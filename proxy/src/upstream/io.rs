@@ -7,15 +7,16 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
 pub(super) use self::arrival::Mark;
 use crate::tls::io::MaybeTls;
-use crate::wire::Wire;
+use crate::wire::{Bare, Wire};
 
 /// A connection to an endpoint.
 pub type UpstreamIo = MaybeTls<Socket, TlsStream<Socket>>;
@@ -138,16 +139,11 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.0.wire.poll_write_ready(context))?;
-            match self.0.wire.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => {
-                    self.count(&written);
-                    return Poll::Ready(written);
-                }
-            }
+        let written = Pin::new(&mut &self.0.wire).poll_write(context, bytes);
+        if let Poll::Ready(written) = &written {
+            self.count(written);
         }
+        written
     }
 
     fn poll_write_vectored(
@@ -155,16 +151,11 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.0.wire.poll_write_ready(context))?;
-            match self.0.wire.try_write_vectored(slices) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => {
-                    self.count(&written);
-                    return Poll::Ready(written);
-                }
-            }
+        let written = Pin::new(&mut &self.0.wire).poll_write_vectored(context, slices);
+        if let Poll::Ready(written) = &written {
+            self.count(written);
         }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -175,11 +166,20 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let ended = SockRef::from(&self.0.wire).shutdown(std::net::Shutdown::Write);
-        if ended.is_ok() {
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ended = Pin::new(&mut &self.0.wire).poll_shutdown(context);
+        if matches!(ended, Poll::Ready(Ok(()))) {
             self.count(&Ok(1));
         }
-        Poll::Ready(ended)
+        ended
+    }
+}
+
+impl Bare for UpstreamIo {
+    fn bare(&mut self) -> Option<(Bytes, &Wire)> {
+        match self {
+            MaybeTls::Plain(socket) => Some((Bytes::new(), &socket.0.wire)),
+            MaybeTls::Tls(_) => None,
+        }
     }
 }
