@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::headers::ask_something;
 use crate::config::matching::{HeaderMatch, HeaderTest, RequestLine, Subject};
 use crate::config::retry::{RetryConditions, RetryPolicy, words};
 use crate::config::route::Forward;
@@ -67,17 +68,19 @@ pub(super) fn timeouts(
     let expected = respects_expected
         .then(|| millis(headers, &EXPECTED))
         .flatten();
-    // What is asked for is not told the upstream.
-    let asked = millis(headers, &TIMEOUT);
-    headers.remove(TIMEOUT);
-    if let Some(asked) = expected.or(asked) {
-        global = Some(asked).filter(|limit| !limit.is_zero());
-    }
     let mut per_try = policy.and_then(|policy| policy.per_try_timeout);
-    if let Some(asked) = millis(headers, &PER_TRY) {
-        per_try = Some(asked).filter(|limit| !limit.is_zero());
+    if ask_something(headers) {
+        // What is asked for is not told the upstream.
+        let asked = millis(headers, &TIMEOUT);
+        headers.remove(TIMEOUT);
+        if let Some(asked) = expected.or(asked) {
+            global = Some(asked).filter(|limit| !limit.is_zero());
+        }
+        if let Some(asked) = millis(headers, &PER_TRY) {
+            per_try = Some(asked).filter(|limit| !limit.is_zero());
+        }
+        headers.remove(PER_TRY);
     }
-    headers.remove(PER_TRY);
     if let (Some(one), Some(all)) = (per_try, global)
         && one >= all
     {
@@ -192,24 +195,23 @@ pub(super) fn policy(
     line: RequestLine<'_>,
     route: Option<&Arc<RetryPolicy>>,
 ) -> Option<Arc<RetryPolicy>> {
-    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let (on, grpc_on) = (text(&RETRY_ON), text(&RETRY_GRPC_ON));
     let is_excluded = route.is_some_and(|policy| {
         let mut wanted = policy.requests.iter();
         !policy.requests.is_empty() && !wanted.any(|wanted| wanted.is_match(line, headers))
     });
-    let asks = [
+    let names = [
         &RETRY_ON,
         &RETRY_GRPC_ON,
         &MAX_RETRIES,
         &STATUS_CODES,
         &HEADER_NAMES,
-    ]
-    .into_iter()
-    .any(|name| headers.contains_key(name));
-    if !asks {
+    ];
+    let asks = |name| headers.contains_key(name);
+    if !ask_something(headers) || !names.into_iter().any(asks) {
         return route.filter(|_| !is_excluded).cloned();
     }
+    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let (on, grpc_on) = (text(&RETRY_ON), text(&RETRY_GRPC_ON));
     let mut policy = match route {
         Some(route) => RetryPolicy::clone(route),
         None => RetryPolicy {
@@ -221,13 +223,7 @@ pub(super) fn policy(
     if let Some(retries) = text(&MAX_RETRIES).and_then(|text| text.parse().ok()) {
         policy.retries = retries;
     }
-    for name in [
-        RETRY_ON,
-        RETRY_GRPC_ON,
-        MAX_RETRIES,
-        STATUS_CODES,
-        HEADER_NAMES,
-    ] {
+    for name in names {
         headers.remove(name);
     }
     let is_asked = policy.on != RetryConditions::default() && !is_excluded;
@@ -271,6 +267,9 @@ fn present(name: &str) -> Option<HeaderMatch> {
 
 /// Whether a try that took too long goes on beside the next.
 pub(super) fn hedges(headers: &mut HeaderMap, route: bool) -> bool {
+    if !ask_something(headers) {
+        return route;
+    }
     match headers.remove(HEDGE) {
         Some(asked) => asked == "true",
         None => route,

@@ -81,14 +81,19 @@ fn tell_from_where(headers: &mut HeaderMap, client: Client, is_internal: bool, i
         headers.insert(INTERNAL, HeaderValue::from_static("true"));
         return;
     }
-    for name in INTERNAL_ONLY {
-        headers.remove(name);
+    let ask_something = headers::ask_something(headers);
+    if ask_something {
+        for name in INTERNAL_ONLY {
+            headers.remove(name);
+        }
     }
     if !is_edge {
         return;
     }
-    for name in EDGE_ONLY {
-        headers.remove(name);
+    if ask_something {
+        for name in EDGE_ONLY {
+            headers.remove(name);
+        }
     }
     if let Ok(address) = HeaderValue::try_from(client.address.to_string()) {
         headers.insert(EXTERNAL_ADDRESS, address);

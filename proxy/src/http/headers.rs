@@ -260,8 +260,20 @@ pub(super) fn send_back(
     *response.version_mut() = http::Version::HTTP_11;
 }
 
+/// Whether there may be a header by which a caller asks something of a proxy: those that proxies themselves set are none.
+/// One look at all names costs less than looking for each that may be there.
+pub(super) fn ask_something(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        let own = name.as_str().strip_prefix("x-envoy-");
+        own.is_some_and(|own| own != "internal")
+    })
+}
+
 /// RFC 9110 §7.6.1: what is for one connection only, and what `Connection` says is.
 pub(super) fn end_hop_by_hop(headers: &mut HeaderMap) {
+    if !headers.keys().any(is_of_connection) {
+        return;
+    }
     // As often as it comes: what a line that is passed over names would go on.
     let others: Vec<_> = headers
         .get_all(header::CONNECTION)
@@ -288,6 +300,14 @@ pub(super) fn end_hop_by_hop(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     only_trailers(headers);
+}
+
+/// Whether a header is for one connection only, whatever `Connection` says.
+fn is_of_connection(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade"
+    )
 }
 
 /// Trailers are forwarded, and gRPC insists on being told; of anything else that `TE` says nothing is.

@@ -22,6 +22,9 @@ pub(super) fn normalize(head: &mut Head, options: PathOptions) -> Result<(), Fai
         Some((path, query)) => (path, Some(query)),
         None => (head.path(), None),
     };
+    if is_plain(path) {
+        return Ok(());
+    }
     let mut new = path.to_owned();
     let mut is_redirected = false;
     if options.escaped_slashes != EscapedSlashes::Keep
@@ -61,6 +64,18 @@ pub(super) fn normalize(head: &mut Head, options: PathOptions) -> Result<(), Fai
     }
     head.path = new.parse::<PathAndQuery>().map_err(|_| refused())?;
     Ok(())
+}
+
+/// Whether a path has one spelling by its looks, as most have: nothing is made of it.
+fn is_plain(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let is_plain = |pair: &[u8]| {
+        !matches!(
+            pair,
+            [b'%' | b'\\', _] | [_, b'%' | b'\\'] | [b'/', b'/' | b'.']
+        )
+    };
+    bytes.first() == Some(&b'/') && bytes.windows(2).all(is_plain)
 }
 
 /// Gives a request's host one spelling; `port` is the listener's.
@@ -253,6 +268,28 @@ mod tests {
         normalize: true,
         merge_slashes: true,
     };
+
+    #[test]
+    fn what_has_one_spelling_by_its_looks_has_one() {
+        for path in [
+            "/",
+            "/a",
+            "/a.b/c-d/~e/",
+            "/b/1024",
+            "/%2e",
+            "/a//b",
+            "/./a",
+            "/a/..",
+            "/a\\b",
+            "*",
+            "/a%",
+            "/a/.b",
+        ] {
+            let is_changed = merged(&canonical(path)) != path;
+            assert!(!(is_plain(path) && is_changed), "{path}");
+        }
+        assert!(is_plain("/b/1024") && !is_plain("/a/../b") && !is_plain("/a\\"));
+    }
 
     #[test]
     fn dots_are_resolved_and_needless_escapes_undone() {
