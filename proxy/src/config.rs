@@ -16,6 +16,7 @@ pub mod health_check;
 pub mod http;
 pub mod http1;
 pub mod identity;
+pub mod lifespan;
 pub mod listener;
 pub mod matching;
 pub mod metadata;

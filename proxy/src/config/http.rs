@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::access_log::AccessLogConfig;
 use super::filter::HttpFilter;
 use super::http1::Http1Options;
+use super::lifespan::Lifespan;
 use super::paths::{HostOptions, PathOptions};
 use super::route::RouteConfig;
 use super::tracing::TracingConfig;
@@ -30,6 +31,8 @@ pub struct HttpConfig {
     pub request_timeout: Option<Duration>,
     /// How long a connection may be without requests.
     pub idle_timeout: Option<Duration>,
+    /// How long it is used at all.
+    pub lifespan: Lifespan,
     /// How long a request may see no byte either way.
     pub stream_idle_timeout: Option<Duration>,
     /// Header bytes of a request.
@@ -132,6 +135,7 @@ impl HttpConfig {
             request_headers_timeout: None,
             request_timeout: None,
             idle_timeout: Some(Duration::from_secs(3600)),
+            lifespan: Lifespan::default(),
             stream_idle_timeout: None,
             max_header_bytes: DEFAULT_MAX_HEADER_BYTES,
             http1: Http1Options::default(),

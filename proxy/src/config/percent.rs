@@ -1,7 +1,7 @@
 //! A share between nothing and all, to a millionth.
 
 /// A share; never more than the whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(u32);
 
 /// Millionths of the whole.

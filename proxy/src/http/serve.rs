@@ -1,4 +1,6 @@
-//! Serving the requests of one connection until it ends, is idle for too long, or drains.
+//! Serving the requests of one connection until it ends, is idle for too long, has been used enough, or drains.
+
+mod lifespan;
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -13,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use self::lifespan::Use;
 use super::HttpConnection;
 use super::body::ResponseBody;
 use super::exchange::exchange;
@@ -41,22 +44,24 @@ where
 {
     let config = Arc::clone(&connection.scene().service.config);
     let io = TokioIo::new(io);
+    let used = Use::limited(&config.lifespan, version);
+    let service = service(Arc::clone(&connection), drain.clone(), used.clone());
     match version {
         HttpVersion::Http1 => {
-            let service = service(Arc::clone(&connection), drain.clone());
             let served = http1(&config).serve_connection(io, service).with_upgrades();
             // Nothing but a response can tell the client that it is the last.
             let drained = drain.patience_over();
-            until(drained, served, &connection, &config, |served| {
+            let finished = finished(drained, used, &connection, config.idle_timeout);
+            until(finished, served, &connection, |served| {
                 served.graceful_shutdown()
             })
             .await
         }
         HttpVersion::Http2 => {
-            let service = service(Arc::clone(&connection), drain.clone());
             let served = http2(&config).serve_connection(io, service);
             let drained = drain.last_call_over();
-            until(drained, served, &connection, &config, |served| {
+            let finished = finished(drained, used, &connection, config.idle_timeout);
+            until(finished, served, &connection, |served| {
                 served.graceful_shutdown()
             })
             .await
@@ -67,6 +72,7 @@ where
 fn service(
     connection: Arc<HttpConnection>,
     drain: Drain,
+    used: Option<Arc<Use>>,
 ) -> impl hyper::service::HttpService<
     Incoming,
     ResBody = ResponseBody,
@@ -75,23 +81,31 @@ fn service(
 > {
     service_fn(move |request: Request<Incoming>| {
         // Boxed: hyper and the runtime move what a service returns from place to place, a dozen times in HTTP/2.
-        Box::pin(answer(Arc::clone(&connection), drain.clone(), request))
+        Box::pin(answer(
+            Arc::clone(&connection),
+            (drain.clone(), used.clone()),
+            request,
+        ))
     })
 }
 
 async fn answer(
     connection: Arc<HttpConnection>,
-    drain: Drain,
+    (drain, used): (Drain, Option<Arc<Use>>),
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
+    if let Some(used) = &used {
+        used.begin_request();
+    }
     let is_told = request.version() < Version::HTTP_2;
     let is_last = request.version() == Version::HTTP_10 && !wants_more(request.headers());
     let is_connect = request.method() == Method::CONNECT;
     let environment = Arc::clone(&connection.environment);
     let mut response = exchange(connection, request).await?;
+    let is_used_up = used.is_some_and(|used| used.is_over());
     let is_short = environment.overload.is_taken(Action::DisableKeepalive);
     let is_tunnel = is_connect && response.status().is_success();
-    if is_told && !is_tunnel && (is_last || is_short || drain.is_started()) {
+    if is_told && !is_tunnel && (is_last || is_used_up || is_short || drain.is_started()) {
         announce_end(&mut response);
     }
     Ok(response)
@@ -149,12 +163,31 @@ fn http2(config: &HttpConfig) -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// Drives a connection; asks it once to finish when it is idle or drained.
-async fn until<C>(
+/// Returns when a connection is to finish: it drains, has been used enough, or is idle.
+async fn finished(
     drained: impl Future<Output = ()>,
+    used: Option<Arc<Use>>,
+    connection: &HttpConnection,
+    idle_timeout: Option<Duration>,
+) {
+    let used_up = async {
+        match used {
+            Some(used) => used.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = drained => {}
+        () = used_up => {}
+        () = idle_for(connection, idle_timeout) => {}
+    }
+}
+
+/// Drives a connection; asks it once to finish.
+async fn until<C>(
+    finished: impl Future<Output = ()>,
     served: C,
     connection: &HttpConnection,
-    config: &HttpConfig,
     finish: impl Fn(Pin<&mut C>),
 ) -> hyper::Result<()>
 where
@@ -163,8 +196,7 @@ where
     let mut served = pin!(served);
     tokio::select! {
         result = served.as_mut() => return result,
-        () = drained => {}
-        () = idle_for(connection, config.idle_timeout) => {}
+        () = finished => {}
     }
     finish(served.as_mut());
     tokio::select! {

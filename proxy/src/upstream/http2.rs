@@ -144,7 +144,8 @@ impl Http2Connection {
             .initial_stream_window_size(options.stream_window())
             .initial_connection_window_size(options.connection_window())
             .initial_max_send_streams(UNTOLD_MAX_STREAMS as usize)
-            .keep_alive_interval(options.keepalive_interval);
+            .keep_alive_interval(options.keepalive_interval)
+            .keep_alive_while_idle(true);
         if let Some(timeout) = options.keepalive_timeout {
             builder.keep_alive_timeout(timeout);
         }

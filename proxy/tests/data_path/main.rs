@@ -20,6 +20,7 @@ mod filters;
 mod hostile;
 mod http1;
 mod http2;
+mod lifespans;
 mod limits;
 mod local_channels;
 mod mirrors;

@@ -14,7 +14,7 @@ use weft_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 
-use super::at::{At, Invalid, enumeration, holds, limit, opened, required, unsupported};
+use super::at::{At, Invalid, enumeration, harmless, holds, opened, required, unsupported};
 use super::http_options::{common_options, http2_options};
 use super::http1_options::http1_options;
 use crate::config::cluster::UpstreamProtocol;
@@ -154,14 +154,14 @@ fn together(
     at_http2: &At<'_>,
     http2: Option<&Http2ProtocolOptions>,
 ) -> Result<ClusterHttp, Invalid> {
-    let duration = common.and_then(|common| common.max_connection_duration.as_ref());
-    let max_connection_duration =
-        limit(&at_common.field("max_connection_duration"), duration, None)?;
-    let rest = common.map(|common| CommonProtocolOptions {
-        max_connection_duration: None,
-        ..*common
-    });
-    let common = common_options(at_common, rest.as_ref(), Some(DEFAULT_IDLE_TIMEOUT))?;
+    if let Some(CommonProtocolOptions {
+        max_connection_duration_jitter,
+        ..
+    }) = common
+    {
+        harmless!(at_common; max_connection_duration_jitter);
+    }
+    let common = common_options(at_common, common, Some(DEFAULT_IDLE_TIMEOUT))?;
     if let Some(limit) = common.max_stream_duration {
         return Err(at_common.field("max_stream_duration").refuse_value(limit));
     }
@@ -170,8 +170,8 @@ fn together(
         http1,
         http2: http2_options(at_http2, http2)?,
         idle_timeout: common.idle_timeout.unwrap_or(NO_LIMIT),
-        max_requests: common.max_requests,
-        max_connection_duration,
+        max_requests: common.lifespan.max_requests,
+        max_connection_duration: common.lifespan.max_duration,
     })
 }
 

@@ -27,6 +27,7 @@ use crate::config::http::{
     CertificateDetails, Codec, DEFAULT_MAX_HEADER_BYTES, ForwardClientCertificate,
     ForwardingOptions, HttpConfig, RouteSource, ServerHeader,
 };
+use crate::config::lifespan::Lifespan;
 use crate::config::paths::{EscapedSlashes, HostOptions, PathOptions, StripPort};
 
 /// Envoy's: a stream may be silent for five minutes.
@@ -97,8 +98,7 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
     unsupported!(at; original_ip_detection_extensions,
         early_header_mutation_extensions, local_reply_config, path_normalization_options,
         append_x_forwarded_port, forward_proto_config);
-    harmless!(at; add_user_agent, http1_safe_max_connection_duration,
-        scheme_header_transformation, stream_flush_timeout, drain_timeout,
+    harmless!(at; add_user_agent, scheme_header_transformation, stream_flush_timeout, drain_timeout,
         drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval,
         flush_access_log_on_new_request, access_log_options,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6, request_id_extension,
@@ -142,6 +142,10 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         )?,
         request_timeout: limit(&at.field("request_timeout"), request_timeout.as_ref(), None)?,
         idle_timeout: common.idle_timeout,
+        lifespan: Lifespan {
+            waits_for_response: *http1_safe_max_connection_duration,
+            ..common.lifespan
+        },
         stream_idle_timeout: limit(
             &at.field("stream_idle_timeout"),
             stream_idle_timeout.as_ref(),

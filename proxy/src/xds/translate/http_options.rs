@@ -8,15 +8,18 @@ use weft_proto::envoy::config::core::v3::{
 };
 
 use super::at::{At, Invalid, duration, enumeration, harmless, limit, unsupported};
+use super::share::percent;
 use crate::config::http::Http2Options;
+use crate::config::lifespan::Lifespan;
+use crate::config::percent::Percent;
 
 /// Options of every version of HTTP.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct CommonOptions {
     /// How long a connection may be without requests.
     pub(super) idle_timeout: Option<Duration>,
-    /// How many requests a connection may carry.
-    pub(super) max_requests: Option<u32>,
+    /// How long a connection is used.
+    pub(super) lifespan: Lifespan,
     /// From the beginning of a request to the end of its response.
     pub(super) max_stream_duration: Option<Duration>,
 }
@@ -30,7 +33,7 @@ pub(super) fn common_options(
     let Some(wire) = wire else {
         return Ok(CommonOptions {
             idle_timeout,
-            max_requests: None,
+            lifespan: Lifespan::default(),
             max_stream_duration: None,
         });
     };
@@ -44,8 +47,7 @@ pub(super) fn common_options(
         headers_with_underscores_action,
         max_requests_per_connection,
     } = wire;
-    unsupported!(at; max_connection_duration);
-    harmless!(at; max_connection_duration_jitter, max_headers_count, max_response_headers_kb);
+    harmless!(at; max_headers_count, max_response_headers_kb);
     let at_action = at.field("headers_with_underscores_action");
     match enumeration(&at_action, *headers_with_underscores_action)? {
         HeadersWithUnderscoresAction::Allow => {}
@@ -53,7 +55,20 @@ pub(super) fn common_options(
     }
     Ok(CommonOptions {
         idle_timeout: limit(&at.field("idle_timeout"), idle.as_ref(), idle_timeout)?,
-        max_requests: max_requests_per_connection.filter(|max| *max > 0),
+        lifespan: Lifespan {
+            max_requests: max_requests_per_connection.filter(|max| *max > 0),
+            max_duration: limit(
+                &at.field("max_connection_duration"),
+                max_connection_duration.as_ref(),
+                None,
+            )?,
+            jitter: max_connection_duration_jitter
+                .as_ref()
+                .map_or(Ok(Percent::ZERO), |wire| {
+                    percent(&at.field("max_connection_duration_jitter"), wire)
+                })?,
+            waits_for_response: false,
+        },
         max_stream_duration: limit(
             &at.field("max_stream_duration"),
             max_stream_duration.as_ref(),
