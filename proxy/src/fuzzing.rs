@@ -12,6 +12,8 @@ mod telemetry;
 
 pub(crate) use choices::Choices;
 
+use crate::upstream::health;
+
 /// Something that is fed bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
@@ -27,13 +29,15 @@ impl Target {
     }
 }
 
-const OWN: [Target; 11] = [
+const OWN: [Target; 13] = [
     Target::new("bootstrap", configuration::bootstrap),
     Target::new("xds_cluster", configuration::cluster),
     Target::new("xds_endpoints", configuration::endpoints),
     Target::new("xds_listener", configuration::listener),
     Target::new("xds_routes", configuration::routes),
+    Target::new("xds_secret", configuration::secret),
     Target::new("unknown_fields", configuration::unknown_fields),
+    Target::new("grpc_health", health::grpc::fuzzing::run),
     Target::new("proxy_protocol", proxy_protocol::run),
     Target::new("route_match", route_match::run),
     Target::new("format", telemetry::format),

@@ -37,6 +37,10 @@ pub(super) fn endpoints(bytes: &[u8]) {
     resource(Kind::Endpoints, bytes);
 }
 
+pub(super) fn secret(bytes: &[u8]) {
+    resource(Kind::Secret, bytes);
+}
+
 /// A resource is refused by field and value, or is the same each time it is read, and is served.
 fn resource(kind: Kind, bytes: &[u8]) {
     let any = Any {

@@ -4,6 +4,9 @@
 //! `exchange.rs` calls it at the beginning and at the end of each request. As in Envoy: only proxies that are
 //! configured to be in front are believed, and what comes from outside is told apart from what comes from inside.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
+
 use std::net::IpAddr;
 
 use http::header::{self, HeaderName};
