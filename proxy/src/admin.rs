@@ -8,8 +8,10 @@ pub mod cluster_metrics;
 pub mod clusters;
 pub mod config_dump;
 pub mod listeners;
+pub mod mask;
 pub mod readiness;
 pub mod reply;
+pub mod runtime;
 pub mod server;
 pub mod server_info;
 pub mod stats;
@@ -58,7 +60,7 @@ pub struct AdminState {
 }
 
 /// A path and what it does, for `/help`.
-const HELP: [(&str, &str); 15] = [
+const HELP: [(&str, &str); 18] = [
     (
         "/certs",
         "the workload's certificate and the roots it trusts",
@@ -66,7 +68,7 @@ const HELP: [(&str, &str); 15] = [
     ("/clusters", "clusters and their endpoints; ?format=json"),
     (
         "/config_dump",
-        "all configuration with versions and errors; ?include_eds, ?resource=NAME",
+        "all configuration with versions and errors; ?include_eds, ?resource=NAME, ?mask=PATHS",
     ),
     (
         "/drain_listeners",
@@ -78,6 +80,7 @@ const HELP: [(&str, &str); 15] = [
     ),
     ("/healthcheck/ok", "end /healthcheck/fail (POST)"),
     ("/help", "this list"),
+    ("/init_dump", "what the proxy waits for before it is ready"),
     (
         "/listeners",
         "listeners with their addresses; ?format=json also what they detected",
@@ -89,6 +92,8 @@ const HELP: [(&str, &str); 15] = [
     ("/memory", "what the kernel says of the process's memory"),
     ("/quitquitquit", "drain and exit (POST)"),
     ("/ready", "200 once the proxy can be sent traffic"),
+    ("/runtime", "what runtime keys stand for, by layer"),
+    ("/runtime_modify", "refused: layers are static (POST)"),
     ("/server_info", "version, state, uptime, node"),
     (
         "/stats",
@@ -114,7 +119,11 @@ pub fn register_metrics(state: &AdminState) {
 pub async fn admin(state: &AdminState, method: &Method, path: &str, query: &Query) -> Reply {
     let is_change = matches!(
         path,
-        "/drain_listeners" | "/healthcheck/fail" | "/healthcheck/ok" | "/quitquitquit"
+        "/drain_listeners"
+            | "/healthcheck/fail"
+            | "/healthcheck/ok"
+            | "/quitquitquit"
+            | "/runtime_modify"
     ) || path == "/logging" && !query.is_empty();
     let allowed = if is_change {
         method == Method::POST
@@ -137,10 +146,13 @@ pub async fn admin(state: &AdminState, method: &Method, path: &str, query: &Quer
             (state.release_memory)();
             reply
         }
+        "/init_dump" => server_info::init_dump(state),
         "/listeners" => listeners::listeners(&state.data_plane, query).await,
         "/logging" => logging(&state.log, query),
         "/memory" => server_info::memory(),
         "/ready" => health(state),
+        "/runtime" => runtime::runtime(&state.bootstrap.runtime),
+        "/runtime_modify" => runtime::modify(),
         "/server_info" => server_info::server_info(state),
         "/stats" => stats::stats(state, query),
         "/stats/prometheus" | "/metrics" => metrics(state),

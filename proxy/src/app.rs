@@ -239,6 +239,7 @@ impl Proxy {
         }
         let cache: SharedCache = Arc::new(parking_lot::RwLock::new(Cache::new(
             bootstrap.reserved_names(),
+            bootstrap.runtime.clone(),
         )));
         let readiness = Arc::new(Readiness::new(credentials.clone()));
         let published = configuration_source(

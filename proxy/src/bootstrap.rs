@@ -5,6 +5,7 @@
 
 mod discovery;
 mod fields;
+mod runtime;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,12 +22,13 @@ use weft_proto::json::{self, JsonError};
 use self::discovery::{Known, discovery, socket_target};
 use self::fields::warn_of_ignored;
 use crate::config::overload::OverloadConfig;
+use crate::config::runtime::Runtime;
 use crate::config::{Configuration, Workload};
 use crate::xds::discovery::Discovery;
 use crate::xds::kind::Kind;
 use crate::xds::secrets::{self, Secrets};
 use crate::xds::translate::overload::overload_manager;
-use crate::xds::translate::{Checked, Invalid, chain, metadata, translate};
+use crate::xds::translate::{Checked, Invalid, chain, metadata, translate_with};
 
 /// A bootstrap that was checked.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub struct Bootstrap {
     pub discovery: Discovery,
     /// Where the admin interface listens.
     pub admin: Option<SocketAddr>,
+    /// What runtime keys stand for.
+    pub runtime: Runtime,
     /// What is done when the proxy itself runs short of something.
     pub overload: Option<OverloadConfig>,
 }
@@ -157,7 +161,11 @@ fn check(wire: Wire) -> Result<Bootstrap, Problem> {
     warn_of_ignored(&wire)?;
     let node = wire.node.clone().unwrap_or_default();
     let resources = wire.static_resources.clone().unwrap_or_default();
-    let secrets = static_secrets(&resources)?;
+    let runtime = match &wire.layered_runtime {
+        Some(wire) => runtime::runtime(wire)?,
+        None => Runtime::default(),
+    };
+    let secrets = static_secrets(&resources, &runtime)?;
     let known = Known {
         clusters: &resources.clusters,
         secrets: &secrets,
@@ -172,7 +180,7 @@ fn check(wire: Wire) -> Result<Bootstrap, Problem> {
             "must not be empty where there is a control plane",
         ));
     }
-    let statics = statics(&resources, secrets, xds_cluster.as_deref())?;
+    let statics = statics(&resources, secrets, xds_cluster.as_deref(), &runtime)?;
     if discovery.is_none() {
         has_secrets(&statics)?;
     }
@@ -180,6 +188,7 @@ fn check(wire: Wire) -> Result<Bootstrap, Problem> {
         statics,
         workload: Arc::new(workload(&node)),
         discovery,
+        runtime,
         admin: wire.admin.as_ref().map(admin).transpose()?.flatten(),
         overload: wire.overload_manager.as_ref().map(overload).transpose()?,
         node,
@@ -193,6 +202,7 @@ fn statics(
     resources: &StaticResources,
     secrets: Secrets,
     xds: Option<&str>,
+    runtime: &Runtime,
 ) -> Result<Configuration, Problem> {
     let StaticResources {
         listeners,
@@ -205,7 +215,7 @@ fn statics(
     };
     for (index, listener) in listeners.iter().enumerate() {
         let field = format!("static_resources.listeners[{index}]");
-        match checked(Kind::Listener, &pack(listener), &field)? {
+        match checked(Kind::Listener, &pack(listener), &field, runtime)? {
             Checked::Listener(listener) => {
                 insert(&mut statics.listeners, &listener.name, &listener, &field)?
             }
@@ -217,7 +227,7 @@ fn statics(
             continue;
         }
         let field = format!("static_resources.clusters[{index}]");
-        match checked(Kind::Cluster, &pack(cluster), &field)? {
+        match checked(Kind::Cluster, &pack(cluster), &field, runtime)? {
             Checked::Cluster(cluster) => {
                 insert(&mut statics.clusters, &cluster.name, &cluster, &field)?
             }
@@ -228,12 +238,12 @@ fn statics(
     Ok(statics)
 }
 
-fn static_secrets(resources: &StaticResources) -> Result<Secrets, Problem> {
+fn static_secrets(resources: &StaticResources, runtime: &Runtime) -> Result<Secrets, Problem> {
     let mut secrets = Secrets::new();
     for (index, secret) in resources.secrets.iter().enumerate() {
         let field = format!("static_resources.secrets[{index}]");
         let name = Arc::from(secret.name.as_str());
-        match checked(Kind::Secret, &pack(secret), &field)? {
+        match checked(Kind::Secret, &pack(secret), &field, runtime)? {
             Checked::Secret(secret) => insert(&mut secrets, &name, &secret, &field)?,
             _ => return Err(problem(field, "no secret")),
         }
@@ -258,8 +268,14 @@ fn has_secrets(statics: &Configuration) -> Result<(), Problem> {
     }
 }
 
-fn checked(kind: Kind, any: &weft_proto::Any, field: &str) -> Result<Checked, Problem> {
-    let translated = translate(kind, any).map_err(|invalid| within(field, &invalid))?;
+fn checked(
+    kind: Kind,
+    any: &weft_proto::Any,
+    field: &str,
+    runtime: &Runtime,
+) -> Result<Checked, Problem> {
+    let translated =
+        translate_with(kind, any, runtime).map_err(|invalid| within(field, &invalid))?;
     warn_of(field, translated.notes);
     Ok(translated.checked)
 }
@@ -552,6 +568,41 @@ mod tests {
         assert_eq!(
             control_plane.tls.expect("TLS").sni.as_deref(),
             Some("xds.example.com")
+        );
+    }
+
+    #[test]
+    fn runtime_values_take_the_place_of_defaults_and_of_layers_before_them() {
+        let layers = |last: Value| {
+            let yaml = json!({
+                "layered_runtime": {"layers": [
+                    {"name": "base", "static_layer": {"canary": {"share": 1}}},
+                    {"name": "site", "static_layer": {"canary.share": 30}},
+                    last,
+                ]},
+                "static_resources": {"clusters": [{
+                    "name": "app",
+                    "load_assignment": {"cluster_name": "app"},
+                    "lb_policy": "LEAST_REQUEST",
+                    "least_request_lb_config": {
+                        "active_request_bias": {"default_value": 1.0, "runtime_key": "canary.share"},
+                    },
+                }]},
+            });
+            parsed(&yaml)
+        };
+        use crate::config::balancing::Balancer;
+
+        let bootstrap = layers(json!({"name": "admin", "admin_layer": {}})).expect("valid");
+
+        let balancer = &bootstrap.statics.clusters["app"].balancer;
+        let is_told =
+            matches!(balancer, Balancer::LeastRequest { bias, .. } if (*bias - 30.0).abs() < 1e-9);
+        assert!(is_told, "{balancer:?}");
+        let refused = layers(json!({"name": "disk", "disk_layer": {"symlink_root": "/srv"}}));
+        assert_eq!(
+            refused.expect_err("refused").to_string(),
+            "b.json: layered_runtime.layers[2].disk_layer: not supported: use static_layer"
         );
     }
 

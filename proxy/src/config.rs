@@ -25,6 +25,7 @@ pub mod paths;
 pub mod percent;
 pub mod retry;
 pub mod route;
+pub mod runtime;
 pub mod tls;
 pub mod tracing;
 pub mod upgrade;

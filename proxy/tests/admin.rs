@@ -113,6 +113,16 @@ async fn everything_that_is_shown_is_of_what_is_served() {
         (&info["state"], &info["node"]["id"]),
         (&json!("LIVE"), &json!("sidecar~web-1.default"))
     );
+    let (_, masked) = get(
+        admin,
+        "/config_dump?resource=static_clusters&mask=cluster.name",
+    )
+    .await;
+    let masked: Value = serde_json::from_str(&masked).unwrap();
+    assert_eq!(masked["configs"][0]["cluster"]["name"], "app");
+    assert_eq!(masked["configs"][0]["last_updated"], Value::Null);
+    assert_eq!(get(admin, "/config_dump?mask=nothing").await.0, 400);
+    assert_eq!(get(admin, "/init_dump").await, (200, "{}\n".into()));
     assert_eq!(get(admin, "/ready").await, (200, "LIVE\n".into()));
     let (_, memory) = get(admin, "/memory").await;
     assert!(memory.contains("total_physical_bytes"), "{memory}");

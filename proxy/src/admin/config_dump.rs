@@ -28,6 +28,7 @@ use weft_proto::json::to_json;
 use weft_proto::names::{SECRET_IDENTITY, SECRET_TRUST_BUNDLE};
 
 use super::AdminState;
+use super::mask::Mask;
 use super::reply::{Query, Reply};
 use crate::identity::credentials::Credentials;
 use crate::tls::pem::pem;
@@ -36,12 +37,6 @@ use crate::xds::kind::Kind;
 
 /// Everything; endpoints only where asked for with `include_eds`, or one list of it by `resource`.
 pub fn config_dump(state: &AdminState, query: &Query) -> Reply {
-    if query.has("mask") {
-        return Reply::text(
-            StatusCode::BAD_REQUEST,
-            "mask is not supported; use resource\n",
-        );
-    }
     let asks_for_endpoints = query
         .value("resource")
         .is_some_and(|name| name.contains("endpoint"));
@@ -55,9 +50,16 @@ pub fn config_dump(state: &AdminState, query: &Query) -> Reply {
         ),
         Ok(mut json) => {
             redact(&mut json);
-            match query.value("resource") {
+            if let Some(name) = query.value("resource") {
+                let mut configs = json["configs"].as_array().into_iter().flatten();
+                match configs.find_map(|config| config[name].as_array()) {
+                    Some(list) => json = json!({"configs": list}),
+                    None => return not_found(name),
+                }
+            }
+            match query.value("mask") {
                 None => Reply::json(&json),
-                Some(name) => resource(&json, name),
+                Some(mask) => masked(&json, mask),
             }
         }
     }
@@ -108,16 +110,26 @@ fn configs(state: &AdminState, include_eds: bool) -> Vec<Any> {
     configs
 }
 
-/// One of the lists, such as `dynamic_listeners`.
-fn resource(dump: &Value, name: &str) -> Reply {
+/// No dump has a list of this name.
+fn not_found(name: &str) -> Reply {
+    Reply::text(
+        StatusCode::NOT_FOUND,
+        format!("{name} not found in config dump\n"),
+    )
+}
+
+/// Those dumps, or resources, that the mask leaves something of.
+fn masked(dump: &Value, paths: &str) -> Reply {
+    let mask = Mask::parse(paths);
     let configs = dump["configs"].as_array().into_iter().flatten();
-    let Some(list) = configs.filter_map(|config| config[name].as_array()).next() else {
-        return Reply::text(
-            StatusCode::NOT_FOUND,
-            format!("{name} not found in config dump\n"),
-        );
-    };
-    Reply::json(&json!({"configs": list}))
+    let shown: Vec<_> = configs.filter_map(|config| mask.of(config)).collect();
+    match shown.is_empty() {
+        false => Reply::json(&json!({"configs": shown})),
+        true => Reply::text(
+            StatusCode::BAD_REQUEST,
+            format!("FieldMask paths: {paths:?} could not be successfully used.\n"),
+        ),
+    }
 }
 
 fn clusters(state: &AdminState, started: prost_types::Timestamp) -> ClustersConfigDump {

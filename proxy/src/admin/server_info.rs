@@ -1,4 +1,4 @@
-//! `/server_info` and `/memory`.
+//! `/server_info`, `/init_dump` and `/memory`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +25,16 @@ pub fn server_info(state: &AdminState) -> Reply {
         "node": to_json(&state.bootstrap.node).unwrap_or_default(),
         "snapshot_version": state.data_plane.snapshot().version,
     }))
+}
+
+/// What is waited for before the proxy is ready; nothing where it is.
+pub fn init_dump(state: &AdminState) -> Reply {
+    Reply::json(&match state.readiness.unready() {
+        None => json!({}),
+        Some(reason) => json!({"unready_targets_dumps": [
+            {"name": "init manager Server", "target_names": [reason.to_string()]},
+        ]}),
+    })
 }
 
 /// In Envoy's words, from the kernel: what is allocated is what is resident and the process's own.

@@ -12,7 +12,8 @@ use weft_proto::envoy::service::discovery::v3::Resource;
 use super::kind::Kind;
 use super::secrets;
 use super::store::{Stored, StoredResource};
-use super::translate::{Checked, Invalid, translate};
+use super::translate::{Checked, Invalid, translate_with};
+use crate::config::runtime::Runtime;
 
 /// A resource by name: at least one of both is there.
 #[derive(Debug, Clone, Default)]
@@ -77,14 +78,17 @@ pub struct Cache {
     absent: BTreeSet<(Kind, String)>,
     /// Names that the bootstrap has taken.
     reserved: BTreeSet<(Kind, String)>,
+    /// What runtime keys stand for.
+    runtime: Runtime,
     warned: BTreeSet<(Kind, String)>,
 }
 
 impl Cache {
     /// An empty one; names of the bootstrap's own resources are taken.
-    pub fn new(reserved: impl IntoIterator<Item = (Kind, String)>) -> Self {
+    pub fn new(reserved: impl IntoIterator<Item = (Kind, String)>, runtime: Runtime) -> Self {
         Self {
             reserved: reserved.into_iter().collect(),
+            runtime,
             ..Self::default()
         }
     }
@@ -156,7 +160,7 @@ impl Cache {
     }
 
     fn check(&mut self, kind: Kind, name: String, any: &Any) -> (String, Result<Checked, Refusal>) {
-        let translated = match translate(kind, any) {
+        let translated = match translate_with(kind, any, &self.runtime) {
             Ok(translated) => translated,
             Err(invalid) => return (name, Err(invalid.into())),
         };
@@ -409,7 +413,7 @@ mod tests {
 
     #[test]
     fn the_bootstraps_own_clusters_are_not_replaced() {
-        let mut cache = Cache::new([(Kind::Cluster, "xds".to_owned())]);
+        let mut cache = Cache::new([(Kind::Cluster, "xds".to_owned())], Runtime::default());
 
         let taken = cache.take(Kind::Cluster, resource("1", &cluster("xds")), UNIX_EPOCH);
 

@@ -61,6 +61,7 @@ use crate::config::cluster::ClusterConfig;
 use crate::config::endpoints::EndpointsConfig;
 use crate::config::listener::ListenerConfig;
 use crate::config::route::RouteConfig;
+use crate::config::runtime::Runtime;
 use crate::config::tls::Secret;
 
 /// A resource in checked types.
@@ -89,12 +90,20 @@ pub struct Translated {
     pub notes: BTreeSet<String>,
 }
 
-/// Translates a resource of a kind.
+/// Translates a resource of a kind. Runtime keys leave the defaults beside them.
 ///
 /// # Errors
 /// What is wrong with it, by the path of the field.
 pub fn translate(kind: Kind, any: &Any) -> Result<Translated, Invalid> {
-    let notes = Notes::default();
+    translate_with(kind, any, &Runtime::default())
+}
+
+/// Translates a resource of a kind, whose runtime keys stand for these values.
+///
+/// # Errors
+/// As of [`translate`].
+pub fn translate_with(kind: Kind, any: &Any, runtime: &Runtime) -> Result<Translated, Invalid> {
+    let notes = Notes::with(runtime);
     let at = At::root(&notes);
     let (name, checked) = match kind {
         Kind::Listener => {

@@ -234,8 +234,8 @@ fn comparison(at: &At<'_>, wire: Option<&ComparisonFilter>) -> Result<(Compariso
         default_value,
         runtime_key,
     } = required(&at, value.as_ref())?;
-    harmless!(at; runtime_key);
-    Ok((op, *default_value))
+    let value = at.runtime().count(runtime_key).unwrap_or(*default_value);
+    Ok((op, value))
 }
 
 fn sample(at: &At<'_>, wire: &RuntimeFilter) -> Result<Percent, Invalid> {
@@ -244,11 +244,13 @@ fn sample(at: &At<'_>, wire: &RuntimeFilter) -> Result<Percent, Invalid> {
         percent_sampled,
         use_independent_randomness,
     } = wire;
-    harmless!(at; runtime_key, use_independent_randomness);
+    harmless!(at; use_independent_randomness);
+    let told = at.runtime().share(runtime_key);
     let at = at.field("percent_sampled");
-    percent_sampled
+    let default = percent_sampled
         .as_ref()
-        .map_or(Ok(Percent::ZERO), |wire| fraction(&at, wire))
+        .map_or(Ok(Percent::ZERO), |wire| fraction(&at, wire))?;
+    Ok(told.unwrap_or(default))
 }
 
 #[cfg(test)]

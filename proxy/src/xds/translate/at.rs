@@ -14,6 +14,8 @@ use prost::Name;
 use weft_proto::Any;
 use weft_proto::any::{type_name, unpack};
 
+use crate::config::runtime::Runtime;
+
 /// Why a resource is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {reason}")]
@@ -34,14 +36,25 @@ impl Invalid {
     }
 }
 
-/// Paths of fields that are set and have no effect.
+/// What accompanies a translation: runtime values, and paths of fields that are set and have no effect.
 #[derive(Debug, Default)]
-pub(super) struct Notes(RefCell<BTreeSet<String>>);
+pub(super) struct Notes {
+    runtime: Runtime,
+    paths: RefCell<BTreeSet<String>>,
+}
 
 impl Notes {
+    /// With these runtime values.
+    pub(super) fn with(runtime: &Runtime) -> Self {
+        Self {
+            runtime: runtime.clone(),
+            ..Self::default()
+        }
+    }
+
     /// The paths, in order.
     pub(super) fn into_paths(self) -> BTreeSet<String> {
-        self.0.into_inner()
+        self.paths.into_inner()
     }
 }
 
@@ -105,9 +118,14 @@ impl<'a> At<'a> {
         }
     }
 
+    /// What keys stand for.
+    pub(super) fn runtime(&self) -> &'a Runtime {
+        &self.notes.runtime
+    }
+
     /// What is here has no effect.
     pub(super) fn note(&self) {
-        self.notes.0.borrow_mut().insert(self.to_string());
+        self.notes.paths.borrow_mut().insert(self.to_string());
     }
 
     /// A value of this kind is refused.

@@ -9,7 +9,7 @@ use weft_proto::envoy::config::cluster::v3::cluster::{
 use weft_proto::envoy::config::core::v3::RuntimeDouble;
 use weft_proto::envoy::r#type::v3::Percent as WirePercent;
 
-use super::at::{At, Invalid, duration, enumeration, harmless};
+use super::at::{At, Invalid, duration, enumeration};
 use super::share::percent;
 use crate::config::balancing::{
     Among, Balancer, HashFunction, Hashing, Localities, SlowStart, SubsetConfig,
@@ -234,7 +234,7 @@ pub(super) fn slow_start(
     })
 }
 
-/// A number that Envoy could be told otherwise at run time; here its default holds.
+/// A number, unless the runtime has another one by its key.
 fn runtime_double(at: &At<'_>, wire: Option<&RuntimeDouble>) -> Result<Option<f64>, Invalid> {
     let Some(RuntimeDouble {
         default_value,
@@ -243,10 +243,10 @@ fn runtime_double(at: &At<'_>, wire: Option<&RuntimeDouble>) -> Result<Option<f6
     else {
         return Ok(None);
     };
-    harmless!(at; runtime_key);
+    let told = at.runtime().number(runtime_key);
     match default_value.is_nan() {
         true => Err(at.field("default_value").refuse("no number")),
-        false => Ok(Some(*default_value)),
+        false => Ok(Some(told.unwrap_or(*default_value))),
     }
 }
 

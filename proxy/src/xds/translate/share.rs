@@ -4,7 +4,7 @@ use weft_proto::envoy::config::core::v3::RuntimeFractionalPercent;
 use weft_proto::envoy::r#type::v3::fractional_percent::DenominatorType;
 use weft_proto::envoy::r#type::v3::{FractionalPercent, Percent as WirePercent};
 
-use super::at::{At, Invalid, enumeration, harmless};
+use super::at::{At, Invalid, enumeration};
 use crate::config::percent::Percent;
 
 /// From 0 to 100.
@@ -33,7 +33,7 @@ pub(super) fn fraction(at: &At<'_>, wire: &FractionalPercent) -> Result<Percent,
     })
 }
 
-/// A fraction that Envoy could be told otherwise at run time; here its default holds.
+/// A fraction, unless the runtime has another one by its key.
 pub(super) fn runtime_fraction(
     at: &At<'_>,
     wire: &RuntimeFractionalPercent,
@@ -42,11 +42,12 @@ pub(super) fn runtime_fraction(
         default_value,
         runtime_key,
     } = wire;
-    harmless!(at; runtime_key);
+    let told = at.runtime().share(runtime_key);
     let at = at.field("default_value");
-    default_value
+    let default = default_value
         .as_ref()
-        .map_or(Ok(Percent::ZERO), |value| fraction(&at, value))
+        .map_or(Ok(Percent::ZERO), |value| fraction(&at, value))?;
+    Ok(told.unwrap_or(default))
 }
 
 #[cfg(test)]

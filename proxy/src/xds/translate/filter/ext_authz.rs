@@ -124,7 +124,7 @@ pub(super) fn version(at: &At<'_>, wire: i32) -> Result<(), Invalid> {
     }
 }
 
-/// A switch that Envoy could be told otherwise at run time; here its default holds.
+/// A switch, unless the runtime has another one by its key.
 pub(super) fn feature(
     at: &At<'_>,
     wire: Option<&weft_proto::envoy::config::core::v3::RuntimeFeatureFlag>,
@@ -135,8 +135,8 @@ pub(super) fn feature(
         default_value,
         runtime_key,
     } = wire;
-    harmless!(at; runtime_key);
-    Ok(default_value.unwrap_or(default))
+    let told = at.runtime().switch(runtime_key);
+    Ok(told.or(*default_value).unwrap_or(default))
 }
 
 fn texts(wire: &[String]) -> Vec<Arc<str>> {
