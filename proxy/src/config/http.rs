@@ -59,6 +59,8 @@ pub struct HttpConfig {
     pub upgrades: Vec<Arc<str>>,
     /// What is done to paths.
     pub paths: PathOptions,
+    /// What becomes of header names with underscores.
+    pub underscored_names: UnderscoredNames,
     /// What is done to hosts.
     pub hosts: HostOptions,
     /// From the beginning of a request to the end of its response; routes may say otherwise.
@@ -112,6 +114,18 @@ pub enum ServerHeader {
     IfAbsent(HeaderValue),
 }
 
+/// What becomes of header names with underscores: some servers cannot tell them from hyphens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UnderscoredNames {
+    /// They are passed on.
+    #[default]
+    Kept,
+    /// The request is refused.
+    Refused,
+    /// They are left out.
+    Dropped,
+}
+
 /// How the router behaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RouterOptions {
@@ -149,6 +163,7 @@ impl HttpConfig {
             generate_request_id: true,
             upgrades: vec!["websocket".into()],
             paths: PathOptions::default(),
+            underscored_names: UnderscoredNames::default(),
             hosts: HostOptions::default(),
             max_stream_duration: None,
             internal_addresses: vec![],

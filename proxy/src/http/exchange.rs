@@ -49,7 +49,9 @@ async fn answer(
 ) -> Response<Source> {
     let config = &scene.service.config;
     validity::complete(&mut request, &config.http1);
-    let objection = validity::objection(&request, &config.http1).map_or(Ok(()), Err);
+    let objection = validity::objection(&request, &config.http1)
+        .or_else(|| validity::underscored(&mut request, config.underscored_names))
+        .map_or(Ok(()), Err);
     let mut upgrade = Upgrade::asked_for(&mut request, &config.http1.ignored_upgrades);
     let (mut head, body) = Head::of(request);
     let client = headers::receive(&mut head, connection, config, upgrade.as_ref());

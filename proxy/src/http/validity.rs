@@ -5,9 +5,10 @@
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::Authority;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 
 use super::failure::{Failure, LocalReply};
+use crate::config::http::UnderscoredNames;
 use crate::config::http1::Http1Options;
 use crate::telemetry::report::ResponseFlags;
 
@@ -28,6 +29,33 @@ pub(super) fn objection<B>(request: &Request<B>, options: &Http1Options) -> Opti
         .or_else(|| target(request))
         .or_else(|| absolute(request, options))
         .or_else(|| host(request))
+}
+
+/// What is wrong with the names of a request's headers, if anything; those that are to be dropped are gone then.
+pub(super) fn underscored<B>(
+    request: &mut Request<B>,
+    action: UnderscoredNames,
+) -> Option<Failure> {
+    if action == UnderscoredNames::Kept {
+        return None;
+    }
+    let names = request.headers().keys();
+    let underscored: Vec<HeaderName> = names
+        .filter(|name| name.as_str().contains('_'))
+        .cloned()
+        .collect();
+    if underscored.is_empty() {
+        return None;
+    }
+    if action == UnderscoredNames::Refused {
+        let details = "header names with underscores are not accepted here";
+        let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
+        return Some(refusal(StatusCode::BAD_REQUEST, details, flag));
+    }
+    for name in underscored {
+        request.headers_mut().remove(name);
+    }
+    None
 }
 
 /// HTTP/1.0 is answered where that is allowed.

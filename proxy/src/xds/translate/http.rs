@@ -131,6 +131,7 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
             },
         },
         max_stream_duration: common.max_stream_duration,
+        underscored_names: common.underscored_names,
         internal_addresses: internal_addresses(
             &at.field("internal_address_config"),
             internal_address_config.as_ref(),

@@ -9,7 +9,7 @@ use weft_proto::envoy::config::core::v3::{
 
 use super::at::{At, Invalid, duration, enumeration, harmless, limit, unsupported};
 use super::share::percent;
-use crate::config::http::Http2Options;
+use crate::config::http::{Http2Options, UnderscoredNames};
 use crate::config::lifespan::Lifespan;
 use crate::config::percent::Percent;
 
@@ -22,6 +22,8 @@ pub(super) struct CommonOptions {
     pub(super) lifespan: Lifespan,
     /// From the beginning of a request to the end of its response.
     pub(super) max_stream_duration: Option<Duration>,
+    /// What becomes of header names with underscores.
+    pub(super) underscored_names: UnderscoredNames,
 }
 
 /// Options of every version of HTTP; `idle_timeout` holds where they say nothing.
@@ -35,6 +37,7 @@ pub(super) fn common_options(
             idle_timeout,
             lifespan: Lifespan::default(),
             max_stream_duration: None,
+            underscored_names: UnderscoredNames::default(),
         });
     };
     let HttpProtocolOptions {
@@ -49,10 +52,11 @@ pub(super) fn common_options(
     } = wire;
     harmless!(at; max_headers_count, max_response_headers_kb);
     let at_action = at.field("headers_with_underscores_action");
-    match enumeration(&at_action, *headers_with_underscores_action)? {
-        HeadersWithUnderscoresAction::Allow => {}
-        other => return Err(at_action.refuse_value(other)),
-    }
+    let underscored_names = match enumeration(&at_action, *headers_with_underscores_action)? {
+        HeadersWithUnderscoresAction::Allow => UnderscoredNames::Kept,
+        HeadersWithUnderscoresAction::RejectRequest => UnderscoredNames::Refused,
+        HeadersWithUnderscoresAction::DropHeader => UnderscoredNames::Dropped,
+    };
     Ok(CommonOptions {
         idle_timeout: limit(&at.field("idle_timeout"), idle.as_ref(), idle_timeout)?,
         lifespan: Lifespan {
@@ -74,6 +78,7 @@ pub(super) fn common_options(
             max_stream_duration.as_ref(),
             None,
         )?,
+        underscored_names,
     })
 }
 

@@ -23,7 +23,6 @@ use weft_proto::envoy::extensions::resource_monitors::injected_resource::v3::Inj
 
 use super::at::{
     At, Invalid, Notes, duration, enumeration, harmless, holds, nonempty, opened, required,
-    unsupported,
 };
 use super::share::percent;
 use crate::config::overload::{
@@ -58,7 +57,8 @@ fn overload(at: &At<'_>, wire: &OverloadManager) -> Result<OverloadConfig, Inval
         buffer_factory_config,
         loadshed_points,
     } = wire;
-    unsupported!(at; buffer_factory_config);
+    // Streams need not be accounted for: none holds more than its buffers may.
+    harmless!(at; buffer_factory_config);
     let at_refresh = at.field("refresh_interval");
     let refresh_interval =
         duration(&at_refresh, refresh_interval.as_ref())?.unwrap_or(DEFAULT_REFRESH);
@@ -147,12 +147,19 @@ fn resource(at: &At<'_>, any: &Any) -> Result<Resource, Invalid> {
     Err(at.refuse_value(&any.type_url))
 }
 
+/// Streams that hold much memory are reset: here none holds more than its buffers may.
+const RESET_STREAMS: &str = "envoy.overload_actions.reset_high_memory_stream";
+
 fn action(at: &At<'_>, wire: &OverloadAction, config: &mut OverloadConfig) -> Result<(), Invalid> {
     let OverloadAction {
         name,
         triggers,
         typed_config,
     } = wire;
+    if name == RESET_STREAMS {
+        at.note();
+        return Ok(());
+    }
     let action = named(&at.field("name"), name, |action| !action.is_point(), config)?;
     let at_config = at.field("typed_config");
     match (action, typed_config) {
@@ -363,7 +370,7 @@ mod tests {
         let cases: [(&str, Value, &str); 6] = [
             (
                 "/actions/0/name",
-                json!("envoy.overload_actions.reset_high_memory_stream"),
+                json!("envoy.overload_actions.reduce_nothing"),
                 "actions[0].name",
             ),
             (
