@@ -1,19 +1,20 @@
 //! Trying a request until one try is good enough, or no more are allowed. What one try is, `one_try` says.
 
+mod again;
 mod dial;
 mod hedge;
 mod one_try;
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
+use self::again::{Course, is_timeout};
 use super::HttpConnection;
 use super::affinity::Aim;
 use super::asked::{self, Timeouts};
@@ -22,13 +23,12 @@ use super::failure::Failure;
 use super::headers::{ATTEMPT_COUNT, Head};
 use super::limits;
 use super::outgoing::{Keep, Outgoing};
-use super::retry::{self, TryEnd};
-use crate::cluster::breaker::{Gauge, Permit};
+use super::retry;
+use crate::cluster::Cluster;
+use crate::cluster::breaker::Permit;
 use crate::cluster::endpoint::Active;
 use crate::cluster::stats::ClusterStats;
-use crate::cluster::{Cluster, random};
 use crate::config::retry::RetryPolicy;
-use crate::telemetry::report::ResponseFlags;
 use crate::upstream::HttpVersion;
 use crate::upstream::body::RequestBody;
 use crate::upstream::body::client::ClientBody;
@@ -241,62 +241,6 @@ impl Attempts<'_> {
         }
     }
 
-    /// Whether, and how, it is tried again.
-    fn again(&self, ended: &Result<Answered, Missed>, course: &Course<'_>) -> Option<Again> {
-        match ended {
-            Ok(answered) => {
-                let headers = answered.response.headers();
-                self.after(answered.end(), Some(headers), course)
-            }
-            Err(missed) => self.after(TryEnd::of(&missed.failure), None, course),
-        }
-    }
-
-    /// Whether, and how, another try follows one that ended so.
-    fn after(
-        &self,
-        end: TryEnd<'_>,
-        headers: Option<&HeaderMap>,
-        course: &Course<'_>,
-    ) -> Option<Again> {
-        let policy = self.policy.as_deref()?;
-        if !retry::is_retried(&policy.on, end, course.is_idempotent) || self.has_bad_body() {
-            return None;
-        }
-        self.admit_another(policy, headers, course)
-    }
-
-    /// Another try, as far as policy and budget allow.
-    fn admit_another(
-        &self,
-        policy: &RetryPolicy,
-        headers: Option<&HeaderMap>,
-        course: &Course<'_>,
-    ) -> Option<Again> {
-        let mut log = course.log.lock();
-        if course.retries >= policy.retries {
-            log.flag(ResponseFlags::UPSTREAM_RETRY_LIMIT);
-            return None;
-        }
-        let Ok(permit) = self
-            .cluster
-            .breakers_of(self.aim.priority)
-            .admit(Gauge::Retries)
-        else {
-            ClusterStats::count(&self.cluster.stats.retries_refused);
-            log.flag(ResponseFlags::UPSTREAM_OVERFLOW);
-            return None;
-        };
-        ClusterStats::count(&self.cluster.stats.retries);
-        Some(Again {
-            permit,
-            avoid: log
-                .endpoint_address()
-                .filter(|_| policy.avoid_previous_endpoints),
-            wait: wait(policy, headers, course.retries),
-        })
-    }
-
     fn last(
         &self,
         ended: Result<Answered, Failure>,
@@ -340,35 +284,6 @@ impl Attempts<'_> {
     }
 }
 
-/// The tries of a request so far.
-struct Course<'a> {
-    log: &'a Log<'a>,
-    started: Instant,
-    retries: u32,
-    tried: Vec<SocketAddr>,
-    is_idempotent: bool,
-}
-
-fn is_timeout(ended: &Result<Answered, Missed>) -> bool {
-    let failure = ended.as_ref().err().map(|missed| &missed.failure);
-    matches!(
-        failure,
-        Some(Failure::PerTryTimeout { .. } | Failure::PerTryIdle { .. })
-    )
-}
-
-/// How long to wait before another try: as long as the upstream asks, else as the policy says.
-fn wait(policy: &RetryPolicy, headers: Option<&HeaderMap>, retries: u32) -> Duration {
-    random::with(|random| {
-        let asked = policy.asked_back_off.as_ref().zip(headers);
-        let asked = asked.and_then(|(config, headers)| {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            retry::asked_wait(config, headers, now.unwrap_or_default(), random)
-        });
-        asked.unwrap_or_else(|| retry::wait(policy.back_off, retries, random))
-    })
-}
-
 /// Returns so long after all of the request has come in; never without a limit.
 async fn after_request(limit: Option<Duration>, body: Option<&Arc<BodyMeter>>) -> Duration {
     let Some(limit) = limit else {
@@ -379,13 +294,6 @@ async fn after_request(limit: Option<Duration>, body: Option<&Arc<BodyMeter>>) -
     }
     tokio::time::sleep(limit).await;
     limit
-}
-
-/// One more try.
-struct Again {
-    permit: Permit,
-    avoid: Option<SocketAddr>,
-    wait: Duration,
 }
 
 impl Missed {
@@ -405,13 +313,6 @@ impl Missed {
 }
 
 impl Answered {
-    fn end(&self) -> TryEnd<'_> {
-        TryEnd::Response {
-            status: self.response.status().as_u16(),
-            headers: self.response.headers(),
-        }
-    }
-
     /// Nobody wants the response: without a body, its connection can still be used.
     pub(super) fn discard(self) {
         if self.response.body().is_end_stream() {

@@ -5,7 +5,8 @@ use std::time::Instant;
 use http::StatusCode;
 use parking_lot::Mutex;
 
-use super::{Attempts, Course};
+use super::Attempts;
+use super::again::Course;
 use crate::cluster::Pick;
 use crate::cluster::stats::ClusterStats;
 use crate::http::completion::Completion;

@@ -8,7 +8,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::Request;
 
-use super::{Answered, Attempts, Course, Log, Missed, after_request};
+use super::again::Course;
+use super::{Answered, Attempts, Log, Missed, after_request};
 use crate::cluster::breaker::Permit;
 use crate::cluster::stats::ClusterStats;
 use crate::http::failure::Failure;

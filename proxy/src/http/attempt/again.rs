@@ -1,0 +1,123 @@
+//! Whether another try follows one that has ended, when, and where not to.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http::HeaderMap;
+
+use super::{Answered, Attempts, Log, Missed};
+use crate::cluster::breaker::{Gauge, Permit};
+use crate::cluster::random;
+use crate::cluster::stats::ClusterStats;
+use crate::config::retry::RetryPolicy;
+use crate::http::failure::Failure;
+use crate::http::retry::{self, TryEnd};
+use crate::telemetry::report::ResponseFlags;
+
+/// The tries of a request so far.
+pub(super) struct Course<'a> {
+    pub(super) log: &'a Log<'a>,
+    pub(super) started: Instant,
+    pub(super) retries: u32,
+    pub(super) tried: Vec<SocketAddr>,
+    pub(super) is_idempotent: bool,
+}
+
+/// One more try.
+pub(super) struct Again {
+    pub(super) permit: Permit,
+    pub(super) avoid: Option<SocketAddr>,
+    pub(super) wait: Duration,
+}
+
+impl Attempts<'_> {
+    /// Whether, and how, it is tried again.
+    pub(super) fn again(
+        &self,
+        ended: &Result<Answered, Missed>,
+        course: &Course<'_>,
+    ) -> Option<Again> {
+        match ended {
+            Ok(answered) => {
+                let headers = answered.response.headers();
+                self.after(answered.end(), Some(headers), course)
+            }
+            Err(missed) => self.after(TryEnd::of(&missed.failure), None, course),
+        }
+    }
+
+    /// Whether, and how, another try follows one that ended so.
+    pub(super) fn after(
+        &self,
+        end: TryEnd<'_>,
+        headers: Option<&HeaderMap>,
+        course: &Course<'_>,
+    ) -> Option<Again> {
+        let policy = self.policy.as_deref()?;
+        if !retry::is_retried(&policy.on, end, course.is_idempotent) || self.has_bad_body() {
+            return None;
+        }
+        self.admit_another(policy, headers, course)
+    }
+
+    /// Another try, as far as policy and budget allow.
+    pub(super) fn admit_another(
+        &self,
+        policy: &RetryPolicy,
+        headers: Option<&HeaderMap>,
+        course: &Course<'_>,
+    ) -> Option<Again> {
+        let mut log = course.log.lock();
+        if course.retries >= policy.retries {
+            log.flag(ResponseFlags::UPSTREAM_RETRY_LIMIT);
+            return None;
+        }
+        let Ok(permit) = self
+            .cluster
+            .breakers_of(self.aim.priority)
+            .admit(Gauge::Retries)
+        else {
+            ClusterStats::count(&self.cluster.stats.retries_refused);
+            log.flag(ResponseFlags::UPSTREAM_OVERFLOW);
+            return None;
+        };
+        ClusterStats::count(&self.cluster.stats.retries);
+        Some(Again {
+            permit,
+            avoid: log
+                .endpoint_address()
+                .filter(|_| policy.avoid_previous_endpoints),
+            wait: wait(policy, headers, course.retries),
+        })
+    }
+}
+
+impl Answered {
+    fn end(&self) -> TryEnd<'_> {
+        TryEnd::Response {
+            status: self.response.status().as_u16(),
+            headers: self.response.headers(),
+        }
+    }
+}
+
+/// Whether a try took too long.
+pub(super) fn is_timeout(ended: &Result<Answered, Missed>) -> bool {
+    let failure = ended.as_ref().err().map(|missed| &missed.failure);
+    matches!(
+        failure,
+        Some(Failure::PerTryTimeout { .. } | Failure::PerTryIdle { .. })
+    )
+}
+
+/// How long to wait before another try: as long as the upstream asks, else as the policy says.
+fn wait(policy: &RetryPolicy, headers: Option<&HeaderMap>, retries: u32) -> Duration {
+    random::with(|random| {
+        let asked = policy.asked_back_off.as_ref().zip(headers);
+        let asked = asked.and_then(|(config, headers)| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            retry::asked_wait(config, headers, now.unwrap_or_default(), random)
+        });
+        asked.unwrap_or_else(|| retry::wait(policy.back_off, retries, random))
+    })
+}
