@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Peers of the tests that the machine does not have are installed here.
 export PATH := $(abspath $(TARGET))/peers/bin:$(PATH)
 
-.PHONY: demo demo-down test setup setup-test build fmt fmt-check clippy doc deny unit conformance peers e2e e2e-tls e2e-user fuzz soak help
+.PHONY: demo demo-down test setup setup-test build fmt fmt-check clippy doc deny unit conformance peers e2e e2e-tls e2e-user fuzz soak bench bench-guard bench-record help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -28,7 +28,7 @@ setup-test: ## install what the tests need besides
 build: ## build weft
 	$(CARGO) build --bin weft $(if $(filter release,$(PROFILE)),--release)
 
-test: setup-test fmt-check clippy doc deny unit conformance peers e2e e2e-tls e2e-user ## everything that has to pass
+test: setup-test fmt-check clippy doc deny unit bench-guard conformance peers e2e e2e-tls e2e-user ## everything that has to pass
 
 fmt: ## format the code
 	$(CARGO) fmt --all
@@ -68,7 +68,7 @@ e2e-user: ## the same as an ordinary user (needs root, to become one)
 	bash tests/run-mesh.sh --as-user
 
 # What a benchmark is made of, and how its figures are to be read: bench/README.md.
-COUNTED_PROFILE ?= counted
+COUNTED_PROFILE ?= dev
 COUNTED_WEFT = $(TARGET)/$(if $(filter dev,$(COUNTED_PROFILE)),debug,$(COUNTED_PROFILE))/weft
 
 bench: build ## weft beside HAProxy, nginx and Envoy (needs root; BENCH="-s h1 -p envoy,weft" for less)
