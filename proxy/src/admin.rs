@@ -32,6 +32,7 @@ use crate::telemetry::exposition::CONTENT_TYPE;
 use crate::telemetry::registry::Registry;
 use crate::workers::DataPlane;
 use crate::xds::cache::SharedCache;
+use crate::xds::metrics::Metrics;
 
 /// What the admin interface shows and changes.
 pub struct AdminState {
@@ -39,6 +40,8 @@ pub struct AdminState {
     pub bootstrap: Bootstrap,
     /// What the control plane has sent.
     pub cache: SharedCache,
+    /// How the conversation with control planes goes; none where there is none.
+    pub discovery: Option<Metrics>,
     /// All metrics.
     pub registry: Arc<Registry>,
     /// What is served.

@@ -242,8 +242,14 @@ impl Proxy {
             bootstrap.runtime.clone(),
         )));
         let readiness = Arc::new(Readiness::new(credentials.clone()));
+        let discovery = (!bootstrap.discovery.is_none()).then(|| Metrics::register(&registry));
         let published = configuration_source(
-            &bootstrap, &settings, &cache, &registry, &cancel, &mut tasks,
+            &bootstrap,
+            &settings,
+            &cache,
+            discovery.as_ref(),
+            &cancel,
+            &mut tasks,
         );
         tasks.spawn(apply::run(
             published,
@@ -270,6 +276,7 @@ impl Proxy {
         let state = Arc::new(AdminState {
             bootstrap,
             cache,
+            discovery,
             registry,
             data_plane: Arc::clone(&data_plane),
             credentials,
@@ -346,20 +353,19 @@ fn configuration_source(
     bootstrap: &Bootstrap,
     settings: &Settings,
     cache: &SharedCache,
-    registry: &Registry,
+    metrics: Option<&Metrics>,
     cancel: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> watch::Receiver<Published> {
     let discovery = bootstrap.discovery.clone();
-    if discovery.is_none() {
+    let Some(metrics) = metrics else {
         let configuration = Arc::new(bootstrap.statics.clone());
         return watch::channel(Published {
             configuration,
             is_complete: true,
         })
         .1;
-    }
-    let metrics = Metrics::register(registry);
+    };
     let node = settings::node(bootstrap);
     let (state, published) = State::new(
         node.id.clone(),

@@ -45,6 +45,19 @@ impl Unready {
     }
 }
 
+/// Envoy's number for the state of a proxy that is ready.
+pub const STATE_LIVE: u64 = 0;
+
+impl Unready {
+    /// Envoy's number for the state, as `server.state` tells it.
+    pub fn number(self) -> u64 {
+        match self {
+            Unready::Draining | Unready::Failed => 1,
+            Unready::NoConfiguration | Unready::NotListening | Unready::NoIdentity => 3,
+        }
+    }
+}
+
 impl fmt::Display for Unready {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {

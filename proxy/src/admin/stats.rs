@@ -13,6 +13,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use super::AdminState;
+use super::readiness::{STATE_LIVE, Unready};
 use super::reply::{Query, Reply};
 use crate::snapshot::Snapshot;
 use crate::snapshot::listener::Listener;
@@ -84,6 +85,14 @@ fn of_snapshot(snapshot: &Snapshot) -> BTreeMap<String, u64> {
                 value.load(Ordering::Relaxed),
             );
         }
+        let (accepted, open) = (
+            live.accepted.load(Ordering::Relaxed),
+            live.open.load(Ordering::Relaxed),
+        );
+        all.insert(
+            format!("listener.{name}.downstream_cx_destroy"),
+            accepted.saturating_sub(open),
+        );
     }
     all.insert(
         "cluster_manager.active_clusters".into(),
@@ -109,11 +118,26 @@ fn of_server(state: &AdminState, all: &mut BTreeMap<String, u64>) {
         .duration_since(state.started)
         .unwrap_or_default();
     let usage = Usage::read();
-    let is_live = u64::from(state.readiness.unready().is_none());
-    all.insert("server.live".into(), is_live);
-    all.insert("server.uptime".into(), uptime.as_secs());
-    let epoch = u64::from(state.epoch.number);
-    all.insert("server.hot_restart_epoch".into(), epoch);
-    all.insert("server.memory_allocated".into(), usage.anonymous_bytes);
-    all.insert("server.memory_physical_size".into(), usage.resident_bytes);
+    if let Some(discovery) = &state.discovery
+        && state.bootstrap.discovery.has_services()
+    {
+        let is_connected = u64::from(discovery.is_connected());
+        all.insert("control_plane.connected_state".into(), is_connected);
+    }
+    let unready = state.readiness.unready();
+    let snapshot = state.data_plane.snapshot();
+    let listeners = snapshot.listeners.values();
+    let open = listeners.map(|listener| listener.live.open.load(Ordering::Relaxed));
+    for (name, value) in [
+        ("live", u64::from(unready.is_none())),
+        ("state", unready.map_or(STATE_LIVE, Unready::number)),
+        ("uptime", uptime.as_secs()),
+        ("hot_restart_epoch", state.epoch.number.into()),
+        ("memory_allocated", usage.anonymous_bytes),
+        ("memory_heap_size", usage.virtual_bytes),
+        ("memory_physical_size", usage.resident_bytes),
+        ("total_connections", open.sum()),
+    ] {
+        all.insert(format!("server.{name}"), value);
+    }
 }

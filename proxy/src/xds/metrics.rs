@@ -70,6 +70,11 @@ impl Metrics {
         OpenStream(Arc::clone(&self.connected))
     }
 
+    /// Whether a stream is open.
+    pub fn is_connected(&self) -> bool {
+        self.connected.value() > 0
+    }
+
     /// A response was answered; so many of its resources were refused.
     pub fn response(&self, kind: &str, refused: usize) {
         let result = if refused == 0 { "accepted" } else { "refused" };

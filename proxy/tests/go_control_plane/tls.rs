@@ -12,7 +12,7 @@ use rcgen::{
 use serde_json::{Value, json};
 use weft_proxy::bootstrap::Bootstrap;
 
-use super::mesh::{Application, listening, ready, until_answered};
+use super::mesh::{Application, get, listening, ready, until_answered};
 use super::peer::{ControlPlane, Envoy, is_missing};
 use super::{EXTENSIONS, bootstrap, proxy, to};
 
@@ -110,6 +110,9 @@ async fn both_sides_show_certificates() {
     ready(&proxy).await;
     let web = listening(&proxy, "web").await;
     until_answered(web, "blue").await;
+    let admin = proxy.admin_address().unwrap();
+    let (_, stats) = get(admin, "/stats?filter=control_plane").await;
+    assert_eq!(stats, "control_plane.connected_state: 1\n");
     proxy.shutdown(Duration::ZERO).await;
 }
 
