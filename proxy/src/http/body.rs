@@ -47,7 +47,8 @@ pub(super) struct ResponseBody {
     watch: Watch,
     /// When the watch looks next; made when the body is first waited for.
     alarm: Option<Pin<Box<Sleep>>>,
-    last_frame: Instant,
+    /// Where silence is limited.
+    last_frame: Option<Instant>,
     /// Why it ends, told with the next look: what came before is on its way by then.
     failed: Option<ResponseError>,
 }
@@ -87,7 +88,7 @@ impl ResponseBody {
             completion,
             watch,
             alarm: None,
-            last_frame: Instant::now(),
+            last_frame: watch.idle.map(|_| Instant::now()),
             failed: None,
         }
     }
@@ -126,7 +127,7 @@ impl ResponseBody {
         let idle = self
             .watch
             .idle
-            .and_then(|idle| self.last_frame.checked_add(idle));
+            .and_then(|idle| self.last_frame?.checked_add(idle));
         [
             self.watch.deadline.map(|due| (due, ResponseError::Timeout)),
             idle.map(|due| (due, ResponseError::Idle)),
@@ -232,7 +233,7 @@ impl Body for ResponseBody {
         match &frame {
             Some(Ok(frame)) => {
                 if this.watch.idle.is_some() {
-                    this.last_frame = Instant::now();
+                    this.last_frame = Some(Instant::now());
                 }
                 if let Some(data) = frame.data_ref() {
                     this.completion.sent(data.len());

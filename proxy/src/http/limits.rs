@@ -58,6 +58,7 @@ impl Limits {
             return attempts.await;
         }
         tokio::select! {
+            biased;
             ended = attempts => ended,
             failure = self.route_exceeded(body) => Err(failure),
             failure = self.idle_exceeded(body) => Err(failure),

@@ -195,6 +195,7 @@ where
 {
     let mut served = pin!(served);
     tokio::select! {
+        biased;
         result = served.as_mut() => return result,
         () = finished => {}
     }

@@ -42,6 +42,7 @@ impl Attempts<'_> {
                 ));
             }
         };
+        let begun = Instant::now();
         let pick = Pick {
             original_destination: self
                 .cluster
@@ -50,7 +51,7 @@ impl Attempts<'_> {
             hash: self.aim.hash,
             subset: self.aim.subset.as_deref(),
             session: self.aim.session,
-            ..Pick::at(Instant::now())
+            ..Pick::at(begun)
         };
         let endpoint = match self.cluster.pick(pick) {
             Ok(endpoint) => endpoint,
@@ -67,16 +68,12 @@ impl Attempts<'_> {
             headers::readdress(&mut request, self.version, host, before);
         }
         let active = endpoint.state.begin();
-        let begun = Instant::now();
         let (response, lease) = self.send(request, &endpoint).await?;
         let now = Instant::now();
         let latency = now.saturating_duration_since(begun);
         self.cluster.record_latency(&endpoint, latency, now);
-        self.cluster.record(
-            &endpoint,
-            Outcome::of_status(response.status()),
-            Instant::now(),
-        );
+        let outcome = Outcome::of_status(response.status());
+        self.cluster.record(&endpoint, outcome, now);
         Ok(Answered {
             response,
             borrowed: Borrowed {
