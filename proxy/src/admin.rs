@@ -16,6 +16,7 @@ pub mod server;
 pub mod server_info;
 pub mod stats;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
@@ -79,7 +80,7 @@ const HELP: [(&str, &str); 18] = [
     ),
     (
         "/healthcheck/fail",
-        "be unready until /healthcheck/ok (POST)",
+        "be unready, and end connections with their next response, until /healthcheck/ok (POST)",
     ),
     ("/healthcheck/ok", "end /healthcheck/fail (POST)"),
     ("/help", "this list"),
@@ -166,10 +167,12 @@ pub async fn admin(state: &AdminState, method: &Method, path: &str, query: &Quer
         }
         "/healthcheck/fail" => {
             state.readiness.fail();
+            set_failed(state, true);
             Reply::ok("OK\n")
         }
         "/healthcheck/ok" => {
             state.readiness.heal();
+            set_failed(state, false);
             Reply::ok("OK\n")
         }
         "/quitquitquit" => {
@@ -181,6 +184,12 @@ pub async fn admin(state: &AdminState, method: &Method, path: &str, query: &Quer
             format!("no such path: {path}\n\n{}", help()),
         ),
     }
+}
+
+/// Clients are told, or no longer told, that their connections end.
+fn set_failed(state: &AdminState, is_failed: bool) {
+    let environment = state.data_plane.environment();
+    environment.is_failed.store(is_failed, Ordering::Relaxed);
 }
 
 /// Answers a request to the health port.

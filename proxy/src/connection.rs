@@ -307,6 +307,9 @@ impl Connection {
         let Some(chain) = self.listener.chain(&arrival).cloned() else {
             return self.refuse(Some(seen));
         };
+        if chain.tls.is_some() {
+            return self.refuse(Some(seen));
+        }
         let io = DownstreamIo::plain(first, stream);
         match &chain.service {
             Service::Tcp(config) => {
@@ -423,6 +426,7 @@ impl Connection {
             listener: Arc::clone(&self.listener.config.name),
             direction: self.listener.config.direction,
             peer: self.peer,
+            direct_peer: self.direct_peer,
             local: self.destination(),
             principal: peer.and_then(|peer| peer.principal.clone()),
             server_name: peer.and_then(|peer| peer.server_name.clone()),

@@ -37,6 +37,7 @@ use std::time::Instant;
 
 use http::HeaderValue;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::cluster::outlier::millis;
 use crate::config::Network;
@@ -59,6 +60,8 @@ pub struct HttpConnection {
     kept: Mutex<Vec<Kept>>,
     active: AtomicU32,
     last_active: AtomicU64,
+    /// Told when it is to end, and HTTP/2 has a frame to say so.
+    leave: Notify,
 }
 
 /// What a filter keeps for all connections, and what it keeps of one.
@@ -107,6 +110,7 @@ impl HttpConnection {
             kept: Mutex::default(),
             active: AtomicU32::new(0),
             last_active: AtomicU64::new(millis(Instant::now())),
+            leave: Notify::new(),
         })
     }
 

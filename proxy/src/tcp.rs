@@ -20,6 +20,7 @@ use crate::cluster::connections::{ConnectionPermit, Need};
 use crate::cluster::endpoint::{Active, Endpoint};
 use crate::cluster::hash::xxhash;
 use crate::cluster::outlier::Outcome;
+use crate::cluster::stats::ClusterStats;
 use crate::cluster::{Cluster, NoEndpoint, Pick, random};
 use crate::config::listener::{TcpConfig, TcpTarget};
 use crate::snapshot::Snapshot;
@@ -223,6 +224,8 @@ pub async fn proxy(
             return;
         }
     };
+    // As in Envoy, a connection is a request.
+    ClusterStats::count(&dialled.cluster.stats.tries);
     let copied = async {
         let (idle, transfer) = (config.idle_timeout, &told.transfer);
         copy::pass_on(&mut io, &dialled.said, transfer).await?;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -140,6 +140,7 @@ impl DataPlane {
             upstreams: options.upstreams,
             reports: options.reports,
             drain: Drain::new(),
+            is_failed: AtomicBool::new(false),
             changed: Arc::default(),
             counters,
             overload: Arc::clone(&overload),

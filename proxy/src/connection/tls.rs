@@ -76,31 +76,29 @@ impl Connection {
         let mut buffer = BytesMut::from(first);
         let reading = read_hello(&mut stream, &mut buffer);
         let hello = match tokio::time::timeout(HANDSHAKE_TIMEOUT, reading).await {
-            Ok(Ok(hello)) => Some(hello),
+            Ok(Ok(hello)) => hello,
             Ok(Err(error)) => {
+                // As in Envoy: what is no TLS is anything else.
                 tracing::debug!(peer = %self.peer, %error, "no TLS client hello");
-                None
+                let first = buffer.freeze();
+                // Boxed, as it is rare.
+                let raw = self.serve_raw(Seen::Opaque, stream, first, dialled);
+                return Box::pin(raw).await;
             }
             Err(_) => return self.refuse_handshake("the client hello did not come in time"),
         };
-        let protocols: Vec<&str> = hello
-            .iter()
-            .flat_map(|hello| &hello.protocols)
-            .map(String::as_str)
-            .collect();
-        let server_name = hello
-            .as_ref()
-            .and_then(|hello| hello.server_name.as_deref());
+        let protocols: Vec<&str> = hello.protocols.iter().map(String::as_str).collect();
+        let server_name = hello.server_name.as_deref();
         let arrival = self.arrival(Some(TransportProtocol::Tls), &protocols, server_name);
         let Some(chain) = self.listener.chain(&arrival).cloned() else {
             return self.refuse(Some(Seen::Tls));
         };
-        match (&chain.tls, hello) {
-            (Some(_), Some(hello)) => self.finish_handshake(chain, hello, stream).await,
-            (Some(_), None) => self.refuse_handshake("the client hello is not valid"),
-            (None, _) => {
-                self.pass_through(chain, stream, buffer.freeze(), dialled)
-                    .await
+        match &chain.tls {
+            Some(_) => self.finish_handshake(chain, hello, stream).await,
+            None => {
+                let asked_for = hello.server_name.map(Arc::from);
+                let io = DownstreamIo::plain(buffer.freeze(), stream);
+                self.pass_through(chain, (io, asked_for), dialled).await;
             }
         }
     }
@@ -120,15 +118,18 @@ impl Connection {
     async fn pass_through(
         self,
         chain: Arc<Chain>,
-        stream: TcpStream,
-        first: Bytes,
+        (io, server_name): (DownstreamIo, Option<Arc<str>>),
         dialled: Option<Result<Dialled, TcpFailure>>,
     ) {
-        let io = DownstreamIo::plain(first, stream);
         match &chain.service {
             Service::Tcp(config) => {
                 let config = Arc::clone(config);
-                self.proxy(io, (&chain, &config), dialled, None).await;
+                // All that is known of the client is whom it asks for.
+                let peer = Peer {
+                    server_name,
+                    ..Peer::default()
+                };
+                self.proxy(io, (&chain, &config), dialled, Some(peer)).await;
             }
             // A chain for HTTP in the clear: TLS is none.
             Service::Http(_) => self.refuse(Some(Seen::Tls)),
@@ -151,8 +152,9 @@ impl Connection {
             Some(b"http/1.1") => Some(HttpVersion::Http1),
             _ => None,
         };
-        self.serve_secured(DownstreamIo::tls(stream), chain, version, peer)
-            .await;
+        let io = DownstreamIo::tls(stream);
+        // Boxed: what the handshake needed is not kept for as long as the connection lasts.
+        Box::pin(self.serve_secured(io, chain, version, peer)).await;
     }
 
     /// What is inside a connection whose peer has been believed; `None`: only its bytes tell what they are.

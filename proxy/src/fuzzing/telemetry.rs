@@ -51,6 +51,7 @@ fn connection() -> TcpReport {
         listener: "outbound".into(),
         direction: Direction::Outbound,
         peer: ([10, 0, 0, 1], 40000).into(),
+        direct_peer: ([10, 0, 0, 1], 40000).into(),
         local: ([10, 0, 0, 2], 80).into(),
         principal: None,
         server_name: None,

@@ -1,6 +1,6 @@
 //! Which endpoint a request is sent to, as far as the request itself decides: Envoy's hash policies.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -38,12 +38,13 @@ impl Aim {
 pub(super) fn aim(
     config: &AimConfig,
     head: &Head,
-    connection: &HttpConnection,
+    (connection, client): (&HttpConnection, Option<IpAddr>),
     passage: &mut Passage,
 ) -> Aim {
     let facts = Facts {
         headers: &head.headers,
         path: head.path(),
+        client: client.unwrap_or(connection.downstream.peer.ip()),
         peer: connection.downstream.peer,
         local: connection.downstream.local,
     };
@@ -68,6 +69,8 @@ pub(super) fn aim(
 struct Facts<'a> {
     headers: &'a HeaderMap,
     path: &'a str,
+    /// Whoever has sent the request.
+    client: IpAddr,
     peer: SocketAddr,
     local: SocketAddr,
 }
@@ -85,7 +88,7 @@ fn hash(policies: &[HashPolicy], facts: &Facts<'_>) -> (Option<u64>, Option<Head
                 Some(value) => Some(xxhash(0, value.as_bytes())),
                 None => of_new_cookie(cookie, facts, &mut made),
             },
-            HashSource::SourceAddress => Some(xxhash(0, facts.peer.ip().to_string().as_bytes())),
+            HashSource::SourceAddress => Some(xxhash(0, facts.client.to_string().as_bytes())),
             HashSource::QueryParameter(name) => of_parameter(facts.path, name),
         };
         if let Some(one) = one {
@@ -194,6 +197,7 @@ mod tests {
         let facts = Facts {
             headers: &headers(pairs),
             path,
+            client: [10, 0, 0, 9].into(),
             peer: ([10, 0, 0, 9], 4000).into(),
             local: ([10, 0, 0, 1], 80).into(),
         };

@@ -122,14 +122,18 @@ pub(super) fn tell_grpc(headers: &mut HeaderMap, limit: Duration) {
 /// From the beginning of a request to the end of its response: the route's limit, else the chain's. What a
 /// gRPC caller asks for is told the upstream, as far as it holds.
 pub(super) fn stream_duration(
-    headers: &mut HeaderMap,
+    (headers, is_grpc): (&mut HeaderMap, bool),
     route: Option<StreamDuration>,
     chain: Option<Duration>,
 ) -> Option<Duration> {
     let route = route.unwrap_or_default();
     let asked = grpc_timeout(headers);
     let (Some(asked), Some(max)) = (asked, route.grpc_max) else {
-        return route.max.or(chain).filter(|limit| !limit.is_zero());
+        let limit = route.max.or(chain).filter(|limit| !limit.is_zero());
+        if let (true, Some(limit)) = (is_grpc, limit) {
+            tell_grpc(headers, limit);
+        }
+        return limit;
     };
     let mut limit = if max.is_zero() { asked } else { asked.min(max) };
     if let Some(offset) = route.grpc_offset {
@@ -371,15 +375,15 @@ mod tests {
         let mut asking = headers(&[("grpc-timeout", "10S")]);
 
         assert_eq!(
-            stream_duration(&mut HeaderMap::new(), None, seconds(9)),
+            stream_duration((&mut HeaderMap::new(), false), None, seconds(9)),
             seconds(9)
         );
         assert_eq!(
-            stream_duration(&mut HeaderMap::new(), Some(route), seconds(9)),
+            stream_duration((&mut HeaderMap::new(), false), Some(route), seconds(9)),
             seconds(5)
         );
         assert_eq!(
-            stream_duration(&mut asking, Some(route), seconds(9)),
+            stream_duration((&mut asking, true), Some(route), seconds(9)),
             seconds(2)
         );
         assert_eq!(asking["grpc-timeout"], "2000m");
@@ -388,7 +392,7 @@ mod tests {
             ..StreamDuration::default()
         };
         assert_eq!(
-            stream_duration(&mut HeaderMap::new(), Some(none), seconds(9)),
+            stream_duration((&mut HeaderMap::new(), false), Some(none), seconds(9)),
             None
         );
     }

@@ -149,7 +149,7 @@ impl Attempts<'_> {
             self.run_in_turn(request, &mut outgoing, &mut course).await
         };
         let answered = answered.map_err(|failure| match self.has_bad_body() {
-            true => Failure::RequestBody,
+            true => self.bad_body(),
             false => failure,
         });
         answered.map(|mut answered| {
@@ -162,7 +162,15 @@ impl Attempts<'_> {
 
     /// Whether what failed is the client, and nobody else is to blame or to be asked.
     fn has_bad_body(&self) -> bool {
-        self.meter.as_ref().is_some_and(|body| body.is_malformed())
+        let is_bad = |body: &Arc<BodyMeter>| body.is_malformed() || body.is_cut_off();
+        self.meter.as_ref().is_some_and(is_bad)
+    }
+
+    fn bad_body(&self) -> Failure {
+        match self.meter.as_ref().is_some_and(|body| body.is_malformed()) {
+            true => Failure::RequestBody,
+            false => Failure::ClientGone,
+        }
     }
 
     /// One try after the other.
@@ -184,12 +192,13 @@ impl Attempts<'_> {
             };
             let next = again.and_then(|again| Some((again, unsent.or_else(|| outgoing.again())?)));
             let Some((again, next)) = next else {
-                return self.last(ended, permit, course.retries);
+                return self.last(ended, permit, course);
             };
             if let Ok(answered) = ended {
                 answered.discard();
             }
             request = next;
+            ClusterStats::count(&self.cluster.stats.retries);
             permit = Some(again.permit);
             course.tried.extend(again.avoid);
             tokio::time::sleep(again.wait).await;
@@ -245,15 +254,22 @@ impl Attempts<'_> {
         &self,
         ended: Result<Answered, Failure>,
         permit: Option<Permit>,
-        retries: u32,
+        course: &Course<'_>,
     ) -> Result<Answered, Failure> {
         let mut answered = ended?;
-        if retries > 0 && !answered.response.status().is_server_error() {
+        if course.retries > 0 && !self.is_wanting(&answered, course) {
             ClusterStats::count(&self.cluster.stats.retries_succeeded);
         }
         // A retry is in flight until its response has ended.
         answered.borrowed.retry = permit;
         Ok(answered)
+    }
+
+    /// Whether the policy would have it tried again.
+    fn is_wanting(&self, answered: &Answered, course: &Course<'_>) -> bool {
+        self.policy.as_deref().is_some_and(|policy| {
+            retry::is_retried(&policy.on, answered.end(), course.is_idempotent)
+        })
     }
 
     /// One try, no longer and no more silent than it may be.
@@ -278,7 +294,9 @@ impl Attempts<'_> {
             limit = after_request(per_try, self.meter.as_ref()) => Failure::PerTryTimeout { cluster: cluster(), limit },
             limit = limits::silence(per_try_idle, self.meter.as_ref()) => Failure::PerTryIdle { cluster: cluster(), limit },
         };
-        ClusterStats::count(&self.cluster.stats.timeouts);
+        if matches!(failure, Failure::PerTryTimeout { .. }) {
+            ClusterStats::count(&self.cluster.stats.timeouts);
+        }
         course.log.lock().blame_endpoint(self.cluster);
         Err(Missed::sent(failure))
     }

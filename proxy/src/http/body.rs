@@ -113,7 +113,8 @@ impl ResponseBody {
             if self.due().is_some_and(|(due, _)| due <= Instant::now()) {
                 let flag = match error {
                     ResponseError::Idle => ResponseFlags::STREAM_IDLE_TIMEOUT,
-                    ResponseError::Duration => ResponseFlags::DURATION_TIMEOUT,
+                    // Envoy has none for it.
+                    ResponseError::Duration => ResponseFlags::default(),
                     _ => ResponseFlags::UPSTREAM_TIMEOUT,
                 };
                 self.completion.fail(flag, error.to_string().into());

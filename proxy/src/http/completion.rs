@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
@@ -42,6 +43,8 @@ struct Inner {
     held: Vec<Box<dyn Held>>,
     has_ended: bool,
     keeps_response_headers: bool,
+    /// Whether a filter has made gRPC of the request.
+    translates_grpc: bool,
 }
 
 /// What a filter holds until the request is over; dropped then, however it ends.
@@ -78,6 +81,7 @@ impl Completion {
             is_grpc: is_grpc(headers),
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
+            rewritten_path: None,
             authority,
             user_agent: headers.get(header::USER_AGENT).cloned(),
             forwarded_for: None,
@@ -110,6 +114,7 @@ impl Completion {
             held: vec![],
             has_ended: false,
             keeps_response_headers: false,
+            translates_grpc: false,
         })))
     }
 
@@ -175,6 +180,11 @@ impl Completion {
         self.tell(|inner| inner.report.cluster = Some(Arc::clone(cluster)));
     }
 
+    /// A route has rewritten the path.
+    pub(super) fn rewritten(&mut self, path: &PathAndQuery) {
+        self.tell(|inner| inner.report.rewritten_path = Some(path.clone()));
+    }
+
     pub(super) fn metered(&mut self, meter: Arc<BodyMeter>) {
         self.tell(|inner| inner.meter = Some(meter));
     }
@@ -231,9 +241,18 @@ impl Completion {
         self.tell(|inner| change(&mut inner.report.metadata));
     }
 
-    /// From now on the request is gRPC, and answered so.
+    /// From now on the request is gRPC, though its caller speaks something else.
     pub(super) fn is_grpc_now(&mut self) {
-        self.tell(|inner| inner.report.is_grpc = true);
+        self.tell(|inner| {
+            inner.report.is_grpc = true;
+            inner.translates_grpc = true;
+        });
+    }
+
+    /// Whether the proxy's own answers are gRPC: those that a filter makes gRPC-Web of are not.
+    pub(super) fn replies_grpc(&self) -> bool {
+        let is_spoken = |inner: &Inner| inner.report.is_grpc && !inner.translates_grpc;
+        self.0.as_deref().is_some_and(is_spoken)
     }
 
     /// Keeps something until the request is over.

@@ -52,6 +52,8 @@ pub(super) enum Failure {
     },
     #[error("the body of the request is malformed")]
     RequestBody,
+    #[error("the client has gone before its request came to an end")]
+    ClientGone,
     #[error("the proxy is overloaded: it is short of what its overload manager watches")]
     Overloaded,
     #[error("cluster {cluster}: no answer within {limit:?}, the time-out of a try")]
@@ -153,7 +155,7 @@ impl Failure {
                 how: Reset::Protocol,
                 ..
             } => StatusCode::BAD_GATEWAY,
-            Failure::RequestBody => StatusCode::BAD_REQUEST,
+            Failure::RequestBody | Failure::ClientGone => StatusCode::BAD_REQUEST,
             Failure::NoEndpoint { .. }
             | Failure::Overflow { .. }
             | Failure::Overloaded
@@ -200,13 +202,15 @@ impl Failure {
             },
             Failure::Malformed { .. } => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
             Failure::RequestBody => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+            Failure::ClientGone => ResponseFlags::DOWNSTREAM_TERMINATION,
             Failure::PerTryTimeout { .. }
             | Failure::PerTryIdle { .. }
             | Failure::Timeout { .. } => ResponseFlags::UPSTREAM_TIMEOUT,
-            Failure::Duration { .. } => ResponseFlags::DURATION_TIMEOUT,
             Failure::Idle { .. } => ResponseFlags::STREAM_IDLE_TIMEOUT,
             // Envoy has no flag for them.
-            Failure::RequestTimeout { .. } | Failure::Overloaded => ResponseFlags::default(),
+            Failure::Duration { .. } | Failure::RequestTimeout { .. } | Failure::Overloaded => {
+                ResponseFlags::default()
+            }
             Failure::Answered(reply) => reply.flag,
             Failure::Authority { .. } => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             Failure::Rewrite { .. } => ResponseFlags::LOCAL_RESET,
@@ -242,6 +246,7 @@ impl Failure {
                 Reset::Protocol => "protocol error",
             }),
             Failure::Malformed { .. } => reset("protocol error"),
+            Failure::ClientGone => Bytes::new(),
             Failure::RequestBody => Bytes::from_static(b"Bad Request"),
             Failure::Overloaded => Bytes::from_static(b"envoy overloaded"),
             Failure::PerTryTimeout { .. }
@@ -251,6 +256,16 @@ impl Failure {
             Failure::Duration { .. } => Bytes::from_static(b"downstream duration timeout"),
             Failure::RequestTimeout { .. } => Bytes::from_static(b"request timeout"),
             Failure::Answered(reply) => reply.body.clone(),
+        }
+    }
+
+    /// What a gRPC caller is told; none: what corresponds to the status.
+    pub(super) fn grpc_status(&self) -> Option<u32> {
+        const DEADLINE_EXCEEDED: u32 = 4;
+        match self {
+            Failure::Answered(reply) => reply.grpc_status,
+            Failure::Duration { .. } => Some(DEADLINE_EXCEEDED),
+            _ => None,
         }
     }
 

@@ -212,7 +212,7 @@ fn asked(bytes: &[u8]) {
     };
     let mut headers = headers(choices.rest());
     check_waiting(&headers);
-    let asked_limit = asked::stream_duration(&mut headers.clone(), Some(stream), None);
+    let asked_limit = asked::stream_duration((&mut headers.clone(), false), Some(stream), None);
     let max = stream.grpc_max.filter(|max| !max.is_zero());
     if let (Some(limit), Some(max)) = (asked_limit, max) {
         assert!(limit <= max.max(stream.max.unwrap_or_default()));

@@ -17,6 +17,7 @@ use super::headers::{self, Head};
 use super::{formatting, target};
 use crate::config::route::{DirectResponse, PathRewrite, Redirect};
 use crate::snapshot::routes::{Selected, split_port};
+use crate::telemetry::report::grpc_status_of;
 use crate::upstream::explain;
 
 const REASON: HeaderName = HeaderName::from_static("x-weft-reason");
@@ -33,14 +34,13 @@ pub(super) fn to_failure(
 ) -> Response<Source> {
     let reason: Arc<str> = explain(failure).into();
     completion.flag(failure.flag());
-    let asked_status = match failure {
-        Failure::Answered(reply) => reply.grpc_status,
-        _ => None,
-    };
     let message = failure.body();
-    let is_grpc = completion.is_grpc();
-    let grpc_status =
-        is_grpc.then(|| asked_status.unwrap_or_else(|| grpc_status(failure.status())));
+    let is_grpc = completion.replies_grpc();
+    let grpc_status = is_grpc.then(|| {
+        failure
+            .grpc_status()
+            .unwrap_or_else(|| grpc_status(failure.status()))
+    });
     let mut response = match grpc_status {
         // A gRPC caller is shown nothing else.
         Some(status) if message.is_empty() && !connection.is_published => grpc(status, &reason),
@@ -55,7 +55,7 @@ pub(super) fn to_failure(
         let is_dropped = HeaderValue::from_static("true");
         response.headers_mut().insert(DROPPED, is_dropped);
     }
-    if matches!(failure, Failure::RequestBody) {
+    if matches!(failure, Failure::RequestBody | Failure::ClientGone) {
         // Where the next request would begin, nobody knows.
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
@@ -72,8 +72,14 @@ pub(super) fn to_failure(
         response.headers_mut().insert(REASON, reason);
     }
     tracing::debug!(%reason, flag = %failure.flag(), "request answered locally");
-    completion.status(response.status());
-    completion.replied(reason, grpc_status);
+    match failure {
+        // Nobody hears the answer: the request has ended without one.
+        Failure::ClientGone => drop(completion.take()),
+        _ => {
+            completion.status(response.status());
+            completion.replied(reason, grpc_status);
+        }
+    }
     response
 }
 
@@ -87,7 +93,7 @@ pub(super) fn direct(config: &DirectResponse, completion: &mut Completion) -> Re
             formatting::local_body(format, &body, completion).into()
         }
     };
-    if completion.is_grpc() {
+    if completion.replies_grpc() {
         let status = grpc_status(config.status);
         completion.replied("direct_response".into(), Some(status));
         return grpc(status, &String::from_utf8_lossy(&body));
@@ -123,11 +129,17 @@ pub(super) fn redirect(
         .unwrap_or_default();
     let path = redirected_path(config, head, selected, completion, connection.is_tls);
     let mut response = Response::new(Source::Empty);
-    *response.status_mut() = config.status;
+    let grpc_status = completion
+        .replies_grpc()
+        .then(|| grpc_status(config.status));
+    match grpc_status {
+        Some(status) => response = grpc(status, ""),
+        None => *response.status_mut() = config.status,
+    }
     if let Ok(location) = HeaderValue::try_from(format!("{scheme}://{host}{port}{path}")) {
         response.headers_mut().insert(header::LOCATION, location);
     }
-    completion.replied("direct_response".into(), None);
+    completion.replied("direct_response".into(), grpc_status);
     response
 }
 
@@ -150,7 +162,7 @@ fn redirected_path(
     config: &Redirect,
     head: &Head,
     selected: Selected<'_>,
-    completion: &Completion,
+    completion: &mut Completion,
     is_tls: bool,
 ) -> String {
     let matches = &selected.route.matches;
@@ -161,7 +173,14 @@ fn redirected_path(
             let path = formatting::request_text(template, head, completion, is_tls);
             target::rewritten(head.path(), &PathRewrite::Full(path.into()), matches)
         }
-        Some(rewrite) => target::rewritten(head.path(), rewrite, matches),
+        Some(rewrite @ PathRewrite::Full(_)) => target::rewritten(head.path(), rewrite, matches),
+        Some(rewrite) => {
+            let path = target::rewritten(head.path(), rewrite, matches);
+            if let Ok(path) = path.parse() {
+                completion.rewritten(&path);
+            }
+            path
+        }
         None => head.path().to_owned(),
     };
     if config.strip_query {
@@ -198,7 +217,7 @@ fn grpc(status: u32, message: &str) -> Response<Source> {
 }
 
 /// gRPC over HTTP/2, "Responses": printable ASCII but `%` stays as it is.
-fn percent_encoded(message: &str) -> String {
+pub(super) fn percent_encoded(message: &str) -> String {
     let mut encoded = String::with_capacity(message.len());
     for byte in message.bytes() {
         match byte {
@@ -209,22 +228,9 @@ fn percent_encoded(message: &str) -> String {
     encoded
 }
 
-/// The gRPC status for an HTTP status ("HTTP to gRPC Status Code Mapping" of gRPC).
+/// The gRPC status for an HTTP status.
 pub(super) fn grpc_status(status: StatusCode) -> u32 {
-    const UNKNOWN: u32 = 2;
-    const PERMISSION_DENIED: u32 = 7;
-    const UNIMPLEMENTED: u32 = 12;
-    const INTERNAL: u32 = 13;
-    const UNAVAILABLE: u32 = 14;
-    const UNAUTHENTICATED: u32 = 16;
-    match status.as_u16() {
-        400 => INTERNAL,
-        401 => UNAUTHENTICATED,
-        403 => PERMISSION_DENIED,
-        404 => UNIMPLEMENTED,
-        429 | 502..=504 => UNAVAILABLE,
-        _ => UNKNOWN,
-    }
+    grpc_status_of(status.as_u16())
 }
 
 #[cfg(test)]

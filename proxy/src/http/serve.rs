@@ -5,6 +5,7 @@ mod lifespan;
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::header::CONNECTION;
@@ -100,13 +101,17 @@ async fn answer(
     let is_told = request.version() < Version::HTTP_2;
     let is_last = request.version() == Version::HTTP_10 && !wants_more(request.headers());
     let is_connect = request.method() == Method::CONNECT;
-    let environment = Arc::clone(&connection.environment);
-    let mut response = exchange(connection, request).await?;
+    let mut response = exchange(Arc::clone(&connection), request).await?;
+    let environment = &connection.environment;
     let is_used_up = used.is_some_and(|used| used.is_over());
     let is_short = environment.overload.is_taken(Action::DisableKeepalive);
+    let is_failed = environment.is_failed.load(Ordering::Relaxed);
     let is_tunnel = is_connect && response.status().is_success();
-    if is_told && !is_tunnel && (is_last || is_used_up || is_short || drain.is_started()) {
+    let ends = is_last || is_used_up || is_short || is_failed || drain.is_started();
+    if is_told && !is_tunnel && ends {
         announce_end(&mut response);
+    } else if is_failed {
+        connection.leave.notify_one();
     }
     Ok(response)
 }
@@ -163,7 +168,7 @@ fn http2(config: &HttpConfig) -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// Returns when a connection is to finish: it drains, has been used enough, or is idle.
+/// Returns when a connection is to finish: it drains, has been used enough, has been told to leave, or is idle.
 async fn finished(
     drained: impl Future<Output = ()>,
     used: Option<Arc<Use>>,
@@ -179,6 +184,7 @@ async fn finished(
     tokio::select! {
         () = drained => {}
         () = used_up => {}
+        () = connection.leave.notified() => {}
         () = idle_for(connection, idle_timeout) => {}
     }
 }

@@ -4,7 +4,7 @@
 //! hyper has parsed them, and is more lenient than a proxy may be.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 
 use super::failure::{Failure, LocalReply};
@@ -29,6 +29,7 @@ pub(super) fn objection<B>(request: &Request<B>, options: &Http1Options) -> Opti
         .or_else(|| target(request))
         .or_else(|| absolute(request, options))
         .or_else(|| host(request))
+        .or_else(|| path(request))
 }
 
 /// What is wrong with the names of a request's headers, if anything; those that are to be dropped are gone then.
@@ -140,6 +141,11 @@ fn host<B>(request: &Request<B>) -> Option<Failure> {
             "the request names two hosts",
             ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
         ),
+        // RFC 9113, section 8.3.1: who asks is not named there.
+        _ if is_http2(request) && names_user(request) => (
+            "the authority of the request names a user",
+            ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+        ),
         (None, None) if request.uri().authority().is_none() => {
             ("the request names no host", ResponseFlags::default())
         }
@@ -154,8 +160,28 @@ fn host<B>(request: &Request<B>) -> Option<Failure> {
     Some(refusal(StatusCode::BAD_REQUEST, details, flag))
 }
 
+/// Only CONNECT asks for no path. Envoy: `404` without a flag, whatever the routes are.
+fn path<B>(request: &Request<B>) -> Option<Failure> {
+    let path = request.uri().path_and_query().map(PathAndQuery::as_str);
+    let is_path = path.is_some_and(|path| path.starts_with('/'));
+    (!is_path && request.method() != Method::CONNECT).then(|| {
+        let details = "the target has no path";
+        let reply = LocalReply::new(StatusCode::NOT_FOUND, details);
+        Failure::Answered(Box::new(reply))
+    })
+}
+
 fn is_http1<B>(request: &Request<B>) -> bool {
     matches!(request.version(), Version::HTTP_10 | Version::HTTP_11)
+}
+
+fn is_http2<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_2
+}
+
+fn names_user<B>(request: &Request<B>) -> bool {
+    let authority = request.uri().authority();
+    authority.is_some_and(|authority| authority.as_str().contains('@'))
 }
 
 fn refusal(status: StatusCode, details: &str, flag: ResponseFlags) -> Failure {

@@ -176,6 +176,8 @@ pub struct Downstream {
     pub direction: Direction,
     /// The client.
     pub peer: SocketAddr,
+    /// Who has made the connection: the client, or whoever has announced it by the PROXY protocol.
+    pub direct_peer: SocketAddr,
     /// Where it was going.
     pub local: SocketAddr,
     /// The client's verified identity.
@@ -218,6 +220,8 @@ pub struct RequestReport {
     pub method: Method,
     /// Path and query, as the client sent it.
     pub path: Option<PathAndQuery>,
+    /// Path and query, as a route has rewritten it.
+    pub rewritten_path: Option<PathAndQuery>,
     /// Host and port, as the client sent it.
     pub authority: Option<HeaderValue>,
     /// `user-agent`.
@@ -283,6 +287,34 @@ pub struct TcpReport {
     pub reason: Option<Arc<str>>,
     /// Where it is written about.
     pub access_logs: Arc<[Arc<AccessLogConfig>]>,
+}
+
+impl RequestReport {
+    /// What logs say of gRPC's status: where the answer does not tell, what corresponds to its HTTP status.
+    pub fn told_grpc_status(&self) -> Option<u32> {
+        let is_answered = self.response_code != 0;
+        let of_http = || is_answered.then(|| grpc_status_of(self.response_code));
+        let told = || self.grpc_status.or_else(of_http);
+        self.is_grpc.then(told).flatten()
+    }
+}
+
+/// The gRPC status for an HTTP status ("HTTP to gRPC Status Code Mapping" of gRPC).
+pub fn grpc_status_of(status: u16) -> u32 {
+    const UNKNOWN: u32 = 2;
+    const PERMISSION_DENIED: u32 = 7;
+    const UNIMPLEMENTED: u32 = 12;
+    const INTERNAL: u32 = 13;
+    const UNAVAILABLE: u32 = 14;
+    const UNAUTHENTICATED: u32 = 16;
+    match status {
+        400 => INTERNAL,
+        401 => UNAUTHENTICATED,
+        403 => PERMISSION_DENIED,
+        404 => UNIMPLEMENTED,
+        429 | 502..=504 => UNAVAILABLE,
+        _ => UNKNOWN,
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What everything on the data path is served with.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::sync::Notify;
 
@@ -21,6 +22,8 @@ pub struct Environment {
     pub reports: Arc<dyn ReportSink>,
     /// The drain of the whole process.
     pub drain: Drain,
+    /// Whether `/healthcheck/fail` was called: clients are to go elsewhere with what comes next.
+    pub is_failed: AtomicBool,
     /// Told when clusters, or the health of their endpoints, have changed: [`keeper`](super::keeper) waits for it.
     pub changed: Arc<Notify>,
     /// What filters count.

@@ -183,6 +183,8 @@ impl Upstreams {
                 }
             }
         }
+        // As in Envoy: who has no connection yet waits for one, also for one that is being made.
+        let _pending = cluster.breakers.admit(Gauge::Pending)?;
         ClusterStats::count(&cluster.stats.pending);
         let permit = match cluster.admit_connection(endpoint, Need::Waiting) {
             Ok(permit) => permit,
@@ -215,6 +217,7 @@ impl Upstreams {
         if let Some(sender) = shared.made() {
             return Ok((Connection::Http2(sender, stream), before > 0));
         }
+        let _pending = cluster.breakers.admit(Gauge::Pending)?;
         ClusterStats::count(&cluster.stats.pending);
         let make = async {
             let permit = cluster.admit_connection(endpoint, need)?;
@@ -244,11 +247,9 @@ enum Waited {
     Permit(ConnectionPermit),
 }
 
-/// As many connections as may be are made: waits, among no more than may wait, until one is free or one more
-/// may be made.
+/// As many connections as may be are made: waits until one is free or one more may be made.
 async fn wait_for_http1(cluster: &Cluster, endpoint: &Endpoint) -> Result<Waited, ConnectFailure> {
     let pool = Pool::of(endpoint);
-    let _pending = cluster.breakers.admit(Gauge::Pending)?;
     let limit: Duration = cluster.config.connect_timeout;
     let deadline = Instant::now() + limit;
     loop {

@@ -81,7 +81,6 @@ impl Attempts<'_> {
             log.flag(ResponseFlags::UPSTREAM_OVERFLOW);
             return None;
         };
-        ClusterStats::count(&self.cluster.stats.retries);
         Some(Again {
             permit,
             avoid: log
@@ -93,7 +92,7 @@ impl Attempts<'_> {
 }
 
 impl Answered {
-    fn end(&self) -> TryEnd<'_> {
+    pub(super) fn end(&self) -> TryEnd<'_> {
         TryEnd::Response {
             status: self.response.status().as_u16(),
             headers: self.response.headers(),

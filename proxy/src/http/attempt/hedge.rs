@@ -62,6 +62,7 @@ impl Attempts<'_> {
                     if let Some((Ok(answered), _)) = last {
                         answered.discard();
                     }
+                    ClusterStats::count(&self.cluster.stats.retries);
                     course.tried.extend(again.avoid);
                     course.retries += 1;
                     self.tell_again(&mut request, course, after_timeout);
@@ -71,7 +72,7 @@ impl Attempts<'_> {
                 (None, Some((Err(_), _)) | None) if !running.is_empty() => {}
                 (None, Some((ended, permit))) => {
                     let ended = ended.map_err(|missed| missed.failure);
-                    return self.last(ended, permit, course.retries);
+                    return self.last(ended, permit, course);
                 }
                 (None, None) => may_hedge = false,
             }

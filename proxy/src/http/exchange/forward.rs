@@ -48,6 +48,9 @@ impl Turn<'_> {
         let cluster = target::cluster(&self.scene.snapshot, destination, forward)?;
         let asked = self.asked(&mut head, selected, forward);
         self.rewrite(&mut head, routed.routes, (selected, forward, destination))?;
+        if forward.path.is_some() {
+            self.completion.rewritten(&head.path);
+        }
         if let Some(upgrade) = upgrade.take_if(|upgrade| upgrade.ends_here(&forward.upgrades)) {
             let route = (selected, forward, &cluster, destination);
             let mut response = Box::pin(self.end_connect(&head, upgrade, route, asked)).await?;
@@ -76,7 +79,7 @@ impl Turn<'_> {
         let per_try_idle = asked.timeouts.per_try_idle;
         let mut attempts = self.attempts(&cluster, selected, forward, asked);
         attempts.version = version;
-        attempts.aim = affinity::aim(&forward.aim, &head, connection, self.passage);
+        attempts.aim = self.aim(forward, &head);
         attempts.aim.narrow(destination);
         attempts.is_wanted_again = before.is_some();
         attempts.meter.clone_from(&meter);
@@ -136,7 +139,7 @@ impl Turn<'_> {
         let config = &self.scene.service.config;
         let limits = Limits::of(config, forward, None, asked.stream);
         let mut attempts = self.attempts(cluster, selected, forward, asked);
-        attempts.aim = affinity::aim(&forward.aim, head, self.connection, self.passage);
+        attempts.aim = self.aim(forward, head);
         attempts.aim.narrow(destination);
         let completion = &mut *self.completion;
         let dialled = attempts.dial(head, completion).await;
@@ -145,6 +148,11 @@ impl Turn<'_> {
         let dialled = dialled?;
         let told = (completion, self.connection);
         Ok(terminate::terminate(upgrade, dialled, limits, told))
+    }
+
+    fn aim(&mut self, forward: &Forward, head: &Head) -> Aim {
+        let client = self.completion.client();
+        affinity::aim(&forward.aim, head, (self.connection, client), self.passage)
     }
 
     fn rewrite(
@@ -182,7 +190,7 @@ impl Turn<'_> {
         let respects = config.router.respects_expected_timeout;
         let timeouts = asked::timeouts(headers, forward, policy.as_deref(), is_grpc, respects);
         let chain = config.max_stream_duration;
-        let stream = asked::stream_duration(headers, forward.stream_duration, chain);
+        let stream = asked::stream_duration((headers, is_grpc), forward.stream_duration, chain);
         let expected = timeouts.expected(Duration::ZERO, hedges);
         if !config.router.suppresses_envoy_headers {
             asked::tell_expected(headers, expected);

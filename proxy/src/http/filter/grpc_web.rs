@@ -13,6 +13,8 @@ use http_body::Body as _;
 
 use self::body::{FromText, ToWeb};
 use super::Passing;
+use crate::http::body::Source;
+use crate::http::reply::{grpc_status, percent_encoded};
 use crate::upstream::body::BodyError;
 
 /// The forms of gRPC-Web.
@@ -51,8 +53,7 @@ pub(super) fn request(passing: &mut Passing<'_>) {
         HeaderValue::from_static("application/grpc"),
     );
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    let codings = HeaderValue::from_static("identity,deflate,gzip");
-    headers.insert("grpc-accept-encoding", codings);
+    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
     passing.completion.is_grpc_now();
     if asked == Form::Text {
         headers.remove(header::CONTENT_LENGTH);
@@ -65,10 +66,11 @@ pub(super) fn request(passing: &mut Passing<'_>) {
         let headers = response.headers_mut();
         let is_grpc = crate::snapshot::routes::matches::is_grpc(headers);
         headers.insert(header::CONTENT_TYPE, answered.content_type());
-        if !is_grpc && !headers.contains_key("grpc-status") {
-            return refuse(status, response);
+        let has_body = !response.body().is_end_stream();
+        if !is_grpc && has_body && !response.headers().contains_key("grpc-status") {
+            return explain(status, response);
         }
-        if !response.body().is_end_stream() {
+        if has_body {
             response.headers_mut().remove(header::CONTENT_LENGTH);
             let body = response.body_mut();
             body.filtered(|inner| ToWeb::new(inner, answered == Form::Text));
@@ -76,16 +78,17 @@ pub(super) fn request(passing: &mut Passing<'_>) {
     });
 }
 
-/// What came back is no gRPC: the caller is told so in gRPC's way.
-fn refuse(status: StatusCode, response: &mut http::Response<crate::http::body::Source>) {
-    *response.status_mut() = StatusCode::OK;
+/// What came back is no gRPC: the caller is told in gRPC's way, too.
+fn explain(status: StatusCode, response: &mut http::Response<Source>) {
+    let message = match response.body() {
+        Source::Full(Some(body)) => String::from_utf8_lossy(body).into_owned(),
+        _ => format!("the upstream answered {} and no gRPC", status.as_u16()),
+    };
+    *response.body_mut() = Source::Empty;
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_LENGTH);
-    let code = crate::http::reply::grpc_status(status);
-    headers.insert("grpc-status", HeaderValue::from(code));
-    let message = format!("the upstream answered {} and no gRPC", status.as_u16());
-    if let Ok(message) = HeaderValue::try_from(message) {
+    headers.insert("grpc-status", HeaderValue::from(grpc_status(status)));
+    if let Ok(message) = HeaderValue::try_from(percent_encoded(&message)) {
         headers.insert("grpc-message", message);
     }
-    *response.body_mut() = crate::http::body::Source::Empty;
 }

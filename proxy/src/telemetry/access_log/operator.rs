@@ -212,7 +212,15 @@ impl<'report> Exchange<'report> {
     /// Path and query, as they are now.
     fn path(self) -> Option<&'report str> {
         let line = self.line.map(|line| line.path);
-        line.or(self.report.path.as_ref().map(|path| path.as_str()))
+        let rewritten = self.report.rewritten_path.as_ref();
+        let told = rewritten.or(self.report.path.as_ref());
+        line.or(told.map(|path| path.as_str()))
+    }
+
+    /// Path and query before a route has rewritten them; none where none has.
+    fn original_path(self) -> Option<&'report str> {
+        self.report.rewritten_path.as_ref()?;
+        self.report.path.as_ref().map(|path| path.as_str())
     }
 }
 

@@ -18,6 +18,7 @@ pub struct BodyMeter {
     ended_at: OnceLock<Instant>,
     ended: Notify,
     is_malformed: AtomicBool,
+    is_cut_off: AtomicBool,
     copies: Mutex<Vec<mpsc::Sender<Copied>>>,
 }
 
@@ -42,6 +43,11 @@ impl BodyMeter {
     /// Whether the client has sent what is no body.
     pub fn is_malformed(&self) -> bool {
         self.is_malformed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client has gone before the body came to its end.
+    pub fn is_cut_off(&self) -> bool {
+        self.is_cut_off.load(Ordering::Relaxed)
     }
 
     /// When all of it had been taken, if it has.
@@ -79,10 +85,12 @@ impl BodyMeter {
 
     /// No more can be taken from the client.
     pub(super) fn fail(&self, error: &BodyError) {
-        if let BodyError::Downstream(error) = error
-            && is_malformed(error)
-        {
-            self.is_malformed.store(true, Ordering::Relaxed);
+        if let BodyError::Downstream(error) = error {
+            let what = match is_malformed(error) {
+                true => &self.is_malformed,
+                false => &self.is_cut_off,
+            };
+            what.store(true, Ordering::Relaxed);
         }
     }
 

@@ -302,7 +302,7 @@ async fn a_browser_is_told_in_its_own_way_that_there_is_no_grpc() {
 
     assert_eq!(
         (got.status.as_u16(), got.header("grpc-status")),
-        (200, Some("14"))
+        (503, Some("14"))
     );
     assert_eq!(
         got.header("content-type"),

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use http::uri::PathAndQuery;
 use serde_json::Value as Json;
 
 use super::super::super::report::ResponseFlags;
@@ -22,13 +21,24 @@ pub enum WithArgument {
     Path {
         /// Whether the query belongs to it.
         with_query: bool,
-        /// Whether it is the one that the client sent.
-        is_original: bool,
+        /// Which one.
+        which: WhichPath,
     },
     /// `%REQ_WITHOUT_QUERY(NAME?ALTERNATIVE)%`.
     WithoutQuery(Header, Option<Header>),
     /// `%GRPC_STATUS(CAMEL_STRING|SNAKE_STRING|NUMBER)%`.
     GrpcStatus(Spelling),
+}
+
+/// A path, where a route may have rewritten it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhichPath {
+    /// The one before, else the one that it is.
+    OriginalOrCurrent,
+    /// The one before; none where it is as it was.
+    Original,
+    /// The one that it is.
+    Current,
 }
 
 /// How a gRPC status is written.
@@ -85,15 +95,11 @@ impl WithArgument {
                 .path()
                 .and_then(|path| query_parameter(path, name))
                 .map_or(Value::Missing, text),
-            WithArgument::Path {
-                with_query,
-                is_original,
-            } => {
-                let original = || exchange.report.path.as_ref().map(PathAndQuery::as_str);
-                let path = if *is_original {
-                    original()
-                } else {
-                    exchange.path()
+            WithArgument::Path { with_query, which } => {
+                let path = match which {
+                    WhichPath::OriginalOrCurrent => exchange.original_path().or(exchange.path()),
+                    WhichPath::Original => exchange.original_path(),
+                    WhichPath::Current => exchange.path(),
                 };
                 match path {
                     Some(path) if *with_query => text(path),
@@ -115,7 +121,7 @@ impl WithArgument {
                 }
             }
             WithArgument::GrpcStatus(spelling) => {
-                let Some(status) = exchange.report.grpc_status else {
+                let Some(status) = exchange.report.told_grpc_status() else {
                     return Value::Missing;
                 };
                 match spelling {
@@ -166,9 +172,10 @@ fn path(argument: &str) -> Result<WithArgument, InvalidOperator> {
             "NQ" => false,
             _ => return Err(refused()),
         },
-        is_original: match which {
-            "" | "ORIG_OR_PATH" | "ORIG" => true,
-            "PATH" => false,
+        which: match which {
+            "" | "ORIG_OR_PATH" => WhichPath::OriginalOrCurrent,
+            "ORIG" => WhichPath::Original,
+            "PATH" => WhichPath::Current,
             _ => return Err(refused()),
         },
     })
@@ -301,8 +308,10 @@ mod tests {
 
     #[test]
     fn a_grpc_status_has_three_spellings() {
-        let not_found =
-            |report: &mut crate::telemetry::report::RequestReport| report.grpc_status = Some(5);
+        let not_found = |report: &mut crate::telemetry::report::RequestReport| {
+            report.is_grpc = true;
+            report.grpc_status = Some(5);
+        };
 
         assert_eq!(text_of("%GRPC_STATUS%", not_found), "NotFound");
         assert_eq!(
@@ -310,6 +319,32 @@ mod tests {
             "NOT_FOUND"
         );
         assert_eq!(text_of("%GRPC_STATUS(NUMBER)%", not_found), "5");
+    }
+
+    #[test]
+    fn a_call_of_grpc_without_a_status_has_that_of_its_http_status() {
+        let refused = |report: &mut crate::telemetry::report::RequestReport| {
+            report.is_grpc = true;
+            report.response_code = 502;
+        };
+
+        assert_eq!(text_of("%GRPC_STATUS%", refused), "Unavailable");
+        assert_eq!(
+            text_of("%GRPC_STATUS%", |report| report.response_code = 502),
+            ""
+        );
+    }
+
+    #[test]
+    fn a_path_that_a_route_has_rewritten_is_told_apart() {
+        let rewritten = |report: &mut crate::telemetry::report::RequestReport| {
+            report.rewritten_path = "/new?q".parse().ok();
+        };
+
+        assert_eq!(text_of("%PATH(NQ:PATH)%", rewritten), "/new");
+        assert_eq!(text_of("%PATH(NQ:ORIG)%", rewritten), "/reviews/1");
+        assert_eq!(text_of("%PATH(NQ:ORIG)%", |_| ()), "");
+        assert_eq!(text_of("%REQ(:PATH)%", rewritten), "/new?q");
     }
 
     #[test]

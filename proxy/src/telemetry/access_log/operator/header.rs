@@ -9,8 +9,10 @@ use super::{Exchange, InvalidOperator, Value, header_text, millis, text};
 pub enum Header {
     /// `:method`
     Method,
-    /// `:path`, and `x-envoy-original-path`, which is the same: the path as it came.
+    /// `:path`: the path as it is.
     Path,
+    /// `x-envoy-original-path`: the path as it came, where a route has rewritten it.
+    OriginalPath,
     /// `:authority`, `host`
     Authority,
     /// `user-agent`
@@ -38,7 +40,8 @@ impl Header {
     pub(super) fn parse(name: &str) -> Result<Self, InvalidOperator> {
         Ok(match name.to_ascii_lowercase().as_str() {
             ":method" => Header::Method,
-            ":path" | "x-envoy-original-path" => Header::Path,
+            ":path" => Header::Path,
+            "x-envoy-original-path" => Header::OriginalPath,
             ":authority" | "host" => Header::Authority,
             "user-agent" => Header::UserAgent,
             "x-forwarded-for" => Header::ForwardedFor,
@@ -68,6 +71,7 @@ impl Header {
         let value = match self {
             Header::Method => return text(report.method.as_str()),
             Header::Path => return exchange.path().map_or(Value::Missing, text),
+            Header::OriginalPath => return exchange.original_path().map_or(Value::Missing, text),
             Header::Authority => report.authority.as_ref(),
             Header::UserAgent => report.user_agent.as_ref(),
             Header::ForwardedFor => report.forwarded_for.as_ref(),
@@ -83,6 +87,7 @@ impl Header {
     fn among<'report>(&self, headers: &'report HeaderMap) -> Value<'report> {
         let value = match self {
             Header::Method | Header::Path | Header::Authority => None,
+            Header::OriginalPath => headers.get("x-envoy-original-path"),
             Header::UserAgent => headers.get(http::header::USER_AGENT),
             Header::ForwardedFor => headers.get("x-forwarded-for"),
             Header::RequestId => headers.get("x-request-id"),

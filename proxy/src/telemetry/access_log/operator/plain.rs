@@ -68,7 +68,7 @@ plain_operators! {
     DownstreamRemoteAddressWithoutPort = "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
     /// The client's port.
     DownstreamRemotePort = "DOWNSTREAM_REMOTE_PORT",
-    /// The same as without `DIRECT`.
+    /// Who has made the connection, which the PROXY protocol may announce for somebody else.
     DownstreamDirectRemoteAddress = "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
     /// Without its port.
     DownstreamDirectRemoteAddressWithoutPort = "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
@@ -122,9 +122,11 @@ impl Plain {
                 .as_ref()
                 .map_or(Value::Missing, header_text),
             Plain::GrpcStatusNumber => report
-                .grpc_status
+                .told_grpc_status()
                 .map_or(Value::Missing, |status| Value::Number(status.into())),
-            Plain::GrpcStatus => report.grpc_status.map_or(Value::Missing, camel_case_status),
+            Plain::GrpcStatus => report
+                .told_grpc_status()
+                .map_or(Value::Missing, camel_case_status),
             other if report.client.is_some() && other.is_of_client() => report
                 .client
                 .map_or(Value::Missing, |client| other.of_client(client)),
@@ -195,6 +197,12 @@ impl Plain {
             Plain::UpstreamRemotePort => report
                 .upstream
                 .map_or(Value::Missing, |upstream| port(upstream.address)),
+            // One that does not exist has a name only in the configuration.
+            Plain::UpstreamCluster | Plain::UpstreamClusterRaw
+                if report.flags.contains(ResponseFlags::NO_CLUSTER) =>
+            {
+                Value::Missing
+            }
             Plain::UpstreamCluster | Plain::UpstreamClusterRaw => {
                 report.cluster.map_or(Value::Missing, text)
             }
@@ -203,14 +211,14 @@ impl Plain {
                 .server_name
                 .as_deref()
                 .map_or(Value::Missing, text),
-            Plain::DownstreamRemoteAddress | Plain::DownstreamDirectRemoteAddress => {
-                shown(report.downstream.peer)
+            Plain::DownstreamRemoteAddress => shown(report.downstream.peer),
+            Plain::DownstreamDirectRemoteAddress => shown(report.downstream.direct_peer),
+            Plain::DownstreamRemoteAddressWithoutPort => shown(report.downstream.peer.ip()),
+            Plain::DownstreamDirectRemoteAddressWithoutPort => {
+                shown(report.downstream.direct_peer.ip())
             }
-            Plain::DownstreamRemoteAddressWithoutPort
-            | Plain::DownstreamDirectRemoteAddressWithoutPort => shown(report.downstream.peer.ip()),
-            Plain::DownstreamRemotePort | Plain::DownstreamDirectRemotePort => {
-                port(report.downstream.peer)
-            }
+            Plain::DownstreamRemotePort => port(report.downstream.peer),
+            Plain::DownstreamDirectRemotePort => port(report.downstream.direct_peer),
             Plain::DownstreamLocalAddress => shown(report.downstream.local),
             Plain::DownstreamLocalAddressWithoutPort => shown(report.downstream.local.ip()),
             Plain::DownstreamLocalPort => port(report.downstream.local),
