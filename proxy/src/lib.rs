@@ -22,6 +22,7 @@ pub mod listener;
 pub mod overload;
 pub mod proxy_protocol;
 pub mod snapshot;
+mod sys;
 pub mod tcp;
 pub mod telemetry;
 pub mod tls;

@@ -1,14 +1,10 @@
 //! Options of sockets, by number: setsockopt(2) for what has no name in any library.
 
-#![allow(
-    unsafe_code,
-    reason = "no library sets an option whose number is known only from the configuration"
-)]
-
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use crate::config::listener::socket::{Family, Moment, OptionValue, SocketOption};
+use crate::sys;
 
 /// Sets those that are for this moment and family.
 pub(super) fn set_all(
@@ -25,7 +21,7 @@ pub(super) fn set_all(
             OptionValue::Number(number) => &number.to_ne_bytes()[..],
             OptionValue::Bytes(bytes) => bytes,
         };
-        set(socket, option.level, option.name, bytes).map_err(|error| {
+        sys::set_option(socket, option.level, option.name, bytes).map_err(|error| {
             let (level, name) = (option.level, option.name);
             let reason = format!("setting option {name} of level {level}: {error}");
             io::Error::new(error.kind(), reason)
@@ -56,24 +52,5 @@ pub(super) fn be_transparent(socket: &impl AsFd, family: Family) -> io::Result<(
 }
 
 fn switch_on(socket: &impl AsFd, level: i32, name: i32) -> io::Result<()> {
-    set(socket, level, name, &1_i32.to_ne_bytes())
-}
-
-fn set(socket: &impl AsFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
-    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the kernel reads `length` bytes of
-    // `value` and keeps nothing of it.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            level,
-            name,
-            value.as_ptr().cast(),
-            length,
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    sys::set_option(socket, level, name, &1_i32.to_ne_bytes())
 }

@@ -4,17 +4,11 @@
 //! processed, whatever its method is (RFC 9110 §9.2.2: "some means to detect that the original request was never
 //! applied").
 
-#![allow(
-    unsafe_code,
-    reason = "no library asks for what a socket has not got rid of"
-)]
-
-use std::io;
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Held;
+use crate::sys;
 use crate::wire::Wire;
 
 /// What had been written to a connection at one time. It keeps the connection's descriptor open, so that the kernel
@@ -37,22 +31,10 @@ impl Mark {
         let since = self.held.written.load(Ordering::Relaxed) - self.written;
         match &self.held.wire {
             _ if since == 0 => true,
-            Wire::Tcp(socket) => unacknowledged(socket).is_ok_and(|bytes| bytes >= since),
+            Wire::Tcp(socket) => sys::unacknowledged(socket).is_ok_and(|bytes| bytes >= since),
             // What is written is there.
             Wire::Local(_) => false,
         }
-    }
-}
-
-/// How many bytes the peer has not acknowledged (`SIOCOUTQ` of tcp(7)); a connection that was reset still tells.
-fn unacknowledged(socket: &impl AsFd) -> io::Result<u64> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the kernel writes one integer to where
-    // one is.
-    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    match result {
-        0 => u64::try_from(bytes).map_err(io::Error::other),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 
