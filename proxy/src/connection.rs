@@ -404,10 +404,14 @@ impl Connection {
 
     async fn dial(&self, config: &TcpConfig) -> Result<Dialled, TcpFailure> {
         let upstreams = &self.environment.upstreams;
+        let ends = Endpoints {
+            source: self.peer,
+            destination: self.destination(),
+        };
         tcp::dial(
             config,
             &self.snapshot,
-            (self.peer, self.original_destination),
+            (ends, self.original_destination),
             upstreams,
         )
         .await

@@ -41,6 +41,7 @@ use tokio::sync::Notify;
 
 use crate::cluster::outlier::millis;
 use crate::config::Network;
+use crate::proxy_protocol::Endpoints;
 use crate::snapshot::Snapshot;
 use crate::snapshot::chain::{Chain, HttpService, Service};
 use crate::telemetry::report::Downstream;
@@ -112,6 +113,14 @@ impl HttpConnection {
             last_active: AtomicU64::new(millis(Instant::now())),
             leave: Notify::new(),
         })
+    }
+
+    /// The ends of the client's connection.
+    fn ends(&self) -> Endpoints {
+        Endpoints {
+            source: self.downstream.peer,
+            destination: self.downstream.local,
+        }
     }
 
     /// The current configuration. Where the connection's listener or chain is gone, the last one it had.

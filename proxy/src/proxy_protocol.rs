@@ -203,6 +203,13 @@ pub fn encode(version: Version, endpoints: &Endpoints) -> Vec<u8> {
     }
 }
 
+/// The header for a connection of the proxy's own, in version 2: `LOCAL`, of nobody.
+pub fn encode_local() -> Vec<u8> {
+    let mut header = SIGNATURE.to_vec();
+    header.extend([0x20, 0x00, 0, 0]);
+    header
+}
+
 fn encode_line(endpoints: &Endpoints) -> String {
     let Endpoints {
         source,
@@ -305,6 +312,7 @@ mod tests {
         local[12] = 0x20;
         for bytes in [
             &local[..],
+            &encode_local(),
             b"PROXY UNKNOWN\r\n",
             b"PROXY UNKNOWN a b c d\r\n",
         ] {

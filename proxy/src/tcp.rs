@@ -23,10 +23,12 @@ use crate::cluster::outlier::Outcome;
 use crate::cluster::stats::ClusterStats;
 use crate::cluster::{Cluster, NoEndpoint, Pick, random};
 use crate::config::listener::{TcpConfig, TcpTarget};
+use crate::proxy_protocol::Endpoints;
 use crate::snapshot::Snapshot;
 use crate::telemetry::report::{Downstream, ResponseFlags, TcpReport, Upstream};
 use crate::upstream::environment::Environment;
 use crate::upstream::io::UpstreamIo;
+use crate::upstream::preamble::Preamble;
 use crate::upstream::{ConnectFailure, Upstreams, explain};
 use crate::wire::Bare;
 
@@ -121,7 +123,7 @@ const CONNECT_ATTEMPTS: usize = 2;
 pub async fn dial(
     config: &TcpConfig,
     snapshot: &Snapshot,
-    (client, original_destination): (SocketAddr, Option<SocketAddr>),
+    (client, original_destination): (Endpoints, Option<SocketAddr>),
     upstreams: &Upstreams,
 ) -> Result<Dialled, TcpFailure> {
     let (name, subset) = match &config.target {
@@ -133,7 +135,7 @@ pub async fn dial(
     };
     let hash = config
         .hashes_source
-        .then(|| xxhash(0, client.ip().to_string().as_bytes()));
+        .then(|| xxhash(0, client.source.ip().to_string().as_bytes()));
     let cluster = name.and_then(|name| snapshot.clusters.get(name));
     let cluster =
         cluster.ok_or_else(|| TcpFailure::NoCluster(name.map_or_else(Arc::default, Arc::clone)))?;
@@ -146,7 +148,7 @@ pub async fn dial(
             subset: subset.as_deref(),
             ..Pick::at(Instant::now())
         };
-        let dialled = dial_picked(cluster, pick, upstreams).await;
+        let dialled = dial_picked(cluster, pick, client, upstreams).await;
         match dialled {
             Err(TcpFailure::Connect { endpoint, .. })
                 if tried.len() + 1 < CONNECT_ATTEMPTS && !tried.contains(&endpoint.address) =>
@@ -158,10 +160,11 @@ pub async fn dial(
     }
 }
 
-/// One connection to an endpoint of a cluster, for opaque bytes.
+/// One connection to an endpoint of a cluster, for opaque bytes of a client.
 pub async fn dial_picked(
     cluster: &Arc<Cluster>,
     pick: Pick<'_>,
+    client: Endpoints,
     upstreams: &Upstreams,
 ) -> Result<Dialled, TcpFailure> {
     let name = || Arc::clone(cluster.name());
@@ -178,7 +181,8 @@ pub async fn dial_picked(
             source,
         })?;
     let active = endpoint.state.begin();
-    match upstreams.dial(cluster, &endpoint, None).await {
+    let preamble = Preamble::of(&cluster.config, Some(client));
+    match upstreams.dial(cluster, &endpoint, None, preamble).await {
         Ok(io) => {
             cluster.record(&endpoint, Outcome::Success, Instant::now());
             Ok(Dialled {

@@ -15,6 +15,7 @@ pub mod keeper;
 pub mod lease;
 pub mod local_channel;
 pub mod pool;
+pub mod preamble;
 pub mod resolve;
 pub mod shard;
 

@@ -14,6 +14,7 @@ use crate::cluster::Pick;
 use crate::config::listener::Binding;
 use crate::telemetry::export::{Connect, Connection};
 use crate::upstream::explain;
+use crate::upstream::preamble::Preamble;
 use crate::workers::DataPlane;
 use crate::xds::state::Published;
 
@@ -126,7 +127,12 @@ pub(super) fn collector_connections(data_plane: &Arc<DataPlane>) -> Connect {
             let endpoint = cluster.pick(pick).map_err(io::Error::other)?;
             let connection = environment
                 .upstreams
-                .dial(cluster, &endpoint, Some(weft_proto::names::ALPN_HTTP2))
+                .dial(
+                    cluster,
+                    &endpoint,
+                    Some(weft_proto::names::ALPN_HTTP2),
+                    Preamble::of(&cluster.config, None),
+                )
                 .await
                 .map_err(io::Error::other)?;
             Ok(Box::new(connection) as Box<dyn Connection>)

@@ -13,6 +13,7 @@ use super::http::Http2Options;
 use super::http1::Http1Options;
 use super::percent::Percent;
 use super::tls::UpstreamTls;
+use crate::proxy_protocol::Version;
 
 /// A cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +62,8 @@ pub struct ClusterConfig {
     pub transport_matches: Vec<TransportMatch>,
     /// Where none matches.
     pub transport: Transport,
+    /// The version of the PROXY header that connections begin with, where they do.
+    pub proxy_protocol: Option<Version>,
     /// What is spoken upstream.
     pub protocol: UpstreamProtocol,
     /// HTTP/1.1 of the upstream side.
@@ -105,6 +108,7 @@ impl ClusterConfig {
             fails_on_panic: false,
             transport_matches: vec![],
             transport: Transport::Plaintext,
+            proxy_protocol: None,
             protocol: UpstreamProtocol::Http1,
             http1: Http1Options::default(),
             http2: Http2Options::default(),

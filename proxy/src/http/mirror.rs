@@ -26,6 +26,7 @@ use crate::upstream::body::RequestBody;
 use crate::upstream::body::meter::BodyMeter;
 use crate::upstream::environment::Environment;
 use crate::upstream::lease::{Freshness, Lease};
+use crate::upstream::preamble::Preamble;
 
 /// No copy takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -147,7 +148,13 @@ impl Copy {
     ) -> Result<(Response<Incoming>, Lease), Unanswered> {
         let upstreams = &self.environment.upstreams;
         let mut lease = upstreams
-            .lend(&self.cluster, endpoint, self.version, Freshness::Any)
+            .lend(
+                &self.cluster,
+                endpoint,
+                self.version,
+                Freshness::Any,
+                Preamble::of(&self.cluster.config, None),
+            )
             .await?;
         ClusterStats::count(&self.cluster.stats.tries);
         let request = outgoing::request(self.head, self.body);

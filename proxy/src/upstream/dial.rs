@@ -1,4 +1,5 @@
-//! Making one connection to an endpoint: TCP, then TLS where the endpoint has it.
+//! Making one connection to an endpoint: TCP, the PROXY header where the cluster has it, then TLS where the endpoint
+//! has it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +9,7 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::io::{Socket, UpstreamIo};
+use super::preamble::Preamble;
 use super::{ConnectFailure, Upstreams, explain};
 use crate::cluster::Cluster;
 use crate::cluster::endpoint::{Endpoint, EndpointTransport, TlsTransport};
@@ -28,17 +30,18 @@ enum Offered<'a> {
 
 impl Upstreams {
     /// A new connection to an endpoint, within the cluster's connect time-out. `alpn` says what will be
-    /// spoken; `None` takes what the transport is configured with.
+    /// spoken; `None` takes what the transport is configured with. `preamble` is what is said before all else.
     pub async fn dial(
         &self,
         cluster: &Cluster,
         endpoint: &Endpoint,
         alpn: Option<&'static str>,
+        preamble: Option<Preamble>,
     ) -> Result<UpstreamIo, ConnectFailure> {
         let limit = cluster.config.connect_timeout;
         let address = endpoint.address;
         let offered = alpn.map(Offered::One).unwrap_or(Offered::Configured);
-        let dialled = self.dial_unbounded(&cluster.config, endpoint, address, offered);
+        let dialled = self.dial_unbounded(&cluster.config, endpoint, address, offered, preamble);
         let result = tokio::time::timeout(limit, dialled)
             .await
             .unwrap_or(Err(ConnectFailure::Timeout { address, limit }));
@@ -61,7 +64,8 @@ impl Upstreams {
             (None, Some(alpn)) => Offered::One(alpn),
             (None, None) => Offered::Configured,
         };
-        let dialled = self.dial_unbounded(&cluster.config, endpoint, address, offered);
+        let preamble = Preamble::of(&cluster.config, None);
+        let dialled = self.dial_unbounded(&cluster.config, endpoint, address, offered, preamble);
         tokio::time::timeout(limit, dialled)
             .await
             .unwrap_or(Err(ConnectFailure::Timeout { address, limit }))
@@ -73,24 +77,29 @@ impl Upstreams {
         endpoint: &Endpoint,
         address: SocketAddr,
         offered: Offered<'_>,
+        preamble: Option<Preamble>,
     ) -> Result<UpstreamIo, ConnectFailure> {
         let failed = |source| ConnectFailure::Io {
             address,
             source: Arc::new(source),
         };
-        if let Some(io) = self
-            .local_channel(cluster, endpoint, address, offered)
-            .await
+        if preamble.is_none()
+            && let Some(io) = self
+                .local_channel(cluster, endpoint, address, offered)
+                .await
         {
             return Ok(io);
         }
-        let stream = match cluster.network {
+        let mut stream = match cluster.network {
             Network::Sandbox => connect(address, &cluster.source_addresses).await,
             Network::Host => self.dial_in_host(address, cluster.connect_timeout).await,
         }
         .map_err(failed)?;
         // Small writes are whole messages here; waiting for more would only add latency.
         stream.set_nodelay(true).map_err(failed)?;
+        if let Some(preamble) = preamble {
+            preamble.send(&mut stream).await.map_err(failed)?;
+        }
         match &endpoint.transport {
             EndpointTransport::Plaintext => Ok(UpstreamIo::Plain(Socket::over(Wire::Tcp(stream)))),
             EndpointTransport::Tls(transport) => {

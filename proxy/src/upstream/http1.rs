@@ -8,6 +8,7 @@ use hyper_util::rt::TokioIo;
 
 use super::body::RequestBody;
 use super::io::{Mark, Seen, UpstreamIo, Watch};
+use super::preamble::Preamble;
 use crate::cluster::connections::ConnectionPermit;
 use crate::config::http1::HeaderNames;
 
@@ -18,6 +19,8 @@ pub(super) struct Http1Connection {
     /// How many requests it has carried, the current one included.
     pub(super) requests: u32,
     pub(super) idle_since: Instant,
+    /// What it began with: only requests that would begin so may use it.
+    pub(super) preamble: Option<Preamble>,
     made_at: Instant,
     watch: Watch,
 }
@@ -51,6 +54,7 @@ impl Http1Connection {
             sender,
             requests: 0,
             idle_since: Instant::now(),
+            preamble: None,
             made_at: Instant::now(),
             watch,
         })

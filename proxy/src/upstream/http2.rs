@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 use super::ConnectFailure;
 use super::body::RequestBody;
 use super::io::{UpstreamIo, Watch};
+use super::preamble::Preamble;
 use crate::cluster::connections::ConnectionPermit;
 use crate::cluster::outlier::millis;
 use crate::config::http::Http2Options;
@@ -30,6 +31,7 @@ pub(super) struct Http2Connection {
     /// On the scale of [`millis`]; 0: not made yet.
     made_at: AtomicU64,
     watch: OnceLock<Watch>,
+    preamble: Option<Preamble>,
 }
 
 /// How many requests a connection is given before the peer has said how many streams it allows; RFC 9113 §6.5.2
@@ -41,12 +43,20 @@ const UNTOLD_MAX_STREAMS: u32 = 1;
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
 impl Http2Connection {
-    pub(super) fn new() -> Arc<Self> {
-        let connection = Http2Connection::default();
+    pub(super) fn new(preamble: Option<Preamble>) -> Arc<Self> {
+        let connection = Http2Connection {
+            preamble,
+            ..Http2Connection::default()
+        };
         connection
             .max_streams
             .store(UNTOLD_MAX_STREAMS, Ordering::Relaxed);
         Arc::new(connection)
+    }
+
+    /// Whether it begins with this, or with nothing where this is nothing.
+    pub(super) fn begins_with(&self, preamble: Option<Preamble>) -> bool {
+        self.preamble == preamble
     }
 
     /// Whether one more request may use it.

@@ -20,6 +20,7 @@ use super::body::RequestBody;
 use super::http1::Http1Connection;
 use super::http2::Stream;
 use super::pool::Pool;
+use super::preamble::Preamble;
 use super::{ConnectFailure, HttpVersion, Upstreams};
 use crate::cluster::Cluster;
 use crate::cluster::breaker::{Gauge, Overflow};
@@ -140,17 +141,21 @@ fn as_http1(mut request: Request<RequestBody>) -> Request<RequestBody> {
 }
 
 impl Upstreams {
-    /// A connection for one request, kept or new.
+    /// A connection for one request, kept or new; one that began with a preamble, only where it is the request's.
     pub async fn lend(
         &self,
         cluster: &Cluster,
         endpoint: &Arc<Endpoint>,
         version: HttpVersion,
         freshness: Freshness,
+        preamble: Option<Preamble>,
     ) -> Result<Lease, ConnectFailure> {
         let (connection, is_reused) = match version {
-            HttpVersion::Http1 => self.lend_http1(cluster, endpoint, freshness).await?,
-            HttpVersion::Http2 => self.lend_http2(cluster, endpoint).await?,
+            HttpVersion::Http1 => {
+                self.lend_http1(cluster, endpoint, freshness, preamble)
+                    .await?
+            }
+            HttpVersion::Http2 => self.lend_http2(cluster, endpoint, preamble).await?,
         };
         if is_reused {
             ClusterStats::count(&cluster.stats.reused);
@@ -168,11 +173,12 @@ impl Upstreams {
         cluster: &Cluster,
         endpoint: &Arc<Endpoint>,
         freshness: Freshness,
+        preamble: Option<Preamble>,
     ) -> Result<(Connection, bool), ConnectFailure> {
         let pool = Pool::of(endpoint);
         if freshness == Freshness::Any {
             let longest = cluster.config.max_connection_duration;
-            while let Some(mut connection) = pool.take_http1() {
+            while let Some(mut connection) = pool.take_http1(preamble) {
                 let is_too_old =
                     longest.is_some() && connection.is_too_old(std::time::Instant::now(), longest);
                 if is_too_old {
@@ -188,7 +194,7 @@ impl Upstreams {
         ClusterStats::count(&cluster.stats.pending);
         let permit = match cluster.admit_connection(endpoint, Need::Waiting) {
             Ok(permit) => permit,
-            Err(_) => match Box::pin(wait_for_http1(cluster, endpoint)).await? {
+            Err(_) => match Box::pin(wait_for_http1(cluster, endpoint, preamble)).await? {
                 Waited::Connection(connection) => return Ok((Connection::Http1(connection), true)),
                 Waited::Permit(permit) => permit,
             },
@@ -196,7 +202,7 @@ impl Upstreams {
         // Boxed, as all that is rare and large here: most requests find a connection.
         let made = async {
             let io = self
-                .dial(cluster, endpoint, Some(HttpVersion::Http1.alpn()))
+                .dial(cluster, endpoint, Some(HttpVersion::Http1.alpn()), preamble)
                 .await?;
             ClusterStats::count(&cluster.stats.http1_connections);
             let made = Http1Connection::over(io, permit, cluster.config.http1.names).await;
@@ -204,6 +210,7 @@ impl Upstreams {
         };
         let mut connection = Box::pin(made).await?;
         connection.requests = 1;
+        connection.preamble = preamble;
         Ok((Connection::Http1(connection), false))
     }
 
@@ -211,8 +218,9 @@ impl Upstreams {
         &self,
         cluster: &Cluster,
         endpoint: &Arc<Endpoint>,
+        preamble: Option<Preamble>,
     ) -> Result<(Connection, bool), ConnectFailure> {
-        let (shared, need) = Pool::of(endpoint).share_http2(cluster);
+        let (shared, need) = Pool::of(endpoint).share_http2(cluster, preamble);
         let (stream, before) = shared.begin();
         if let Some(sender) = shared.made() {
             return Ok((Connection::Http2(sender, stream), before > 0));
@@ -222,7 +230,7 @@ impl Upstreams {
         let make = async {
             let permit = cluster.admit_connection(endpoint, need)?;
             let io = self
-                .dial(cluster, endpoint, Some(HttpVersion::Http2.alpn()))
+                .dial(cluster, endpoint, Some(HttpVersion::Http2.alpn()), preamble)
                 .await?;
             ClusterStats::count(&cluster.stats.http2_connections);
             Ok((io, permit))
@@ -248,7 +256,11 @@ enum Waited {
 }
 
 /// As many connections as may be are made: waits until one is free or one more may be made.
-async fn wait_for_http1(cluster: &Cluster, endpoint: &Endpoint) -> Result<Waited, ConnectFailure> {
+async fn wait_for_http1(
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    preamble: Option<Preamble>,
+) -> Result<Waited, ConnectFailure> {
     let pool = Pool::of(endpoint);
     let limit: Duration = cluster.config.connect_timeout;
     let deadline = Instant::now() + limit;
@@ -257,7 +269,7 @@ async fn wait_for_http1(cluster: &Cluster, endpoint: &Endpoint) -> Result<Waited
         let mut freed = std::pin::pin!(freed);
         // Before looking: what is freed while we look must wake us.
         freed.as_mut().enable();
-        while let Some(mut connection) = pool.take_http1_anywhere() {
+        while let Some(mut connection) = pool.take_http1_anywhere(preamble) {
             if connection.is_ready().await {
                 connection.requests += 1;
                 return Ok(Waited::Connection(connection));
@@ -265,6 +277,9 @@ async fn wait_for_http1(cluster: &Cluster, endpoint: &Endpoint) -> Result<Waited
         }
         if let Ok(permit) = cluster.admit_connection(endpoint, Need::Waiting) {
             return Ok(Waited::Permit(permit));
+        }
+        if preamble.is_some() {
+            pool.make_room(preamble);
         }
         if tokio::time::timeout_at(deadline, freed).await.is_err() {
             return Err(Overflow(Gauge::Connections).into());

@@ -2,7 +2,7 @@
 //!
 //! Kept in the endpoint's slot, so that they go when the endpoint goes, or when the way connections to it are
 //! made changes. Each worker has a shard of its own: its lock is uncontended, and a request and its
-//! connection stay on one thread.
+//! connection stay on one thread. A connection that began by naming its client is for requests of that client alone.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::http1::Http1Connection;
 use super::http2::Http2Connection;
+use super::preamble::Preamble;
 use super::shard;
 use crate::cluster::Cluster;
 use crate::cluster::connections::Need;
@@ -32,7 +33,7 @@ struct Shard {
     http2: Vec<Arc<Http2Connection>>,
 }
 
-/// No more idle HTTP/1 connections are kept in a shard.
+/// No more idle HTTP/1 connections are kept in a shard, and no more of HTTP/2 that are for one client.
 const MAX_IDLE: usize = 256;
 
 impl Pool {
@@ -44,26 +45,55 @@ impl Pool {
     }
 
     /// An idle connection of this worker.
-    pub(super) fn take_http1(&self) -> Option<Http1Connection> {
-        take(&mut self.own().lock())
+    pub(super) fn take_http1(&self, preamble: Option<Preamble>) -> Option<Http1Connection> {
+        take(&mut self.own().lock(), preamble)
     }
 
     /// An idle connection of any worker: where no more may be made, a detour is better than a wait.
-    pub(super) fn take_http1_anywhere(&self) -> Option<Http1Connection> {
-        self.shards.iter().find_map(|shard| take(&mut shard.lock()))
+    pub(super) fn take_http1_anywhere(
+        &self,
+        preamble: Option<Preamble>,
+    ) -> Option<Http1Connection> {
+        self.shards
+            .iter()
+            .find_map(|shard| take(&mut shard.lock(), preamble))
+    }
+
+    /// Closes an idle connection that is of no use to who begins so, for one that is to be made in its place.
+    pub(super) fn make_room(&self, preamble: Option<Preamble>) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let other = shard
+                .http1
+                .iter()
+                .position(|each| each.preamble != preamble);
+            if let Some(index) = other {
+                shard.http1.remove(index);
+                return;
+            }
+        }
     }
 
     /// Keeps a connection for the next request of this worker.
     pub(super) fn give_back(&self, mut connection: Http1Connection) {
         connection.idle_since = Instant::now();
         let mut shard = self.own().lock();
-        if shard.http1.len() < MAX_IDLE {
-            shard.http1.push(connection);
+        if shard.http1.len() >= MAX_IDLE {
+            if connection.preamble.is_none() {
+                return;
+            }
+            // Most likely its client is gone.
+            shard.http1.remove(0);
         }
+        shard.http1.push(connection);
     }
 
     /// A connection with room for one more request, made or not, and what it is needed for where it is not.
-    pub(super) fn share_http2(&self, cluster: &Cluster) -> (Arc<Http2Connection>, Need) {
+    pub(super) fn share_http2(
+        &self,
+        cluster: &Cluster,
+        preamble: Option<Preamble>,
+    ) -> (Arc<Http2Connection>, Need) {
         let now = Instant::now();
         let max_requests = cluster.config.max_requests_per_connection;
         let longest = cluster.config.max_connection_duration;
@@ -83,14 +113,18 @@ impl Pool {
         let found = shard
             .http2
             .iter()
-            .find(|each| each.has_room(max_requests))
+            .find(|each| each.begins_with(preamble) && each.has_room(max_requests))
             .cloned();
         let connection = found.unwrap_or_else(|| {
-            let connection = Http2Connection::new();
+            if preamble.is_some() && shard.http2.len() >= MAX_IDLE {
+                shard.retire_idle(now);
+            }
+            let connection = Http2Connection::new(preamble);
             shard.http2.push(Arc::clone(&connection));
             connection
         });
-        let need = match shard.http2.len() {
+        let of_use = shard.http2.iter();
+        let need = match of_use.filter(|each| each.begins_with(preamble)).count() {
             1 => Need::First,
             _ => Need::Waiting,
         };
@@ -134,8 +168,20 @@ impl Pool {
     }
 }
 
-fn take(shard: &mut Shard) -> Option<Http1Connection> {
-    while let Some(connection) = shard.http1.pop() {
+impl Shard {
+    /// Gives one that nobody uses no more requests.
+    fn retire_idle(&mut self, now: Instant) {
+        let idle = self.http2.iter().position(|each| each.is_idle_since(now));
+        if let Some(index) = idle {
+            self.http2.remove(index).retire();
+        }
+    }
+}
+
+fn take(shard: &mut Shard, preamble: Option<Preamble>) -> Option<Http1Connection> {
+    let is_usable = |each: &Http1Connection| each.preamble == preamble;
+    while let Some(index) = shard.http1.iter().rposition(is_usable) {
+        let connection = shard.http1.remove(index);
         if !connection.sender.is_closed() {
             return Some(connection);
         }

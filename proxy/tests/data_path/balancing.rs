@@ -184,7 +184,7 @@ async fn urgent_requests_have_limits_of_their_own() {
     assert_eq!(proxy.get("/").await.status, 200);
 }
 
-fn checked(probe: Probe) -> Arc<HealthCheckConfig> {
+pub(crate) fn checked(probe: Probe) -> Arc<HealthCheckConfig> {
     let often = Duration::from_millis(20);
     Arc::new(HealthCheckConfig {
         timeout: Duration::from_secs(5),

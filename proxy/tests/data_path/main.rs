@@ -10,6 +10,7 @@ mod proxy;
 mod reports;
 mod upstream;
 
+mod announced;
 mod backpressure;
 mod balancing;
 mod certificates;

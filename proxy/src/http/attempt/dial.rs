@@ -62,7 +62,7 @@ impl Attempts<'_> {
             ..Pick::at(Instant::now())
         };
         let upstreams = &self.connection.environment.upstreams;
-        let dialled = tcp::dial_picked(self.cluster, pick, upstreams).await;
+        let dialled = tcp::dial_picked(self.cluster, pick, self.connection.ends(), upstreams).await;
         let endpoint = match &dialled {
             Ok(dialled) => Some(dialled.endpoint()),
             Err(TcpFailure::Connect { endpoint, .. }) => Some(endpoint),

@@ -20,6 +20,7 @@ use crate::http::{headers, validity};
 use crate::upstream::ConnectFailure;
 use crate::upstream::body::RequestBody;
 use crate::upstream::lease::{Freshness, Lease};
+use crate::upstream::preamble::Preamble;
 
 impl Attempts<'_> {
     pub(super) async fn one_try(
@@ -140,8 +141,9 @@ impl Attempts<'_> {
         freshness: Freshness,
     ) -> Result<Lease, ConnectFailure> {
         let upstreams = &self.connection.environment.upstreams;
+        let preamble = Preamble::of(&self.cluster.config, Some(self.connection.ends()));
         upstreams
-            .lend(self.cluster, endpoint, self.version, freshness)
+            .lend(self.cluster, endpoint, self.version, freshness, preamble)
             .await
     }
 

@@ -21,6 +21,7 @@ use crate::telemetry::report::Protocol;
 use crate::upstream::body::RequestBody;
 use crate::upstream::environment::Environment;
 use crate::upstream::lease::Freshness;
+use crate::upstream::preamble::Preamble;
 use crate::upstream::{ConnectFailure, HttpVersion};
 
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
@@ -173,7 +174,13 @@ async fn ask(
     let (lease, response) = loop {
         let lent = environment
             .upstreams
-            .lend(cluster, &endpoint, version, freshness)
+            .lend(
+                cluster,
+                &endpoint,
+                version,
+                freshness,
+                Preamble::of(&cluster.config, None),
+            )
             .await;
         let mut lease = lent.inspect_err(|_| failed())?;
         if stale == 0 {

@@ -27,6 +27,7 @@ use super::endpoints::{Hosts, endpoints};
 use super::health_checks::health_checks;
 use super::metadata::{labels, network};
 use super::policies::{balance_factor, newer};
+use super::proxied_transport::announced;
 use super::share::percent;
 use super::subsets::older_subsets;
 use super::text::header_name;
@@ -34,7 +35,7 @@ use super::tls::upstream_transport;
 use crate::config::balancing::{Hashing, Localities};
 use crate::config::cluster::{
     ClusterConfig, Discovery, DnsFamily, DnsOptions, OriginalDestinationOptions, OverrideStandings,
-    Transport, TransportMatch,
+    TransportMatch,
 };
 use crate::config::endpoints::EndpointsConfig;
 use crate::config::percent::Percent;
@@ -151,6 +152,11 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
     if is_original && load_balancing_policy.is_none() {
         check_original_policy(at, *lb_policy)?;
     }
+    let announced = announced(&at_transport, transport_socket.as_ref())?;
+    if announced.version.is_some() && !transport_socket_matches.is_empty() {
+        return Err(at_transport
+            .refuse("a PROXY header is not supported beside `transport_socket_matches`"));
+    }
     Ok(ClusterConfig {
         name: nonempty(&at.field("name"), name)?.into(),
         discovery: discovery(
@@ -199,10 +205,8 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
             &at.field("transport_socket_matches"),
             transport_socket_matches,
         )?,
-        transport: match transport_socket {
-            Some(socket) => upstream_transport(&at_transport, socket)?,
-            None => Transport::Plaintext,
-        },
+        transport: announced.transport,
+        proxy_protocol: announced.version,
         protocol,
         http1,
         http2,
