@@ -126,9 +126,13 @@ impl Bootstrap {
                 path: field,
                 source,
                 ..
-            } => BootstrapError::Field {
+            } if field != "." => BootstrapError::Field {
                 path: path.to_owned(),
                 field,
+                reason: source.to_string(),
+            },
+            JsonError::Field { source, .. } => BootstrapError::Shape {
+                path: path.to_owned(),
                 reason: source.to_string(),
             },
             other => BootstrapError::Shape {
@@ -698,6 +702,21 @@ static_resources:
         assert!(
             refused.starts_with("b.json: admin.address.socket_address.address: \"10.0.0.1\""),
             "{refused}"
+        );
+    }
+
+    #[test]
+    fn what_shapes_statistics_is_harmless_and_where_they_would_be_sent_is_not() {
+        let mut json = sidecar();
+        json["stats_config"] = json!({"stats_tags": [{"tag_name": "a", "regex": "b"}]});
+        json["watchdogs"] = json!({"worker_watchdog": {"kill_timeout": "1s"}});
+        assert!(parsed(&json).is_ok());
+
+        json["stats_sinks"] = json!([{"name": "statsd"}]);
+
+        assert_eq!(
+            parsed(&json).expect_err("refused").to_string(),
+            "b.json: stats_sinks: not supported"
         );
     }
 

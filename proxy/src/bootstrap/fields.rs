@@ -15,6 +15,10 @@ pub(super) fn warn_of_ignored(wire: &Wire) -> Result<(), Problem> {
         layered_runtime: _,
         cluster_manager,
         flags_path,
+        stats_sinks,
+        stats_config,
+        watchdog,
+        watchdogs,
         stats_flush_interval,
         tracing,
         hds_config,
@@ -46,6 +50,8 @@ pub(super) fn warn_of_ignored(wire: &Wire) -> Result<(), Problem> {
     } = wire;
     let refused = [
         ("tracing", tracing.is_some()),
+        // Who counts on what is sent there would see nothing.
+        ("stats_sinks", !stats_sinks.is_empty()),
         ("hds_config", hds_config.is_some()),
         ("header_prefix", !header_prefix.is_empty()),
         ("bootstrap_extensions", !bootstrap_extensions.is_empty()),
@@ -65,6 +71,9 @@ pub(super) fn warn_of_ignored(wire: &Wire) -> Result<(), Problem> {
     let harmless = [
         ("cluster_manager", cluster_manager.is_some()),
         ("flags_path", !flags_path.is_empty()),
+        ("stats_config", stats_config.is_some()),
+        ("watchdog", watchdog.is_some()),
+        ("watchdogs", watchdogs.is_some()),
         ("stats_flush_interval", stats_flush_interval.is_some()),
         ("enable_dispatcher_stats", *enable_dispatcher_stats),
         (
