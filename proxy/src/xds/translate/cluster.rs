@@ -102,11 +102,12 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
         queuing_policies,
         cluster_discovery_type,
         lb_config,
+        stats_matcher,
     } = wire;
     unsupported!(at; upstream_http_protocol_options, dns_resolvers,
         use_tcp_for_dns_lookups, dns_resolution_config, filters, upstream_config,
         connection_pool_per_downstream_connection);
-    harmless!(at; alt_stat_name, per_connection_buffer_limit_bytes,
+    harmless!(at; stats_matcher, alt_stat_name, per_connection_buffer_limit_bytes,
         per_connection_buffer_high_watermark_timeout, typed_dns_resolver_config,
         wait_for_warm_on_init, upstream_connection_options, lrs_server,
         lrs_report_endpoint_metrics, track_timeout_budgets, track_cluster_stats, queuing_policies);

@@ -64,9 +64,10 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
         fcds_config,
         tcp_keepalive,
         listener_specifier,
+        stats_matcher,
     } = wire;
     unsupported!(at; api_listener, enable_mptcp, fcds_config, listener_specifier);
-    harmless!(at; stat_prefix, per_connection_buffer_limit_bytes,
+    harmless!(at; stats_matcher, stat_prefix, per_connection_buffer_limit_bytes,
         per_connection_buffer_high_watermark_timeout, drain_type, tcp_fast_open_queue_length,
         connection_balance_config, max_connections_to_accept_per_socket_event,
         ignore_global_conn_limit, bypass_overload_manager, tcp_keepalive);
