@@ -4,6 +4,7 @@
 //! endpoints change. `http` and `tcp` pick endpoints from it and record outcomes. Everything that counts is
 //! shared by all workers, and handed on from predecessor to successor.
 
+pub mod ahead;
 pub mod arrangement;
 pub mod balancer;
 pub mod breaker;
@@ -244,6 +245,11 @@ impl Cluster {
             active: self.breakers.counts().current(Gauge::Requests),
             now: pick.now,
         };
+        if let Some(ahead) = &picture.ahead
+            && let Some(endpoint) = ahead.take(pick.avoid)
+        {
+            return Ok(endpoint);
+        }
         let Some(subsets) = &picture.subsets else {
             return self.chosen(&picture.all, &draw);
         };

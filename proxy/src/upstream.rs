@@ -16,6 +16,7 @@ pub mod lease;
 pub mod local_channel;
 pub mod pool;
 pub mod preamble;
+mod preconnect;
 pub mod resolve;
 pub mod shard;
 
@@ -27,6 +28,7 @@ use host_network::HostNetwork;
 use local_channel::LocalChannels;
 
 /// What connections are made with.
+#[derive(Clone)]
 pub struct Upstreams {
     /// The workload's identity, for TLS.
     pub identity: IdentityReceiver,

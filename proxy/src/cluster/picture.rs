@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::ahead::Ahead;
 use super::arrangement::{Arrangement, KeptTurns, Plan};
 use super::members::Members;
 use super::outlier::{instant, millis};
@@ -18,6 +19,8 @@ pub struct Picture {
     pub all: Arrangement,
     /// The same, divided.
     pub subsets: Option<Subsets>,
+    /// What has been chosen ahead, where the cluster has connections made so.
+    pub ahead: Option<Ahead>,
     /// When it is no longer true.
     pub due: Option<Instant>,
 }
@@ -51,7 +54,11 @@ impl Picture {
             .subsets
             .as_ref()
             .map(|subsets| Subsets::new(subsets, members.all(), &mut plan));
+        let foresees = config.predictive_preconnect_ratio.is_some()
+            && config.balancer.is_foreseeable()
+            && subsets.is_none();
         Picture {
+            ahead: foresees.then(|| Ahead::among(members.all().len())),
             all,
             subsets,
             due: due(config, members, now),

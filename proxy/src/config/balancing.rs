@@ -51,6 +51,14 @@ impl Balancer {
         among: Among::Drawn,
     };
 
+    /// Whether the next choice can be known before there is a request, as it depends on nothing that a request has.
+    pub fn is_foreseeable(self) -> bool {
+        matches!(
+            self,
+            Balancer::RoundRobin | Balancer::Random | Balancer::LeastRequest { .. }
+        )
+    }
+
     /// Whether the request's hash decides.
     pub fn is_hashing(self) -> bool {
         matches!(self, Balancer::RingHash { .. } | Balancer::Maglev { .. })

@@ -76,6 +76,11 @@ pub struct ClusterConfig {
     pub max_requests_per_connection: Option<u32>,
     /// How long a connection is used at most; what is in flight then is finished.
     pub max_connection_duration: Option<Duration>,
+    /// How many connections there are for each stream of an endpoint, from 1 to 3; `None`: none are made ahead of need.
+    pub preconnect_ratio: Option<f64>,
+    /// How many connections there are for each stream of the cluster, from 1 to 3: those beyond the streams are made to
+    /// the endpoints that will be chosen next. `None`: none are.
+    pub predictive_preconnect_ratio: Option<f64>,
     /// What connections are made from: the first of the endpoint's address family.
     pub source_addresses: Vec<IpAddr>,
     /// Whose network endpoints are dialled in.
@@ -115,6 +120,8 @@ impl ClusterConfig {
             idle_timeout: Duration::from_secs(3600),
             max_requests_per_connection: None,
             max_connection_duration: None,
+            preconnect_ratio: None,
+            predictive_preconnect_ratio: None,
             source_addresses: vec![],
             network: Network::Sandbox,
         }

@@ -59,10 +59,35 @@ impl Http2Connection {
         self.preamble == preamble
     }
 
+    /// What it begins with.
+    pub(super) fn preamble(&self) -> Option<Preamble> {
+        self.preamble
+    }
+
     /// Whether one more request may use it.
     pub(super) fn has_room(&self, max_requests: Option<u32>) -> bool {
         let is_worn = max_requests.is_some_and(|max| self.requests.load(Ordering::Relaxed) >= max);
         !self.is_over() && !is_worn && self.active.load(Ordering::Relaxed) < self.max_streams()
+    }
+
+    /// How many requests use it.
+    pub(super) fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// How many more requests may use it now.
+    pub(super) fn room(&self, max_requests: Option<u32>) -> u32 {
+        if self.is_over() {
+            return 0;
+        }
+        let carried = self.requests.load(Ordering::Relaxed);
+        let left = max_requests.map_or(u32::MAX, |max| max.saturating_sub(carried));
+        // What the peer allows may be noticed only at the next request: a single one is taken for not told yet.
+        let max_streams = match self.max_streams.load(Ordering::Relaxed) {
+            UNTOLD_MAX_STREAMS => INITIAL_MAX_STREAMS,
+            max => max,
+        };
+        max_streams.saturating_sub(self.active()).min(left)
     }
 
     /// How many requests it may have at once.
@@ -103,8 +128,10 @@ impl Http2Connection {
 
     /// Whether nobody has used it since.
     pub(super) fn is_idle_since(&self, since: Instant) -> bool {
-        self.active.load(Ordering::Relaxed) == 0
-            && self.last_used.load(Ordering::Relaxed) < millis(since)
+        // One that was made ahead of need may not have been used at all.
+        let last_used = self.last_used.load(Ordering::Relaxed);
+        let last_used = last_used.max(self.made_at.load(Ordering::Relaxed));
+        self.made.initialized() && self.active() == 0 && last_used < millis(since)
     }
 
     /// Gives it no more requests; those it has go on.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 pub use self::spare::Spare;
 use super::body::RequestBody;
 use super::http1::Http1Connection;
-use super::http2::Stream;
+use super::http2::{Http2Connection, Stream};
 use super::pool::Pool;
 use super::preamble::Preamble;
 use super::{ConnectFailure, HttpVersion, Upstreams};
@@ -144,12 +144,13 @@ impl Upstreams {
     /// A connection for one request, kept or new; one that began with a preamble, only where it is the request's.
     pub async fn lend(
         &self,
-        cluster: &Cluster,
+        cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         version: HttpVersion,
         freshness: Freshness,
         preamble: Option<Preamble>,
     ) -> Result<Lease, ConnectFailure> {
+        self.preconnect_next(cluster, version);
         let (connection, is_reused) = match version {
             HttpVersion::Http1 => {
                 self.lend_http1(cluster, endpoint, freshness, preamble)
@@ -170,7 +171,7 @@ impl Upstreams {
 
     async fn lend_http1(
         &self,
-        cluster: &Cluster,
+        cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         freshness: Freshness,
         preamble: Option<Preamble>,
@@ -185,6 +186,7 @@ impl Upstreams {
                     ClusterStats::count(&cluster.stats.connections_aged);
                 } else if connection.is_ready().await {
                     connection.requests += 1;
+                    self.preconnect(cluster, endpoint, HttpVersion::Http1);
                     return Ok((Connection::Http1(connection), true));
                 }
             }
@@ -199,46 +201,75 @@ impl Upstreams {
                 Waited::Permit(permit) => permit,
             },
         };
+        self.preconnect(cluster, endpoint, HttpVersion::Http1);
         // Boxed, as all that is rare and large here: most requests find a connection.
-        let made = async {
-            let io = self
-                .dial(cluster, endpoint, Some(HttpVersion::Http1.alpn()), preamble)
-                .await?;
-            ClusterStats::count(&cluster.stats.http1_connections);
-            let made = Http1Connection::over(io, permit, cluster.config.http1.names).await;
-            made.map_err(|error| http_failure(endpoint, error))
-        };
-        let mut connection = Box::pin(made).await?;
+        let mut connection = Box::pin(self.make_http1(cluster, endpoint, permit, preamble)).await?;
         connection.requests = 1;
-        connection.preamble = preamble;
         Ok((Connection::Http1(connection), false))
+    }
+
+    /// A new connection of HTTP/1.
+    pub(super) async fn make_http1(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        permit: ConnectionPermit,
+        preamble: Option<Preamble>,
+    ) -> Result<Http1Connection, ConnectFailure> {
+        let io = self
+            .dial(cluster, endpoint, Some(HttpVersion::Http1.alpn()), preamble)
+            .await?;
+        ClusterStats::count(&cluster.stats.http1_connections);
+        let made = Http1Connection::over(io, permit, cluster.config.http1.names).await;
+        let mut connection = made.map_err(|error| http_failure(endpoint, error))?;
+        connection.preamble = preamble;
+        Ok(connection)
     }
 
     async fn lend_http2(
         &self,
-        cluster: &Cluster,
+        cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         preamble: Option<Preamble>,
     ) -> Result<(Connection, bool), ConnectFailure> {
         let (shared, need) = Pool::of(endpoint).share_http2(cluster, preamble);
         let (stream, before) = shared.begin();
+        self.preconnect(cluster, endpoint, HttpVersion::Http2);
         if let Some(sender) = shared.made() {
             return Ok((Connection::Http2(sender, stream), before > 0));
         }
         let _pending = cluster.breakers.admit(Gauge::Pending)?;
         ClusterStats::count(&cluster.stats.pending);
+        let made = self.make_http2(cluster, endpoint, &shared, || {
+            cluster.admit_connection(endpoint, need)
+        });
+        let sender = Box::pin(made).await?;
+        Ok((Connection::Http2(sender, stream), before > 0))
+    }
+
+    /// Makes a connection of HTTP/2, unless another does already.
+    pub(super) async fn make_http2(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        shared: &Http2Connection,
+        admit: impl FnOnce() -> Result<ConnectionPermit, Overflow>,
+    ) -> Result<SendRequest<RequestBody>, ConnectFailure> {
         let make = async {
-            let permit = cluster.admit_connection(endpoint, need)?;
+            let permit = admit()?;
             let io = self
-                .dial(cluster, endpoint, Some(HttpVersion::Http2.alpn()), preamble)
+                .dial(
+                    cluster,
+                    endpoint,
+                    Some(HttpVersion::Http2.alpn()),
+                    shared.preamble(),
+                )
                 .await?;
             ClusterStats::count(&cluster.stats.http2_connections);
             Ok((io, permit))
         };
         let to_failure = |error| http_failure(endpoint, error);
-        let made = shared.sender(make, &cluster.config.http2, to_failure);
-        let sender = Box::pin(made).await?;
-        Ok((Connection::Http2(sender, stream), before > 0))
+        shared.sender(make, &cluster.config.http2, to_failure).await
     }
 }
 

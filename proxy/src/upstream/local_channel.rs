@@ -46,9 +46,10 @@ pub enum NoChannel {
 }
 
 /// Opens local channels.
+#[derive(Clone)]
 pub struct LocalChannels {
     broker: Arc<Broker>,
-    paused_until: Mutex<Option<Instant>>,
+    paused_until: Arc<Mutex<Option<Instant>>>,
 }
 
 impl LocalChannels {
@@ -56,7 +57,7 @@ impl LocalChannels {
     pub fn of(broker: Arc<Broker>) -> Self {
         LocalChannels {
             broker,
-            paused_until: Mutex::new(None),
+            paused_until: Arc::default(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio::task::JoinSet;
 
 use super::http1::Http1Connection;
 use super::http2::Http2Connection;
@@ -31,6 +32,8 @@ struct Shard {
     http1: Vec<Http1Connection>,
     /// In use or idle.
     http2: Vec<Arc<Http2Connection>>,
+    /// Connections being made ahead of need; they end with the pool.
+    ahead: Option<JoinSet<()>>,
 }
 
 /// No more idle HTTP/1 connections are kept in a shard, and no more of HTTP/2 that are for one client.
@@ -131,6 +134,38 @@ impl Pool {
         (connection, need)
     }
 
+    /// A connection, to be made, that requests would need if there were `ratio` times as many of them; `awaited` are
+    /// those that have not come yet.
+    pub(super) fn http2_ahead(
+        &self,
+        ratio: f64,
+        awaited: u32,
+        max_requests: Option<u32>,
+    ) -> Option<Arc<Http2Connection>> {
+        let mut shard = self.own().lock();
+        let (mut active, mut capacity) = (0_u32, 0_u32);
+        for each in &shard.http2 {
+            active += each.active();
+            let of_each = each.active().saturating_add(each.room(max_requests));
+            capacity = capacity.saturating_add(of_each);
+        }
+        if f64::from(active + awaited) * ratio <= f64::from(capacity) {
+            return None;
+        }
+        let connection = Http2Connection::new(None);
+        shard.http2.push(Arc::clone(&connection));
+        Some(connection)
+    }
+
+    /// Runs what makes a connection ahead of need, for as long as the pool is there.
+    pub(super) fn run_ahead(&self, make: impl Future<Output = ()> + Send + 'static) {
+        let mut shard = self.own().lock();
+        let ahead = shard.ahead.get_or_insert_with(JoinSet::new);
+        // Those that have ended are forgotten.
+        while ahead.try_join_next().is_some() {}
+        ahead.spawn(make);
+    }
+
     /// Closes what has not been used for so long; says whether nothing is left.
     fn close_idle(&self, now: Instant, cluster: &Cluster) -> bool {
         let (config, stats) = (&cluster.config, &cluster.stats);
@@ -197,6 +232,7 @@ pub fn close_all(endpoint: &Endpoint) {
     for shard in &pool.shards {
         let mut shard = shard.lock();
         shard.http1.clear();
+        shard.ahead = None;
         for connection in shard.http2.drain(..) {
             connection.retire();
         }

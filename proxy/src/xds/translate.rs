@@ -29,6 +29,7 @@ mod listener_socket;
 pub mod metadata;
 pub mod overload;
 mod policies;
+mod preconnect;
 mod proxied_transport;
 mod retry;
 mod route;

@@ -27,6 +27,7 @@ mod local_channels;
 mod mirrors;
 mod narrowing;
 mod overload;
+mod preconnect;
 mod races;
 mod redirect;
 mod resilience;

@@ -10,7 +10,7 @@ use weft_proto::envoy::config::cluster::v3::cluster::common_lb_config::{
 };
 use weft_proto::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
-    LbConfig, LbPolicy, OriginalDstLbConfig, PreconnectPolicy, RefreshRate, TransportSocketMatch,
+    LbConfig, LbPolicy, OriginalDstLbConfig, RefreshRate, TransportSocketMatch,
 };
 use weft_proto::envoy::config::core::v3::{
     BindConfig, ExtraSourceAddress, HealthStatus, HealthStatusSet,
@@ -27,6 +27,7 @@ use super::endpoints::{Hosts, endpoints};
 use super::health_checks::health_checks;
 use super::metadata::{labels, network};
 use super::policies::{balance_factor, newer};
+use super::preconnect::preconnect;
 use super::proxied_transport::announced;
 use super::share::percent;
 use super::subsets::older_subsets;
@@ -144,7 +145,7 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
         common_lb_config.as_ref(),
         &mut balancing,
     )?;
-    check_preconnect(&at.field("preconnect_policy"), preconnect_policy.as_ref())?;
+    let preconnect = preconnect(&at.field("preconnect_policy"), preconnect_policy.as_ref())?;
     let limits = thresholds(&at.field("circuit_breakers"), circuit_breakers.as_ref())?;
     let is_original = matches!(
         cluster_discovery_type,
@@ -216,6 +217,8 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
             .filter(|max| *max > 0)
             .or(max_requests),
         max_connection_duration,
+        preconnect_ratio: preconnect.per_upstream,
+        predictive_preconnect_ratio: preconnect.predictive,
         source_addresses: source_addresses(
             &at.field("upstream_bind_config"),
             upstream_bind_config.as_ref(),
@@ -460,31 +463,6 @@ fn dns_family(at: &At<'_>, wire: i32) -> Result<DnsFamily, Invalid> {
         DnsLookupFamily::V4Preferred => DnsFamily::PreferV4,
         DnsLookupFamily::All => DnsFamily::All,
     })
-}
-
-/// Connections are made when they are needed: a ratio of one, which is Envoy's default, asks for nothing else.
-fn check_preconnect(at: &At<'_>, wire: Option<&PreconnectPolicy>) -> Result<(), Invalid> {
-    let Some(PreconnectPolicy {
-        per_upstream_preconnect_ratio,
-        predictive_preconnect_ratio,
-        preconnect_enabled_metadata,
-    }) = wire
-    else {
-        return Ok(());
-    };
-    unsupported!(at; preconnect_enabled_metadata);
-    for (name, ratio) in [
-        (
-            "per_upstream_preconnect_ratio",
-            per_upstream_preconnect_ratio,
-        ),
-        ("predictive_preconnect_ratio", predictive_preconnect_ratio),
-    ] {
-        if let Some(ratio) = ratio.filter(|ratio| *ratio > 1.0) {
-            return Err(at.field(name).refuse_value(ratio));
-        }
-    }
-    Ok(())
 }
 
 fn transport_matches(
