@@ -77,8 +77,9 @@ pub fn bootstrap(node: &Node) -> Value {
                 "set_node_on_first_message_only": true,
                 "grpc_services": [{ "envoy_grpc": { "cluster_name": XDS_CLUSTER } }],
             },
-            "lds_config": { "ads": {}, "resource_api_version": "V3" },
-            "cds_config": { "ads": {}, "resource_api_version": "V3" },
+            // A sidecar is not ready before it knows what to do, however long that takes.
+            "lds_config": { "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s" },
+            "cds_config": { "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s" },
         },
         "static_resources": { "clusters": [xds_cluster()] },
     })

@@ -12,6 +12,8 @@ pub const CLUSTER_LOAD_ASSIGNMENT: &str =
     "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 /// The resource of SDS.
 pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+/// The resource of RTDS.
+pub const RUNTIME: &str = "type.googleapis.com/envoy.service.runtime.v3.Runtime";
 /// The resource of ECDS.
 pub const EXTENSION_CONFIG: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 
@@ -20,6 +22,7 @@ mod tests {
     use super::*;
     use crate::envoy::config;
     use crate::envoy::extensions::transport_sockets::tls::v3::Secret;
+    use crate::envoy::service::runtime::v3::Runtime;
     use prost::Name as _;
 
     #[test]
@@ -35,6 +38,7 @@ mod tests {
             config::endpoint::v3::ClusterLoadAssignment::type_url()
         );
         assert_eq!(SECRET, Secret::type_url());
+        assert_eq!(RUNTIME, Runtime::type_url());
         assert_eq!(
             EXTENSION_CONFIG,
             config::core::v3::TypedExtensionConfig::type_url()

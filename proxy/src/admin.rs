@@ -34,6 +34,7 @@ use crate::telemetry::registry::Registry;
 use crate::workers::DataPlane;
 use crate::xds::cache::SharedCache;
 use crate::xds::metrics::Metrics;
+use crate::xds::state::State;
 
 /// What the admin interface shows and changes.
 pub struct AdminState {
@@ -41,6 +42,8 @@ pub struct AdminState {
     pub bootstrap: Bootstrap,
     /// What the control plane has sent.
     pub cache: SharedCache,
+    /// What is in force, where that may change.
+    pub configuration: Option<Arc<State>>,
     /// How the conversation with control planes goes; none where there is none.
     pub discovery: Option<Metrics>,
     /// All metrics.
@@ -97,7 +100,10 @@ const HELP: [(&str, &str); 18] = [
     ("/quitquitquit", "drain and exit (POST)"),
     ("/ready", "200 once the proxy can be sent traffic"),
     ("/runtime", "what runtime keys stand for, by layer"),
-    ("/runtime_modify", "refused: layers are static (POST)"),
+    (
+        "/runtime_modify",
+        "sets keys in the admin layer, or takes them out where they are empty; ?KEY=VALUE&… (POST)",
+    ),
     ("/server_info", "version, state, uptime, node"),
     (
         "/stats",
@@ -155,8 +161,8 @@ pub async fn admin(state: &AdminState, method: &Method, path: &str, query: &Quer
         "/logging" => logging(&state.log, query),
         "/memory" => server_info::memory(),
         "/ready" => health(state),
-        "/runtime" => runtime::runtime(&state.bootstrap.runtime),
-        "/runtime_modify" => runtime::modify(),
+        "/runtime" => runtime::runtime(state.cache.read().runtime()),
+        "/runtime_modify" => runtime::modify(state.configuration.as_deref(), query),
         "/server_info" => server_info::server_info(state),
         "/stats" => stats::stats(state, query),
         "/stats/prometheus" | "/metrics" => metrics(state),

@@ -8,6 +8,7 @@ mod handover;
 mod log;
 mod options;
 mod settings;
+mod sources;
 
 use std::io;
 use std::net::SocketAddr;
@@ -40,12 +41,7 @@ use crate::upstream::host_network::{Broker, HostNetwork, OwnNetwork};
 use crate::upstream::local_channel::LocalChannels;
 use crate::workers::{self, DataPlane};
 use crate::xds::cache::{Cache, SharedCache};
-use crate::xds::client::Client;
-use crate::xds::file;
-use crate::xds::kind::Scope;
 use crate::xds::metrics::Metrics;
-use crate::xds::state::{Published, State};
-use crate::xds::store::Store;
 
 /// Why the proxy does not run.
 #[derive(Debug, thiserror::Error)]
@@ -239,11 +235,13 @@ impl Proxy {
         }
         let cache: SharedCache = Arc::new(parking_lot::RwLock::new(Cache::new(
             bootstrap.reserved_names(),
+            bootstrap.own.clone(),
+            bootstrap.origins.clone(),
             bootstrap.runtime.clone(),
         )));
         let readiness = Arc::new(Readiness::new(credentials.clone()));
-        let discovery = (!bootstrap.discovery.is_none()).then(|| Metrics::register(&registry));
-        let published = configuration_source(
+        let discovery = bootstrap.may_change().then(|| Metrics::register(&registry));
+        let (configuration, published) = sources::start(
             &bootstrap,
             &settings,
             &cache,
@@ -276,6 +274,7 @@ impl Proxy {
         let state = Arc::new(AdminState {
             bootstrap,
             cache,
+            configuration,
             discovery,
             registry,
             data_plane: Arc::clone(&data_plane),
@@ -346,49 +345,4 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.cancel.cancel();
     }
-}
-
-/// Configurations from control planes and files, or the one that the bootstrap has.
-fn configuration_source(
-    bootstrap: &Bootstrap,
-    settings: &Settings,
-    cache: &SharedCache,
-    metrics: Option<&Metrics>,
-    cancel: &CancellationToken,
-    tasks: &mut JoinSet<()>,
-) -> watch::Receiver<Published> {
-    let discovery = bootstrap.discovery.clone();
-    let Some(metrics) = metrics else {
-        let configuration = Arc::new(bootstrap.statics.clone());
-        return watch::channel(Published {
-            configuration,
-            is_complete: true,
-        })
-        .1;
-    };
-    let node = settings::node(bootstrap);
-    let (state, published) = State::new(
-        node.id.clone(),
-        bootstrap.statics.clone(),
-        settings.state_dir.as_deref().map(Store::in_dir),
-        Arc::clone(cache),
-        metrics.clone(),
-        &discovery.awaited,
-    );
-    let state = Arc::new(state);
-    let scope = Scope::Aggregated(discovery.aggregated());
-    let aggregated = discovery.ads.map(|ads| (ads, scope));
-    let services = discovery.services.into_iter();
-    let services = services.map(|(kind, service)| (service, Scope::Of(kind)));
-    for (service, scope) in aggregated.into_iter().chain(services) {
-        let (node, state) = (node.clone(), Arc::clone(&state));
-        let client = Client::new(service, scope, node, state, metrics.clone());
-        tasks.spawn(client.run(cancel.clone()));
-    }
-    for (kind, source) in discovery.files {
-        let (state, metrics) = (Arc::clone(&state), metrics.clone());
-        tasks.spawn(file::follow(kind, source, state, metrics, cancel.clone()));
-    }
-    tasks.spawn(state.tend(cancel.clone()));
-    published
 }

@@ -5,8 +5,12 @@
 
 #[path = "xds/mesh.rs"]
 mod mesh;
+#[path = "go_control_plane/named.rs"]
+mod named;
 #[path = "go_control_plane/peer.rs"]
 mod peer;
+#[path = "go_control_plane/renewal.rs"]
+mod renewal;
 #[path = "xds/server.rs"]
 mod server;
 #[path = "go_control_plane/sources.rs"]

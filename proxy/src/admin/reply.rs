@@ -94,6 +94,12 @@ impl Query {
         self.0.is_empty()
     }
 
+    /// All of them, in order.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pairs = self.0.iter();
+        pairs.map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Whether one is there, with a value or without.
     pub fn has(&self, name: &str) -> bool {
         self.value(name).is_some()

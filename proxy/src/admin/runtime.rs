@@ -3,8 +3,9 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::reply::Reply;
-use crate::config::runtime::Runtime;
+use super::reply::{Query, Reply};
+use crate::config::runtime::{NoAdminLayer, Runtime};
+use crate::xds::state::State;
 
 /// All keys, with their values in each layer and the one that holds.
 pub fn runtime(runtime: &Runtime) -> Reply {
@@ -19,12 +20,27 @@ pub fn runtime(runtime: &Runtime) -> Reply {
     Reply::json(&json!({"layers": names, "entries": entries}))
 }
 
-/// Nothing can be modified: what keys stand for is part of what was translated from them.
-pub fn modify() -> Reply {
-    Reply::text(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "No admin layer specified: change static_layer in the bootstrap and replace the proxy\n",
-    )
+/// Sets keys in the admin layer, and reads again what depends on them.
+pub fn modify(configuration: Option<&State>, query: &Query) -> Reply {
+    if query.is_empty() {
+        return Reply::text(
+            StatusCode::BAD_REQUEST,
+            "usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN\n\
+             use an empty value to remove a previously added override\n",
+        );
+    }
+    // A configuration that cannot change has no admin layer.
+    let modified = match configuration {
+        Some(configuration) => configuration.modify_runtime(query.pairs()),
+        None => Err(NoAdminLayer),
+    };
+    match modified {
+        Ok(()) => Reply::ok("OK\n"),
+        Err(NoAdminLayer) => Reply::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "No admin layer specified: add one to layered_runtime of the bootstrap\n",
+        ),
+    }
 }
 
 fn shown(value: Option<&Value>) -> String {

@@ -3,6 +3,7 @@
 //! Read when a configuration is translated: a key that no layer has leaves the default that stands beside it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -19,18 +20,51 @@ pub struct Runtime {
 pub struct Layer {
     /// What it is called.
     pub name: String,
+    /// Where its values come from.
+    pub source: LayerSource,
     entries: BTreeMap<String, Value>,
 }
+
+/// Where the values of a layer come from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum LayerSource {
+    /// They are written in it.
+    #[default]
+    Given,
+    /// From whoever uses the admin interface.
+    Admin,
+    /// From RTDS, under this name.
+    Discovered(Arc<str>),
+}
+
+/// Nobody has said that values may be modified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no admin layer specified")]
+pub struct NoAdminLayer;
 
 impl Layer {
     /// Values as they are written: an object within an object is a part of the key, unless it is a fraction.
     pub fn new(name: &str, values: &Map<String, Value>) -> Self {
         let mut layer = Layer {
             name: name.to_owned(),
-            entries: BTreeMap::new(),
+            ..Layer::default()
         };
         layer.add("", values);
         layer
+    }
+
+    /// One whose values come later.
+    pub fn empty(name: &str, source: LayerSource) -> Self {
+        Layer {
+            name: name.to_owned(),
+            source,
+            entries: BTreeMap::new(),
+        }
+    }
+
+    /// Its values.
+    pub fn entries(&self) -> &BTreeMap<String, Value> {
+        &self.entries
     }
 
     fn add(&mut self, prefix: &str, values: &Map<String, Value>) {
@@ -69,6 +103,50 @@ impl Runtime {
                 .collect()
         };
         keys.map(|key| (key.as_str(), of(key))).collect()
+    }
+
+    /// Names of the layers that are discovered.
+    pub fn discovered(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.layers.iter().filter_map(|layer| match &layer.source {
+            LayerSource::Discovered(name) => Some(name),
+            LayerSource::Given | LayerSource::Admin => None,
+        })
+    }
+
+    /// Replaces the values of layers that are discovered under a name.
+    pub fn set_discovered(&mut self, name: &Arc<str>, values: &BTreeMap<String, Value>) {
+        let source = LayerSource::Discovered(Arc::clone(name));
+        for layer in &mut self.layers {
+            if layer.source == source {
+                layer.entries.clone_from(values);
+            }
+        }
+    }
+
+    /// Whether values may be modified by whoever uses the admin interface.
+    pub fn is_modifiable(&self) -> bool {
+        let mut layers = self.layers.iter();
+        layers.any(|layer| layer.source == LayerSource::Admin)
+    }
+
+    /// Sets keys in the admin layer; an empty text takes a key out.
+    ///
+    /// # Errors
+    /// There is no such layer.
+    pub fn modify<'a>(
+        &mut self,
+        values: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<(), NoAdminLayer> {
+        let mut layers = self.layers.iter_mut();
+        let admin = layers.find(|layer| layer.source == LayerSource::Admin);
+        let entries = &mut admin.ok_or(NoAdminLayer)?.entries;
+        for (key, text) in values {
+            match text.is_empty() {
+                true => entries.remove(key),
+                false => entries.insert(key.to_owned(), Value::String(text.to_owned())),
+            };
+        }
+        Ok(())
     }
 
     fn value(&self, key: &str) -> Option<&Value> {

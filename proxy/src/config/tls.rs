@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::sign::CertifiedKey;
+use webpki::{CertRevocationList, OwnedCertRevocationList};
 
 use super::matching::TextMatch;
 
@@ -114,6 +115,10 @@ pub struct Believed {
     pub certificate_hashes: Vec<[u8; 32]>,
     /// SHA-256 of their public keys (SubjectPublicKeyInfo); none: any. One of either kind must fit where there are some.
     pub key_hashes: Vec<[u8; 32]>,
+    /// Certificates that those who vouched for them have revoked.
+    pub revoked: Revoked,
+    /// Whether they are believed before and after the time for which their certificates are.
+    pub allows_expired: bool,
 }
 
 impl Believed {
@@ -136,6 +141,8 @@ impl Believed {
             names: vec![],
             certificate_hashes: vec![],
             key_hashes: vec![],
+            revoked: Revoked::default(),
+            allows_expired: false,
         }
     }
 
@@ -169,6 +176,52 @@ pub struct Roots {
 impl PartialEq for Roots {
     fn eq(&self, other: &Self) -> bool {
         self.certificates == other.certificates
+    }
+}
+
+/// Lists of revoked certificates.
+#[derive(Debug, Clone, Default)]
+pub struct Revoked {
+    lists: Arc<Vec<CertRevocationList<'static>>>,
+    /// As they came.
+    der: Vec<CertificateRevocationListDer<'static>>,
+    /// Whether they tell of peers alone, not of authorities below the roots.
+    pub of_leaves_only: bool,
+}
+
+impl Revoked {
+    /// By these lists.
+    ///
+    /// # Errors
+    /// One of them is none.
+    pub fn by(
+        der: Vec<CertificateRevocationListDer<'static>>,
+        of_leaves_only: bool,
+    ) -> Result<Self, webpki::Error> {
+        let lists = der.iter().map(|der| OwnedCertRevocationList::from_der(der));
+        let lists = lists.map(|list| list.map(CertRevocationList::from));
+        Ok(Self {
+            lists: Arc::new(lists.collect::<Result<_, _>>()?),
+            der,
+            of_leaves_only,
+        })
+    }
+
+    /// The lists.
+    pub fn lists(&self) -> impl Iterator<Item = &CertRevocationList<'static>> {
+        self.lists.iter()
+    }
+
+    /// Whether nobody has revoked anything.
+    pub fn is_empty(&self) -> bool {
+        self.lists.is_empty()
+    }
+}
+
+/// The same lists.
+impl PartialEq for Revoked {
+    fn eq(&self, other: &Self) -> bool {
+        self.der == other.der && self.of_leaves_only == other.of_leaves_only
     }
 }
 

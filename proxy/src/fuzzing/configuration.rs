@@ -68,8 +68,8 @@ fn add(configuration: &mut Configuration, checked: Checked) {
         Checked::Cluster(cluster) => {
             configuration.clusters.insert(cluster.name.clone(), cluster);
         }
-        // Nothing is served of it but by who names it.
-        Checked::Secret(_) => {}
+        // Nothing is served of them but by who names them.
+        Checked::Secret(_) | Checked::Runtime(_) => {}
         Checked::Endpoints(endpoints) => {
             let name = endpoints.name.clone();
             let discovery = Discovery::Eds { service_name: None };
@@ -187,7 +187,7 @@ fn rewritten(kind: Kind, bytes: &[u8]) -> Option<Vec<u8>> {
         Kind::Listener => Listener::decode(bytes).ok()?.encode_to_vec(),
         Kind::Routes => RouteConfiguration::decode(bytes).ok()?.encode_to_vec(),
         Kind::Cluster => Cluster::decode(bytes).ok()?.encode_to_vec(),
-        Kind::Secret => return None,
+        Kind::Secret | Kind::Runtime => return None,
         Kind::Endpoints => ClusterLoadAssignment::decode(bytes).ok()?.encode_to_vec(),
     })
 }

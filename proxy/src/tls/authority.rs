@@ -2,6 +2,8 @@
 //!
 //! Names of hosts mean nothing by themselves, as in Envoy: which names are believed is configured.
 
+mod chain;
+
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -11,11 +13,11 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme,
 };
 use sha2::{Digest, Sha256};
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::KeyUsage;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use self::chain::Shown;
 use super::names::Names;
-use super::peer::chain_error;
 use super::provider;
 use crate::config::tls::{Anchor, Believed, Roots};
 
@@ -62,7 +64,12 @@ impl AuthorityVerifier {
         usage: KeyUsage,
     ) -> Result<(), rustls::Error> {
         if let Some(roots) = &self.roots {
-            verify_chain(roots, leaf, intermediates, now, usage)?;
+            let shown = Shown {
+                leaf,
+                intermediates,
+                usage,
+            };
+            chain::verify(roots, &self.believed, &shown, now)?;
         }
         let certificate = X509Certificate::from_der(leaf);
         let (_, certificate) = certificate
@@ -96,48 +103,6 @@ impl AuthorityVerifier {
         }
         Err(refused(NotBelieved::Pins))
     }
-}
-
-/// A certificate that is itself among the roots needs nobody else's word.
-fn verify_chain(
-    roots: &Roots,
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    now: UnixTime,
-    usage: KeyUsage,
-) -> Result<(), rustls::Error> {
-    let verified = EndEntityCert::try_from(leaf).and_then(|certificate| {
-        certificate
-            .verify_for_usage(
-                provider().signature_verification_algorithms.all,
-                &roots.store.roots,
-                intermediates,
-                now,
-                usage,
-                None,
-                None,
-            )
-            .map(|_| ())
-    });
-    match verified {
-        Err(webpki::Error::UnknownIssuer | webpki::Error::CaUsedAsEndEntity)
-            if is_valid_root(roots, leaf, now) =>
-        {
-            Ok(())
-        }
-        verified => verified.map_err(chain_error),
-    }
-}
-
-fn is_valid_root(roots: &Roots, leaf: &CertificateDer<'_>, now: UnixTime) -> bool {
-    let is_root = roots.certificates.iter().any(|root| **root == **leaf);
-    let is_valid = || {
-        let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
-        let validity = certificate.validity();
-        let now = i64::try_from(now.as_secs()).ok()?;
-        Some((validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now))
-    };
-    is_root && is_valid().unwrap_or(false)
 }
 
 fn refused(error: NotBelieved) -> rustls::Error {

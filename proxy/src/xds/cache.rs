@@ -10,9 +10,11 @@ use weft_proto::Any;
 use weft_proto::envoy::service::discovery::v3::Resource;
 
 use super::kind::Kind;
-use super::secrets;
+use super::origin::{Needed, Origin, Origins, Reading};
+use super::statics::Statics;
 use super::store::{Stored, StoredResource};
-use super::translate::{Checked, Invalid, translate_with};
+use super::translate::{Checked, Invalid};
+use super::watch::Watched;
 use crate::config::runtime::Runtime;
 
 /// A resource by name: at least one of both is there.
@@ -33,6 +35,10 @@ pub struct Accepted {
     pub resource: Any,
     /// In checked types.
     pub checked: Checked,
+    /// What it names.
+    pub needs: Vec<Needed>,
+    /// Where files change that it was read with.
+    pub watches: BTreeSet<Watched>,
     /// When it came.
     pub since: SystemTime,
 }
@@ -78,19 +84,93 @@ pub struct Cache {
     absent: BTreeSet<(Kind, String)>,
     /// Names that the bootstrap has taken.
     reserved: BTreeSet<(Kind, String)>,
+    /// The bootstrap's own resources.
+    statics: Statics,
+    /// Where named resources may come from.
+    origins: Origins,
     /// What runtime keys stand for.
     runtime: Runtime,
     warned: BTreeSet<(Kind, String)>,
 }
 
 impl Cache {
-    /// An empty one; names of the bootstrap's own resources are taken.
-    pub fn new(reserved: impl IntoIterator<Item = (Kind, String)>, runtime: Runtime) -> Self {
+    /// Without any but the bootstrap's own, whose names, and more, are taken.
+    pub fn new(
+        reserved: impl IntoIterator<Item = (Kind, String)>,
+        statics: Statics,
+        origins: Origins,
+        runtime: Runtime,
+    ) -> Self {
         Self {
             reserved: reserved.into_iter().collect(),
+            statics,
+            origins,
             runtime,
             ..Self::default()
         }
+    }
+
+    /// The bootstrap's own resources.
+    pub fn statics(&self) -> &Statics {
+        &self.statics
+    }
+
+    /// What runtime keys stand for.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Takes the values of layers that are discovered; tells whether any resource has changed.
+    pub fn take_layers(&mut self) -> bool {
+        let mut runtime = self.runtime.clone();
+        for name in self.runtime.discovered() {
+            let accepted = self.accepted(Kind::Runtime, name);
+            let values = match accepted.map(|accepted| &accepted.checked) {
+                Some(Checked::Runtime(layer)) => layer.entries().clone(),
+                _ => BTreeMap::new(),
+            };
+            runtime.set_discovered(name, &values);
+        }
+        runtime != self.runtime && self.set_runtime(runtime)
+    }
+
+    /// Reads resources again with other runtime values; tells whether any has changed.
+    pub fn set_runtime(&mut self, runtime: Runtime) -> bool {
+        self.runtime = runtime;
+        self.read_again(|_, _| true)
+    }
+
+    /// Reads those again whose files have changed in a directory; tells whether any has changed.
+    pub fn read_files_again(&mut self, watched: &Watched) -> bool {
+        self.read_again(|_, watches| watches.contains(watched))
+    }
+
+    /// Reads those again that are meant. What cannot be read any more stays as it was.
+    fn read_again(&mut self, is_meant: impl Fn(Kind, &BTreeSet<Watched>) -> bool) -> bool {
+        let (origins, runtime) = (&self.origins, &self.runtime);
+        let mut has_changed = self.statics.read_again(origins, runtime, &is_meant);
+        for ((kind, name), entry) in &mut self.entries {
+            let Some(accepted) = &mut entry.accepted else {
+                continue;
+            };
+            if !is_meant(*kind, &accepted.watches) {
+                continue;
+            }
+            match origins.read(*kind, &accepted.resource, runtime) {
+                Ok(reading) if reading.checked != accepted.checked => {
+                    accepted.checked = reading.checked;
+                    accepted.needs = reading.needs;
+                    accepted.watches = reading.watches;
+                    has_changed = true;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let kind = kind.word();
+                    tracing::warn!(kind, name, %error, "what was read last stays in force");
+                }
+            }
+        }
+        has_changed
     }
 
     /// Takes a resource, or remembers why not.
@@ -118,11 +198,13 @@ impl Cache {
         let (name, result) = self.check(kind, name, &resource);
         let entry = self.entries.entry((kind, name.clone())).or_default();
         match result {
-            Ok(checked) => {
+            Ok(reading) => {
                 entry.accepted = Some(Accepted {
                     version,
                     resource,
-                    checked,
+                    checked: reading.checked,
+                    needs: reading.needs,
+                    watches: reading.watches,
                     since: now,
                 });
                 entry.refused = None;
@@ -159,20 +241,20 @@ impl Cache {
         }
     }
 
-    fn check(&mut self, kind: Kind, name: String, any: &Any) -> (String, Result<Checked, Refusal>) {
-        let translated = match translate_with(kind, any, &self.runtime) {
-            Ok(translated) => translated,
+    fn check(&mut self, kind: Kind, name: String, any: &Any) -> (String, Result<Reading, Refusal>) {
+        let reading = match self.origins.read(kind, any, &self.runtime) {
+            Ok(reading) => reading,
             Err(invalid) => return (name, Err(invalid.into())),
         };
-        let own = translated.name.to_string();
+        let own = reading.name.to_string();
         if !name.is_empty() && own != name {
             return (name, Err(Refusal::Name(own)));
         }
         if self.reserved.contains(&(kind, own.clone())) {
             return (own, Err(Refusal::Static));
         }
-        self.warn_once(kind, &own, &translated.notes);
-        (own, Ok(translated.checked))
+        self.warn_once(kind, &own, &reading.notes);
+        (own, Ok(reading))
     }
 
     /// A field without effect is said once, whichever resource has it.
@@ -230,6 +312,16 @@ impl Cache {
             .filter_map(|(name, entry)| Some((name, entry.accepted.as_ref()?)))
     }
 
+    /// The bootstrap's own of a kind, and what is in force; with whether it is the bootstrap's.
+    pub fn all(&self, kind: Kind) -> impl Iterator<Item = (&str, &Checked, bool)> {
+        let own = self.statics.iter().filter(move |each| each.kind == kind);
+        let own = own.map(|each| (&*each.reading.name, &each.reading.checked, true));
+        own.chain(
+            self.in_force(kind)
+                .map(|(name, accepted)| (name, &accepted.checked, false)),
+        )
+    }
+
     /// What is in force under a name.
     pub fn accepted(&self, kind: Kind, name: &str) -> Option<&Accepted> {
         self.entries
@@ -245,36 +337,36 @@ impl Cache {
             .collect()
     }
 
-    /// The names of the resources that those in force point at.
-    pub fn wanted(&self, kind: Kind) -> BTreeSet<String> {
-        let names = |accepted: &Accepted| match (kind, &accepted.checked) {
-            (Kind::Endpoints, Checked::Cluster(cluster)) => cluster
-                .discovery_name()
-                .map(|name| name.to_string())
-                .into_iter()
-                .collect(),
-            (Kind::Routes, Checked::Listener(listener)) => super::references::routes(listener)
-                .map(|name| name.to_string())
-                .collect::<Vec<_>>(),
-            (Kind::Secret, Checked::Listener(listener)) => secrets::of_listener(listener)
-                .map(|name| name.to_string())
-                .collect(),
-            (Kind::Secret, Checked::Cluster(cluster)) => secrets::of_cluster(cluster)
-                .map(|name| name.to_string())
-                .collect(),
-            _ => vec![],
-        };
-        let from: &[Kind] = match kind {
-            Kind::Endpoints => &[Kind::Cluster],
-            Kind::Routes => &[Kind::Listener],
-            Kind::Secret => &[Kind::Cluster, Kind::Listener],
-            // The server decides which there are.
-            Kind::Cluster | Kind::Listener => &[],
-        };
-        from.iter()
-            .flat_map(|from| self.in_force(*from))
-            .flat_map(|(_, accepted)| names(accepted))
-            .collect()
+    /// What the bootstrap's resources, those in force and runtime layers name.
+    pub fn needs(&self) -> impl Iterator<Item = &Needed> {
+        let in_force = self.entries.values();
+        let in_force = in_force.filter_map(|entry| entry.accepted.as_ref());
+        let in_force = in_force.flat_map(|accepted| &accepted.needs);
+        self.statics.needs().chain(in_force)
+    }
+
+    /// The resources of a kind that are named, with where they come from. One name is one resource: where two name it
+    /// with different sources, the first one counts.
+    pub fn wanted(&self, kind: Kind) -> BTreeMap<String, &Origin> {
+        let mut wanted = BTreeMap::new();
+        for needed in self.needs().filter(|needed| needed.kind == kind) {
+            if needed.origin != Origin::Bootstrap {
+                wanted
+                    .entry(needed.name.to_string())
+                    .or_insert(&needed.origin);
+            }
+        }
+        wanted
+    }
+
+    /// Directories of files that resources were read with.
+    pub fn watches(&self) -> BTreeSet<Watched> {
+        let in_force = self.entries.values();
+        let in_force = in_force.filter_map(|entry| entry.accepted.as_ref());
+        let in_force = in_force.flat_map(|accepted| &accepted.watches);
+        let statics = self.statics.iter();
+        let statics = statics.flat_map(|each| &each.reading.watches);
+        in_force.chain(statics).cloned().collect()
     }
 
     /// All in force, for the disk.
@@ -345,137 +437,4 @@ fn without_indices(path: &str) -> String {
 pub type SharedCache = Arc<parking_lot::RwLock<Cache>>;
 
 #[cfg(test)]
-mod tests {
-    use std::time::UNIX_EPOCH;
-
-    use super::super::testing::{cluster, eds_cluster, endpoints, resource};
-    use super::*;
-
-    #[test]
-    fn a_refused_resource_leaves_what_was_in_force() {
-        let mut cache = Cache::default();
-        cache
-            .take(Kind::Cluster, resource("1", &cluster("a")), UNIX_EPOCH)
-            .expect("valid");
-        let mut bad = cluster("a");
-        bad.use_tcp_for_dns_lookups = true;
-
-        let refusal = cache.take(Kind::Cluster, resource("2", &bad), UNIX_EPOCH);
-
-        assert!(refusal.is_err());
-        assert_eq!(
-            cache
-                .accepted(Kind::Cluster, "a")
-                .expect("in force")
-                .version,
-            "1"
-        );
-        let (_, entry) = cache.of_kind(Kind::Cluster).next().expect("an entry");
-        let refused = entry.refused.as_ref().expect("refused");
-        assert_eq!(refused.version, "2");
-        assert_eq!(
-            refused.reason,
-            "use_tcp_for_dns_lookups: true is not supported"
-        );
-    }
-
-    #[test]
-    fn what_is_sent_again_unchanged_has_a_new_version_and_its_old_age() {
-        let mut cache = Cache::default();
-        let sent = |version| {
-            let mut wire = resource(version, &cluster("a"));
-            wire.name = "a".into();
-            wire
-        };
-        let later = UNIX_EPOCH + std::time::Duration::from_secs(1);
-        cache
-            .take(Kind::Cluster, sent("1"), UNIX_EPOCH)
-            .expect("valid");
-
-        cache.take(Kind::Cluster, sent("2"), later).expect("valid");
-
-        let accepted = cache.accepted(Kind::Cluster, "a").expect("in force");
-        assert_eq!(accepted.version, "2");
-        assert_eq!(accepted.since, UNIX_EPOCH);
-    }
-
-    #[test]
-    fn a_resource_under_another_name_is_refused() {
-        let mut cache = Cache::default();
-        let mut wire = resource("1", &cluster("a"));
-        wire.name = "b".into();
-
-        assert_eq!(
-            cache.take(Kind::Cluster, wire, UNIX_EPOCH),
-            Err(Refusal::Name("a".into()))
-        );
-    }
-
-    #[test]
-    fn the_bootstraps_own_clusters_are_not_replaced() {
-        let mut cache = Cache::new([(Kind::Cluster, "xds".to_owned())], Runtime::default());
-
-        let taken = cache.take(Kind::Cluster, resource("1", &cluster("xds")), UNIX_EPOCH);
-
-        assert_eq!(taken, Err(Refusal::Static));
-        assert!(cache.accepted(Kind::Cluster, "xds").is_none());
-    }
-
-    #[test]
-    fn endpoints_are_wanted_as_long_as_a_cluster_names_them() {
-        let mut cache = Cache::default();
-        cache
-            .take(Kind::Cluster, resource("1", &eds_cluster("a")), UNIX_EPOCH)
-            .expect("valid");
-        cache
-            .take(
-                Kind::Endpoints,
-                resource("1", &endpoints("a", &[])),
-                UNIX_EPOCH,
-            )
-            .expect("valid");
-
-        assert_eq!(
-            cache.wanted(Kind::Endpoints),
-            BTreeSet::from(["a".to_owned()])
-        );
-
-        cache.remove(Kind::Cluster, "a");
-        let wanted = cache.wanted(Kind::Endpoints);
-        cache.keep_wanted(Kind::Endpoints, &wanted);
-        assert!(cache.accepted(Kind::Endpoints, "a").is_none());
-    }
-
-    #[test]
-    fn what_is_stored_comes_back_with_its_versions() {
-        let mut cache = Cache::default();
-        cache
-            .take(Kind::Cluster, resource("7", &eds_cluster("a")), UNIX_EPOCH)
-            .expect("valid");
-        cache
-            .take(
-                Kind::Endpoints,
-                resource("8", &endpoints("a", &[])),
-                UNIX_EPOCH,
-            )
-            .expect("valid");
-
-        let mut again = Cache::default();
-        let taken = again.take_stored(cache.to_stored("n"), UNIX_EPOCH);
-
-        assert_eq!(taken, 2);
-        assert_eq!(again.versions(Kind::Cluster), cache.versions(Kind::Cluster));
-        assert_eq!(
-            again.versions(Kind::Endpoints),
-            cache.versions(Kind::Endpoints)
-        );
-    }
-
-    #[test]
-    fn a_note_is_the_same_whichever_place_it_is_in() {
-        assert_eq!(
-            without_indices("filter_chains[2].filters[0].typed_config[\"a\"].via"),
-            "filter_chains.filters.typed_config.via"
-        );
-    }
-}
+mod tests;

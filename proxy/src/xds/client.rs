@@ -28,6 +28,7 @@ use super::delta::Delta;
 use super::dialogue::{Dialogue, Update, Variant};
 use super::kind::{Kind, Scope};
 use super::metrics::Metrics;
+use super::origin::Origin;
 use super::state::State;
 use super::state_of_the_world::{StateOfTheWorld, Versions};
 use super::translate::chain;
@@ -65,6 +66,8 @@ type Responses<D> = Streaming<<D as Dialogue>::Response>;
 pub struct Client {
     control_plane: ControlPlane,
     scope: Scope,
+    /// What it is for resources that name it.
+    origin: Origin,
     /// Which of its targets is tried first.
     turn: usize,
     /// What was accepted, for the next stream in the state of the world.
@@ -75,10 +78,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Of a control plane, which is asked for the kinds in the scope. `node` is who we are.
+    /// Of a control plane, which is asked for the kinds in the scope, and of named ones for those that come from this
+    /// origin. `node` is who we are.
     pub fn new(
         control_plane: ControlPlane,
         scope: Scope,
+        origin: Origin,
         node: Node,
         state: Arc<State>,
         metrics: Metrics,
@@ -86,6 +91,7 @@ impl Client {
         Self {
             control_plane,
             scope,
+            origin,
             turn: 0,
             versions: Versions::new(),
             node,
@@ -202,7 +208,7 @@ impl Client {
         requests: &Requests<D>,
     ) -> Result<(), Ended> {
         for kind in self.scope.kinds() {
-            let wanted = self.state.wanted(*kind);
+            let wanted = self.state.wanted(*kind, &self.origin);
             let held = || self.state.cache().read().versions(*kind);
             if let Some(request) = dialogue.subscribe(*kind, &wanted, held) {
                 requests.try_send(request).map_err(|_| Ended::Stalled)?;
@@ -238,7 +244,7 @@ impl Client {
             ?removal,
             "response of the control plane"
         );
-        let refusals = self.state.take(kind, resources, removal);
+        let refusals = self.state.take(kind, resources, removal, &self.origin);
         // What was taken here is asked about below.
         elsewhere.mark_unchanged();
         self.metrics.response(kind.word(), refusals.len());
@@ -249,7 +255,7 @@ impl Client {
                 refusal, "resources refused; the others are in force"
             );
         }
-        let wanted = self.state.wanted(kind);
+        let wanted = self.state.wanted(kind, &self.origin);
         let answer = dialogue.answer(receipt, &wanted, refusal);
         requests.try_send(answer).map_err(|_| Ended::Stalled)?;
         self.subscribe(dialogue, requests)

@@ -5,15 +5,11 @@
 
 use std::ffi::{CStr, OsStr};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::Message;
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use rustix::io::Errno;
-use tokio::net::unix::pipe::Receiver;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weft_proto::envoy::service::discovery::v3::DiscoveryResponse;
@@ -22,24 +18,22 @@ use weft_proto::json;
 use super::dialogue::{Dialogue, Update};
 use super::kind::Kind;
 use super::metrics::Metrics;
+use super::origin::Origin;
 use super::state::State;
 use super::state_of_the_world::StateOfTheWorld;
 use super::translate::chain;
+use super::watch::{Changes, Watched};
 
 /// The largest file.
 const MAX_BYTES: u64 = 64 << 20;
-/// Room for what has happened since it was asked last.
-const EVENTS_BYTES: usize = 4096;
 
 /// A file with resources of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileSource {
     path: PathBuf,
-    directory: PathBuf,
-    /// Whether a move of any file in the directory means that this one has changed.
+    watched: Watched,
+    /// Whether a change of any file in the directory means that this one has changed.
     by_directory: bool,
-    /// Whether a file that was written in place counts, too.
-    or_written: bool,
 }
 
 /// Why a file is not taken.
@@ -67,33 +61,25 @@ pub enum FileError {
 }
 
 impl FileSource {
-    /// A file, and the directory whose moves tell of its changes; none: moves to the file itself.
-    pub fn new(path: PathBuf, directory: Option<PathBuf>) -> Self {
+    /// A file whose moves tell of its changes.
+    pub fn new(path: PathBuf) -> Self {
         let parent = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
         Self {
-            by_directory: directory.is_some(),
-            or_written: false,
-            directory: directory.unwrap_or_else(|| parent.to_owned()),
+            watched: Watched::directory(parent),
+            by_directory: false,
             path,
         }
     }
 
-    /// The same, where a file that is written in place counts as one that is moved.
-    pub fn or_written(self) -> Self {
+    /// A file, and the directory whose changes tell of its own.
+    pub fn within(path: PathBuf, watched: Watched) -> Self {
         Self {
-            or_written: true,
-            ..self
-        }
-    }
-
-    fn events(&self) -> WatchFlags {
-        match self.or_written {
-            // Not before all of it is written.
-            true => WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE,
-            false => WatchFlags::MOVED_TO,
+            path,
+            watched,
+            by_directory: true,
         }
     }
 
@@ -132,48 +118,7 @@ fn parse(path: &Path, content: &[u8]) -> Result<DiscoveryResponse, String> {
     json::from_json(value).map_err(|error| chain(&error))
 }
 
-/// Moves into a directory. For tokio what inotify(7) tells of them is a pipe: bytes to wait for.
-struct Moves(Receiver);
-
-impl Moves {
-    fn to(source: &FileSource) -> io::Result<Self> {
-        let events = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        inotify::add_watch(&events, &source.directory, source.events())?;
-        Receiver::from_owned_fd_unchecked(events).map(Self)
-    }
-
-    /// Waits for one that is meant.
-    async fn next(&self, source: &FileSource) -> io::Result<()> {
-        loop {
-            self.0.readable().await?;
-            if self.is_meant(source)? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Takes all that has happened; tells whether one of it is meant.
-    fn is_meant(&self, source: &FileSource) -> io::Result<bool> {
-        let mut buffer = [MaybeUninit::uninit(); EVENTS_BYTES];
-        let mut events = inotify::Reader::new(&self.0, &mut buffer);
-        let mut is_meant = false;
-        loop {
-            match events.next() {
-                Ok(event) => is_meant |= source.is_meant(event.file_name()),
-                Err(Errno::AGAIN) => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        // Only a read by itself tells tokio that there is no more. What it reads is not looked at: it counts.
-        match self.0.try_read(&mut [0; EVENTS_BYTES]) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(is_meant),
-            Err(error) => Err(error),
-            Ok(_) => Ok(true),
-        }
-    }
-}
-
-/// Takes what a file holds, now and whenever it changes, until cancelled.
+/// Takes what a file holds, now and whenever it changes or another of its resources is wanted, until cancelled.
 pub async fn follow(
     kind: Kind,
     source: FileSource,
@@ -181,58 +126,87 @@ pub async fn follow(
     metrics: Metrics,
     cancel: CancellationToken,
 ) {
-    // Before it is read, so that no change falls between.
-    let moves = Moves::to(&source);
-    take(kind, &source, &state, &metrics).await;
-    let followed = async {
-        let moves = moves?;
-        loop {
-            moves.next(&source).await?;
-            take(kind, &source, &state, &metrics).await;
-        }
+    let file = Follower {
+        kind,
+        origin: Origin::File(source.clone()),
+        source,
+        state,
+        metrics,
     };
-    let ended: io::Result<()> = tokio::select! {
-        ended = followed => ended,
+    let ended = tokio::select! {
+        ended = file.follow() => ended,
         () = cancel.cancelled() => return,
     };
     if let Err(error) = ended {
-        let path = source.path.display();
+        let path = file.source.path.display();
         warn!(%path, %error, "changes of this file will not be noticed");
     }
 }
 
-async fn take(kind: Kind, source: &FileSource, state: &State, metrics: &Metrics) {
-    let path = source.path.display();
-    let reading = source.clone();
-    let read = tokio::task::spawn_blocking(move || reading.read()).await;
-    let mut response = match read {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => {
-            metrics.response(kind.word(), 1);
-            let error = chain(&error);
-            warn!(
-                kind = kind.word(),
-                error, "what was read last stays in force"
-            );
-            return;
+struct Follower {
+    kind: Kind,
+    source: FileSource,
+    origin: Origin,
+    state: Arc<State>,
+    metrics: Metrics,
+}
+
+impl Follower {
+    async fn follow(&self) -> io::Result<()> {
+        // Before it is read, so that no change falls between.
+        let changes = Changes::of(&self.source.watched);
+        let mut elsewhere = self.state.changes();
+        let mut wanted = self.state.wanted(self.kind, &self.origin);
+        self.take().await;
+        let changes = changes?;
+        loop {
+            tokio::select! {
+                changed = changes.next(|name| self.source.is_meant(name)) => changed?,
+                Ok(()) = elsewhere.changed() => {
+                    let before = std::mem::replace(
+                        &mut wanted,
+                        self.state.wanted(self.kind, &self.origin),
+                    );
+                    if wanted.is_subset(&before) {
+                        continue;
+                    }
+                }
+            }
+            self.take().await;
         }
-        // The process ends.
-        Err(_) => return,
-    };
-    if response.type_url.is_empty() {
-        kind.type_url().clone_into(&mut response.type_url);
     }
-    let Update {
-        resources, removal, ..
-    } = StateOfTheWorld::read(response);
-    let count = resources.len();
-    let refusals = state.take(kind, resources, removal);
-    metrics.response(kind.word(), refusals.len());
-    match refusals.is_empty() {
-        true => info!(%path, kind = kind.word(), resources = count, "resources read"),
-        false => {
-            let refusal = refusals.join("; ");
-            warn!(%path, refusal, "resources refused; the others are in force");
+
+    async fn take(&self) {
+        let kind = self.kind.word();
+        let path = self.source.path.display();
+        let reading = self.source.clone();
+        let read = tokio::task::spawn_blocking(move || reading.read()).await;
+        let mut response = match read {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => {
+                self.metrics.response(kind, 1);
+                let error = chain(&error);
+                warn!(kind, error, "what was read last stays in force");
+                return;
+            }
+            // The process ends.
+            Err(_) => return,
+        };
+        if response.type_url.is_empty() {
+            self.kind.type_url().clone_into(&mut response.type_url);
+        }
+        let Update {
+            resources, removal, ..
+        } = StateOfTheWorld::read(response);
+        let count = resources.len();
+        let refusals = self.state.take(self.kind, resources, removal, &self.origin);
+        self.metrics.response(kind, refusals.len());
+        match refusals.is_empty() {
+            true => info!(%path, kind, resources = count, "resources read"),
+            false => {
+                let refusal = refusals.join("; ");
+                warn!(%path, refusal, "resources refused; the others are in force");
+            }
         }
     }
 }
@@ -245,7 +219,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(name);
         std::fs::write(&path, content).expect("written");
-        (dir, FileSource::new(path, None))
+        (dir, FileSource::new(path))
     }
 
     #[test]
@@ -275,16 +249,20 @@ mod tests {
     #[tokio::test]
     async fn only_moves_to_the_file_count_unless_a_directory_is_named() {
         let (dir, file) = written("lds.yaml", b"{}");
-        let directory = FileSource::new(dir.path().join("lds.yaml"), Some(dir.path().to_owned()));
+        let directory =
+            FileSource::within(dir.path().join("lds.yaml"), Watched::directory(dir.path()));
 
         assert!(file.is_meant(Some(c"lds.yaml")));
         assert!(!file.is_meant(Some(c"..data")));
         assert!(directory.is_meant(Some(c"..data")));
 
-        let moves = Moves::to(&file).expect("watched");
+        let changes = Changes::of(&file.watched).expect("watched");
         let staged = dir.path().join("staged");
         std::fs::write(&staged, b"{}").expect("written");
         std::fs::rename(staged, dir.path().join("lds.yaml")).expect("moved");
-        moves.next(&file).await.expect("an event");
+        changes
+            .next(|name| file.is_meant(name))
+            .await
+            .expect("an event");
     }
 }

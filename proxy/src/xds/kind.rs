@@ -18,16 +18,19 @@ pub enum Kind {
     Routes,
     /// SDS.
     Secret,
+    /// RTDS.
+    Runtime,
 }
 
 impl Kind {
     /// All kinds, in order.
-    pub const ALL: [Kind; 5] = [
+    pub const ALL: [Kind; 6] = [
         Kind::Cluster,
         Kind::Endpoints,
         Kind::Listener,
         Kind::Routes,
         Kind::Secret,
+        Kind::Runtime,
     ];
 
     /// Its type URL.
@@ -38,6 +41,7 @@ impl Kind {
             Kind::Listener => type_urls::LISTENER,
             Kind::Routes => type_urls::ROUTE_CONFIGURATION,
             Kind::Secret => type_urls::SECRET,
+            Kind::Runtime => type_urls::RUNTIME,
         }
     }
 
@@ -56,6 +60,7 @@ impl Kind {
             Kind::Listener => "listener",
             Kind::Routes => "routes",
             Kind::Secret => "secret",
+            Kind::Runtime => "runtime",
         }
     }
 
@@ -69,6 +74,7 @@ impl Kind {
             Kind::Listener => "/envoy.service.listener.v3.ListenerDiscoveryService/StreamListeners",
             Kind::Routes => "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes",
             Kind::Secret => "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
+            Kind::Runtime => "/envoy.service.runtime.v3.RuntimeDiscoveryService/StreamRuntime",
         }
     }
 
@@ -80,6 +86,7 @@ impl Kind {
             Kind::Listener => "/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners",
             Kind::Routes => "/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes",
             Kind::Secret => "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets",
+            Kind::Runtime => "/envoy.service.runtime.v3.RuntimeDiscoveryService/DeltaRuntime",
         }
     }
 

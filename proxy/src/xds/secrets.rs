@@ -76,9 +76,9 @@ pub fn filled_upstream(tls: &UpstreamTls, secrets: &Secrets) -> UpstreamTls {
     }
 }
 
-/// The first secret that TLS towards endpoints still knows by its name alone.
-pub fn missing(tls: &UpstreamTls) -> Option<&Arc<str>> {
-    named(&tls.shows, Some(&tls.believes)).next()
+/// The secrets that TLS towards endpoints knows by their names alone.
+pub fn names_of_upstream(tls: &UpstreamTls) -> impl Iterator<Item = &Arc<str>> {
+    named(&tls.shows, Some(&tls.believes))
 }
 
 fn same_or<T: PartialEq>(before: Option<&Arc<T>>, now: T) -> Arc<T> {
@@ -147,5 +147,6 @@ fn filled_believed(believes: &Believed, secrets: &Secrets) -> Believed {
         .certificate_hashes
         .extend(&believes.certificate_hashes);
     filled.key_hashes.extend(&believes.key_hashes);
+    filled.allows_expired |= believes.allows_expired;
     filled
 }

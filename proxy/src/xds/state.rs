@@ -20,9 +20,12 @@ use super::cache::{Cache, Refusal, SharedCache};
 use super::dialogue::Removal;
 use super::kind::Kind;
 use super::metrics::Metrics;
+use super::origin::Origin;
 use super::store::{Store, StoreError};
 use super::translate::chain;
+use super::watch::Watched;
 use crate::config::Configuration;
+use crate::config::runtime::NoAdminLayer;
 
 /// What is in force, for the data plane.
 #[derive(Debug, Clone, Default)]
@@ -64,20 +67,15 @@ impl State {
     /// kinds that are awaited have come, or their time is over.
     pub fn new(
         node_id: String,
-        statics: Configuration,
         store: Option<Store>,
         cache: SharedCache,
         metrics: Metrics,
         awaited: &BTreeMap<Kind, Option<Duration>>,
     ) -> (Self, watch::Receiver<Published>) {
-        let first = Published {
-            configuration: Arc::new(statics.clone()),
-            is_complete: false,
-        };
         let now = Instant::now();
         let until = |limit: &Option<Duration>| limit.map(|limit| now + limit);
         let awaited = awaited.iter().map(|(kind, limit)| (*kind, until(limit)));
-        let (published, receiver) = watch::channel(first);
+        let (published, receiver) = watch::channel(Published::default());
         let state = Self {
             node_id,
             store,
@@ -86,22 +84,31 @@ impl State {
             published,
             changes: watch::Sender::new(0),
             progress: Mutex::new(Progress {
-                assembly: Assembly::new(statics),
+                assembly: Assembly::default(),
                 awaited: awaited.collect(),
                 publish_at: None,
                 store_at: None,
             }),
         };
+        // The bootstrap's own resources, before anybody was asked.
+        state.publish(&mut state.progress.lock());
         state.take_stored();
         (state, receiver)
     }
 
     /// Takes what a response changes, each resource for itself, and publishes what it makes. Tells of the
-    /// resources that were refused, by name.
-    pub fn take(&self, kind: Kind, resources: Vec<Resource>, removal: Removal) -> Vec<String> {
+    /// resources that were refused, by name. Resources that are wanted from elsewhere are passed over.
+    pub fn take(
+        &self,
+        kind: Kind,
+        mut resources: Vec<Resource>,
+        mut removal: Removal,
+        origin: &Origin,
+    ) -> Vec<String> {
         let mut progress = self.progress.lock();
         let refusals = {
             let mut cache = self.cache.write();
+            keep_own(&cache, kind, origin, &mut resources, &mut removal);
             let gone = match removal {
                 Removal::Named(names) => names,
                 Removal::Others => others(&cache, kind, &resources),
@@ -109,7 +116,11 @@ impl State {
             for name in gone {
                 cache.remove(kind, &name);
             }
-            take_all(&mut cache, kind, resources)
+            let refusals = take_all(&mut cache, kind, resources);
+            if kind == Kind::Runtime {
+                cache.take_layers();
+            }
+            refusals
         };
         progress.awaited.remove(&kind);
         self.publish(&mut progress);
@@ -117,19 +128,57 @@ impl State {
             .store_at
             .get_or_insert(Instant::now() + STORE_INTERVAL);
         drop(progress);
-        self.changes
-            .send_modify(|count| *count = count.wrapping_add(1));
+        self.tell_of_change();
         refusals
     }
 
-    /// The names to ask for. Named resources that nobody names any more are forgotten.
-    pub fn wanted(&self, kind: Kind) -> BTreeSet<String> {
-        let mut cache = self.cache.write();
-        let wanted = cache.wanted(kind);
-        if !kind.is_wildcard() {
-            cache.keep_wanted(kind, &wanted);
+    fn tell_of_change(&self) {
+        self.changes
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// The names to ask an origin for. Named resources that nobody names any more are forgotten.
+    pub fn wanted(&self, kind: Kind, from: &Origin) -> BTreeSet<String> {
+        if kind.is_wildcard() {
+            return BTreeSet::new();
         }
-        wanted
+        let mut cache = self.cache.write();
+        let wanted = cache.wanted(kind).into_iter();
+        let (wanted, all): (Vec<_>, _) = wanted
+            .map(|(name, origin)| (Some(name.clone()).filter(|_| origin == from), name))
+            .unzip();
+        cache.keep_wanted(kind, &all);
+        wanted.into_iter().flatten().collect()
+    }
+
+    /// Reads resources again whose files have changed in a directory.
+    pub fn read_files_again(&self, watched: &Watched) {
+        self.change(|cache| cache.read_files_again(watched));
+    }
+
+    /// Modifies runtime values, and reads again what depends on them.
+    ///
+    /// # Errors
+    /// No layer of the runtime may be modified.
+    pub fn modify_runtime<'a>(
+        &self,
+        values: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<(), NoAdminLayer> {
+        let mut runtime = self.cache.read().runtime().clone();
+        runtime.modify(values)?;
+        self.change(|cache| cache.set_runtime(runtime));
+        Ok(())
+    }
+
+    /// Changes resources without a response; where that makes a difference, it is published.
+    fn change(&self, change: impl FnOnce(&mut Cache) -> bool) {
+        let mut progress = self.progress.lock();
+        let has_changed = change(&mut self.cache.write());
+        if has_changed {
+            self.publish(&mut progress);
+            drop(progress);
+            self.tell_of_change();
+        }
     }
 
     /// The resources.
@@ -275,6 +324,30 @@ async fn finished(saving: &mut Option<Write>) -> Result<(), StoreError> {
         // A write that was aborted at the end of the process is no failure of the disk.
         Some(write) => write.await.unwrap_or(Ok(())),
         None => std::future::pending().await,
+    }
+}
+
+/// Leaves out named resources that are wanted from elsewhere, and of a file those that nobody wants.
+fn keep_own(
+    cache: &Cache,
+    kind: Kind,
+    origin: &Origin,
+    resources: &mut Vec<Resource>,
+    removal: &mut Removal,
+) {
+    if kind.is_wildcard() {
+        return;
+    }
+    let wanted = cache.wanted(kind);
+    let is_file = matches!(origin, Origin::File(_));
+    let is_own = |name: &str| match wanted.get(name) {
+        Some(of) => *of == origin,
+        None => !is_file,
+    };
+    // What has no name cannot be decoded, and is refused.
+    resources.retain(|resource| resource.name.is_empty() || is_own(&resource.name));
+    if let Removal::Named(names) = removal {
+        names.retain(|name| is_own(name));
     }
 }
 

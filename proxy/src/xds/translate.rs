@@ -41,6 +41,7 @@ mod route_mirror;
 mod route_redirects;
 mod route_upgrades;
 mod route_weighted;
+mod runtime;
 mod share;
 mod subsets;
 mod tcp_proxy;
@@ -49,21 +50,23 @@ mod tls;
 mod tracing;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use prost::Name;
 use weft_proto::Any;
 use weft_proto::unknown;
 
-use self::at::{At, Notes, opened};
-pub use self::at::{Invalid, chain};
+use self::at::{At, Found, Notes, opened};
+pub use self::at::{Invalid, Named, chain};
 use self::endpoints::Hosts;
 use super::kind::Kind;
+use super::watch::Watched;
 use crate::config::cluster::ClusterConfig;
 use crate::config::endpoints::EndpointsConfig;
 use crate::config::listener::ListenerConfig;
 use crate::config::route::RouteConfig;
-use crate::config::runtime::Runtime;
+use crate::config::runtime::{Layer, Runtime};
 use crate::config::tls::Secret;
 
 /// A resource in checked types.
@@ -79,6 +82,8 @@ pub enum Checked {
     Endpoints(Arc<EndpointsConfig>),
     /// Of SDS.
     Secret(Arc<Secret>),
+    /// Of RTDS.
+    Runtime(Arc<Layer>),
 }
 
 /// A resource that was accepted.
@@ -90,6 +95,12 @@ pub struct Translated {
     pub checked: Checked,
     /// Fields that are set and have no effect.
     pub notes: BTreeSet<String>,
+    /// Other resources that it names.
+    pub named: Vec<Named>,
+    /// Directories to watch for changes of its files.
+    pub watches: BTreeSet<Watched>,
+    /// Files that were read for it.
+    pub files: BTreeSet<PathBuf>,
 }
 
 /// Translates a resource of a kind. Runtime keys leave the defaults beside them.
@@ -129,11 +140,24 @@ pub fn translate_with(kind: Kind, any: &Any, runtime: &Runtime) -> Result<Transl
             let (name, secret) = tls::secret(&at, &message(&at, any)?)?;
             (name, Checked::Secret(Arc::new(secret)))
         }
+        Kind::Runtime => {
+            let layer = Arc::new(runtime::layer(&at, &message(&at, any)?)?);
+            (layer.name.as_str().into(), Checked::Runtime(layer))
+        }
     };
+    let Found {
+        paths,
+        named,
+        files,
+        watches,
+    } = notes.into_found();
     Ok(Translated {
         name,
         checked,
-        notes: notes.into_paths(),
+        notes: paths,
+        named,
+        watches,
+        files,
     })
 }
 

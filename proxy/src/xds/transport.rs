@@ -17,8 +17,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
+use super::control_plane_tls::ControlPlaneTls;
 use super::dialogue::Variant;
-use crate::config::tls::UpstreamTls;
 use crate::tls;
 
 /// Where the control plane listens.
@@ -54,7 +54,7 @@ pub struct ControlPlane {
     /// What each stream is opened with, besides.
     pub metadata: HeaderMap,
     /// TLS towards them; none: in the clear.
-    pub tls: Option<Arc<UpstreamTls>>,
+    pub tls: Option<Arc<ControlPlaneTls>>,
 }
 
 impl ControlPlane {
@@ -146,7 +146,9 @@ async fn stream(target: Target) -> io::Result<Io> {
     Ok(TokioIo::new(raw(target).await?.0))
 }
 
-async fn encrypted(target: Target, tls: Arc<UpstreamTls>) -> io::Result<Io> {
+async fn encrypted(target: Target, tls: Arc<ControlPlaneTls>) -> io::Result<Io> {
+    let current = tokio::task::spawn_blocking(move || tls.current());
+    let tls = current.await.map_err(io::Error::other)?;
     let connector = tls::client::connector_of_configuration(&tls).map_err(io::Error::other)?;
     let (stream, address) = raw(target).await?;
     let name = tls::client::server_name(&tls, address);

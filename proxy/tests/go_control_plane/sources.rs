@@ -12,7 +12,7 @@ use super::peer::{ControlPlane, Envoy, is_missing};
 use super::{bootstrap, cluster, endpoint, endpoints, listener, proxy, routes, to};
 
 /// The service of one kind, in the cluster of the control plane.
-fn own_service(variant: &str) -> Value {
+pub(super) fn own_service(variant: &str) -> Value {
     json!({
         "resource_api_version": "V3",
         "api_config_source": {
@@ -112,13 +112,13 @@ async fn services_of_their_own_need_no_aggregated_stream() {
     proxy.shutdown(Duration::ZERO).await;
 }
 
-fn free_port() -> SocketAddr {
+pub(super) fn free_port() -> SocketAddr {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     socket.local_addr().unwrap()
 }
 
 /// As operators do it: written beside, and moved to its place.
-fn moved(dir: &Path, name: &str, version: &str, resources: &[Value]) {
+pub(super) fn moved(dir: &Path, name: &str, version: &str, resources: &[Value]) {
     let staged = dir.join("staged");
     let response = json!({"version_info": version, "resources": resources});
     fs::write(&staged, response.to_string()).unwrap();

@@ -16,13 +16,13 @@ use super::mesh::{Application, get, listening, ready, until_answered};
 use super::peer::{ControlPlane, Envoy, is_missing};
 use super::{EXTENSIONS, bootstrap, proxy, to};
 
-const NAME: &str = "control.example";
+pub(super) const NAME: &str = "control.example";
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     /// Its certificate, and one for a name with its key, as files.
-    fn write(dir: &Path, prefix: &str, name: &str) -> Self {
+    pub(super) fn write(dir: &Path, prefix: &str, name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -46,7 +46,7 @@ impl Authority {
 }
 
 /// A control plane that only believes clients of the authority `client`.
-async fn control_plane(dir: &Path) -> ControlPlane {
+pub(super) async fn control_plane(dir: &Path) -> ControlPlane {
     let path = |name: &str| dir.join(name).display().to_string();
     ControlPlane::start_with(&[
         "-cert",
@@ -60,7 +60,7 @@ async fn control_plane(dir: &Path) -> ControlPlane {
 }
 
 /// Over TLS, believing the authority of this file, showing the certificate `client`.
-fn with_tls(dir: &Path, address: SocketAddr, authority: &str) -> Value {
+pub(super) fn with_tls(dir: &Path, address: SocketAddr, authority: &str) -> Value {
     let mut bootstrap = bootstrap("DELTA_GRPC", &[address]);
     let file = |name: &str| json!({"filename": dir.join(name)});
     bootstrap["static_resources"]["clusters"][0]["transport_socket"] = json!({

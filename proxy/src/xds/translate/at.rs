@@ -7,6 +7,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt::{self, Debug, Display};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +16,10 @@ use prost::Name;
 use weft_proto::Any;
 use weft_proto::any::{type_name, unpack};
 
+use super::control_plane::Source;
 use crate::config::runtime::Runtime;
+use crate::xds::kind::Kind;
+use crate::xds::watch::Watched;
 
 /// Why a resource is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +30,14 @@ pub struct Invalid {
 }
 
 impl Invalid {
+    /// What is wrong with a field, by its path from the top of the resource.
+    pub fn new(path: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            reason: reason.into(),
+        }
+    }
+
     /// The field's path from the top of the resource; empty for the resource itself.
     pub fn path(&self) -> &str {
         &self.path
@@ -36,11 +49,39 @@ impl Invalid {
     }
 }
 
-/// What accompanies a translation: runtime values, and paths of fields that are set and have no effect.
+/// A resource that another one names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named {
+    /// Of which kind it is.
+    pub kind: Kind,
+    /// What it is called.
+    pub name: Arc<str>,
+    /// Where its source stands, by the path from the top of the resource.
+    pub field: String,
+    /// Where it comes from.
+    pub source: Source,
+    /// How long it is waited for; none: as long as it takes.
+    pub limit: Option<Duration>,
+}
+
+/// What accompanies a translation: runtime values, and what is found on the way.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     runtime: Runtime,
-    paths: RefCell<BTreeSet<String>>,
+    found: RefCell<Found>,
+}
+
+/// What is found on the way.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Paths of fields that are set and have no effect.
+    pub(super) paths: BTreeSet<String>,
+    /// Resources that are named.
+    pub(super) named: Vec<Named>,
+    /// Files that were read.
+    pub(super) files: BTreeSet<PathBuf>,
+    /// Directories that are to be watched for changes of them.
+    pub(super) watches: BTreeSet<Watched>,
 }
 
 impl Notes {
@@ -54,7 +95,12 @@ impl Notes {
 
     /// The paths, in order.
     pub(super) fn into_paths(self) -> BTreeSet<String> {
-        self.paths.into_inner()
+        self.into_found().paths
+    }
+
+    /// All of it.
+    pub(super) fn into_found(self) -> Found {
+        self.found.into_inner()
     }
 }
 
@@ -125,7 +171,23 @@ impl<'a> At<'a> {
 
     /// What is here has no effect.
     pub(super) fn note(&self) {
-        self.notes.paths.borrow_mut().insert(self.to_string());
+        let mut found = self.notes.found.borrow_mut();
+        found.paths.insert(self.to_string());
+    }
+
+    /// Another resource is named here.
+    pub(super) fn needs(&self, named: Named) {
+        self.notes.found.borrow_mut().named.push(named);
+    }
+
+    /// A file is read here.
+    pub(super) fn reads(&self, file: &str) {
+        self.notes.found.borrow_mut().files.insert(file.into());
+    }
+
+    /// Changes in a directory mean that files have changed.
+    pub(super) fn watches(&self, directory: Watched) {
+        self.notes.found.borrow_mut().watches.insert(directory);
     }
 
     /// A value of this kind is refused.

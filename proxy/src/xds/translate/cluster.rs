@@ -22,7 +22,7 @@ use super::at::{At, Invalid, duration, enumeration, harmless, nonempty, required
 use super::balancer::{Balancing, older};
 use super::cluster_http::{ClusterHttp, cluster_http};
 use super::cluster_limits::{outlier_detection, thresholds};
-use super::config_source::from_ads;
+use super::config_source::needs;
 use super::endpoints::{Hosts, endpoints};
 use super::health_checks::health_checks;
 use super::metadata::{labels, network};
@@ -40,6 +40,7 @@ use crate::config::cluster::{
 };
 use crate::config::endpoints::EndpointsConfig;
 use crate::config::percent::Percent;
+use crate::xds::kind::Kind;
 
 /// Envoy's.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -163,6 +164,7 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
         name: nonempty(&at.field("name"), name)?.into(),
         discovery: discovery(
             at,
+            name,
             cluster_discovery_type.as_ref(),
             eds_cluster_config.as_ref(),
             load_assignment.as_ref(),
@@ -231,6 +233,7 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
 
 fn discovery(
     at: &At<'_>,
+    name: &str,
     kind: Option<&ClusterDiscoveryType>,
     eds: Option<&EdsClusterConfig>,
     assignment: Option<&ClusterLoadAssignment>,
@@ -266,7 +269,16 @@ fn discovery(
                 eds_config,
                 service_name,
             } = required(&at, eds)?;
-            from_ads(&at.field("eds_config"), eds_config.as_ref())?;
+            let named = match service_name.is_empty() {
+                true => name,
+                false => service_name,
+            };
+            needs(
+                &at.field("eds_config"),
+                Kind::Endpoints,
+                named,
+                eds_config.as_ref(),
+            )?;
             let service_name = (!service_name.is_empty()).then(|| service_name.as_str().into());
             Ok(Discovery::Eds { service_name })
         }

@@ -1,25 +1,25 @@
-//! Where what is named comes from: always the same aggregated stream.
+//! Where what is named comes from.
 
 use weft_proto::envoy::config::core::v3::ConfigSource;
-use weft_proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 
-use super::at::{At, Invalid, harmless, required, unsupported};
+use super::at::{At, Invalid, Named, required};
+use super::control_plane::awaited;
+use crate::xds::kind::Kind;
 
-/// Checks that it comes over ADS, or from where the naming resource came, which is the same.
-pub(super) fn from_ads(at: &At<'_>, wire: Option<&ConfigSource>) -> Result<(), Invalid> {
-    let ConfigSource {
-        authorities,
-        initial_fetch_timeout,
-        resource_api_version,
-        config_source_specifier,
-    } = required(at, wire)?;
-    unsupported!(at; authorities);
-    harmless!(at; initial_fetch_timeout);
-    // Only version 3 is spoken; servers say so or say nothing.
-    let _ = resource_api_version;
-    match config_source_specifier {
-        Some(ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_)) => Ok(()),
-        Some(other) => Err(at.refuse_value(other)),
-        None => Err(at.refuse("must be `ads`")),
-    }
+/// Takes down that a resource of this name is needed, and from where.
+pub(super) fn needs(
+    at: &At<'_>,
+    kind: Kind,
+    name: &str,
+    wire: Option<&ConfigSource>,
+) -> Result<(), Invalid> {
+    let (source, limit) = awaited(at, required(at, wire)?)?;
+    at.needs(Named {
+        kind,
+        name: name.into(),
+        field: at.to_string(),
+        source,
+        limit,
+    });
+    Ok(())
 }

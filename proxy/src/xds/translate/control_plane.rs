@@ -11,7 +11,7 @@ use weft_proto::envoy::config::core::v3::{
 };
 
 use super::at::{
-    At, Invalid, Notes, duration, enumeration, harmless, nonempty, required, unsupported,
+    At, Invalid, Notes, enumeration, harmless, limit, nonempty, required, unsupported,
 };
 use super::filter::service::grpc;
 use super::tls::upstream_transport;
@@ -19,6 +19,7 @@ use crate::config::cluster::Transport;
 use crate::config::filter::service::GrpcTarget;
 use crate::xds::dialogue::Variant;
 use crate::xds::file::FileSource;
+use crate::xds::watch::Watched;
 
 /// What was read, and the paths of its fields without effect.
 pub type Read<T> = Result<(T, BTreeSet<String>), Invalid>;
@@ -41,9 +42,14 @@ pub enum Source {
     Service(DiscoveryService),
     /// A file.
     File(FileSource),
+    /// The bootstrap itself.
+    Bootstrap,
 }
 
-/// A source, and how long is waited for its first answer; none: as long as it takes.
+/// Envoy's `initial_fetch_timeout`, where it is not set.
+pub const INITIAL_FETCH_LIMIT: Duration = Duration::from_secs(15);
+
+/// A source, and how long its first answer is waited for; none: as long as it takes.
 pub type Awaited = (Source, Option<Duration>);
 
 /// A gRPC service of xDS.
@@ -108,7 +114,7 @@ fn service(at: &At<'_>, wire: &ApiConfigSource) -> Result<DiscoveryService, Inva
     Ok(DiscoveryService { target, variant })
 }
 
-fn awaited(at: &At<'_>, wire: &ConfigSource) -> Result<Awaited, Invalid> {
+pub(super) fn awaited(at: &At<'_>, wire: &ConfigSource) -> Result<Awaited, Invalid> {
     let ConfigSource {
         authorities,
         initial_fetch_timeout,
@@ -118,12 +124,17 @@ fn awaited(at: &At<'_>, wire: &ConfigSource) -> Result<Awaited, Invalid> {
     unsupported!(at; authorities);
     is_version_3(&at.field("resource_api_version"), *resource_api_version)?;
     let at_timeout = at.field("initial_fetch_timeout");
-    let timeout = duration(&at_timeout, initial_fetch_timeout.as_ref())?;
+    let timeout = limit(
+        &at_timeout,
+        initial_fetch_timeout.as_ref(),
+        Some(INITIAL_FETCH_LIMIT),
+    )?;
     let source = match required(
         &at.field("config_source_specifier"),
         config_source_specifier.as_ref(),
     )? {
-        ConfigSourceSpecifier::Ads(_) => Source::Aggregated,
+        // From where the naming resource came, which is the aggregated stream.
+        ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_) => Source::Aggregated,
         ConfigSourceSpecifier::ApiConfigSource(wire) => {
             Source::Service(service(&at.field("api_config_source"), wire)?)
         }
@@ -132,34 +143,34 @@ fn awaited(at: &At<'_>, wire: &ConfigSource) -> Result<Awaited, Invalid> {
         }
         ConfigSourceSpecifier::Path(path) => {
             let path = existing(&at.field("path"), path)?;
-            Source::File(FileSource::new(path, None))
+            Source::File(FileSource::new(path))
         }
-        ConfigSourceSpecifier::Self_(_) => return Err(at.field("self").refuse("not supported")),
     };
-    // As for Envoy, nothing is no limit.
-    Ok((source, timeout.filter(|time| !time.is_zero())))
+    Ok((source, timeout))
 }
 
 fn file(at: &At<'_>, wire: &PathConfigSource) -> Result<FileSource, Invalid> {
     let PathConfigSource {
         path,
-        watched_directory,
+        watched_directory: directory,
         poll_interval,
     } = wire;
     unsupported!(at; poll_interval);
     let path = existing(&at.field("path"), path)?;
-    let Some(wire) = watched_directory else {
-        return Ok(FileSource::new(path, None));
+    let Some(wire) = directory else {
+        return Ok(FileSource::new(path));
     };
-    let WatchedDirectory {
-        path: directory,
-        watch_modify,
-    } = wire;
-    let directory = existing(&at.field("watched_directory").field("path"), directory)?;
-    let source = FileSource::new(path, Some(directory));
+    let watched = watched_directory(&at.field("watched_directory"), wire)?;
+    Ok(FileSource::within(path, watched))
+}
+
+/// A directory whose changes count; it must be there.
+pub(super) fn watched_directory(at: &At<'_>, wire: &WatchedDirectory) -> Result<Watched, Invalid> {
+    let WatchedDirectory { path, watch_modify } = wire;
+    let watched = Watched::directory(&existing(&at.field("path"), path)?);
     Ok(match watch_modify {
-        true => source.or_written(),
-        false => source,
+        true => watched.or_written(),
+        false => watched,
     })
 }
 

@@ -6,19 +6,25 @@ use bytes::Bytes;
 use weft_proto::envoy::config::core::v3::DataSource;
 use weft_proto::envoy::config::core::v3::data_source::Specifier;
 
-use super::at::{At, Invalid, required, unsupported};
+use super::at::{At, Invalid, required};
+use super::control_plane::watched_directory;
 
-/// The bytes of a source, read once, now.
+/// The bytes of a source, read now; a file that changes is read again where somebody watches it.
 pub(super) fn data_source(
     at: &At<'_>,
     wire: &DataSource,
     max_bytes: usize,
 ) -> Result<Bytes, Invalid> {
     let DataSource {
-        watched_directory,
+        watched_directory: directory,
         specifier,
     } = wire;
-    unsupported!(at; watched_directory);
+    if let Some(directory) = directory {
+        at.watches(watched_directory(
+            &at.field("watched_directory"),
+            directory,
+        )?);
+    }
     let bytes = match required(&at.field("specifier"), specifier.as_ref())? {
         Specifier::InlineBytes(bytes) => bytes.clone(),
         Specifier::InlineString(text) => text.clone().into(),
@@ -36,6 +42,7 @@ pub(super) fn data_source(
 
 /// No more of a file is read than is needed to see that it is too long.
 fn file(at: &At<'_>, path: &str, max_bytes: usize) -> Result<Bytes, Invalid> {
+    at.reads(path);
     let refused = |error| at.refuse(format_args!("{path:?}: {error}"));
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(refused)?;

@@ -17,7 +17,7 @@ use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3
 use super::access_log::access_logs;
 use super::address::networks;
 use super::at::{At, Invalid, enumeration, harmless, limit, nonempty, required, unsupported};
-use super::config_source::from_ads;
+use super::config_source::needs;
 use super::http_filters::http_filters;
 use super::http_options::{common_options, http2_options};
 use super::http1_options::http1_options;
@@ -29,6 +29,7 @@ use crate::config::http::{
 };
 use crate::config::lifespan::Lifespan;
 use crate::config::paths::{EscapedSlashes, HostOptions, PathOptions, StripPort};
+use crate::xds::kind::Kind;
 
 /// Envoy's: a stream may be silent for five minutes.
 const DEFAULT_STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -273,8 +274,9 @@ fn routes(at: &At<'_>, wire: Option<&RouteSpecifier>) -> Result<RouteSource, Inv
             route_config_name,
         }) => {
             let at = at.field("rds");
-            from_ads(&at.field("config_source"), config_source.as_ref())?;
             let name = nonempty(&at.field("route_config_name"), route_config_name)?;
+            let source = config_source.as_ref();
+            needs(&at.field("config_source"), Kind::Routes, name, source)?;
             RouteSource::Discovered(name.into())
         }
     })

@@ -16,13 +16,17 @@ use weft_proto::envoy::extensions::transport_sockets::tls::v3::{
     CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret as WireSecret, TlsCertificate,
     TlsParameters, UpstreamTlsContext,
 };
-use weft_proto::names::SECRET_IDENTITY;
+use weft_proto::names::{SECRET_IDENTITY, SECRET_TRUST_BUNDLE};
 
 use self::certificates::certificate;
-use super::at::nonempty;
-use super::at::{At, Invalid, enumeration, harmless, holds, opened, required, unsupported};
+use super::at::{
+    At, Invalid, Named, enumeration, harmless, holds, nonempty, opened, required, unsupported,
+};
+use super::config_source::needs;
+use super::control_plane::Source;
 use crate::config::cluster::Transport;
 use crate::config::tls::{Anchor, Believed, DownstreamTls, Secret, Shown, UpstreamTls, Versions};
+use crate::xds::kind::Kind;
 
 /// TLS towards clients; none where the bytes are in the clear.
 pub(super) fn downstream_transport(
@@ -219,13 +223,25 @@ fn shows(
     }
 }
 
-/// The name of a secret. Where it comes from doesn't matter: each is known by its name.
+/// The name of a secret. The workload's own come from nowhere else.
 fn secret_name<'a>(at: &At<'_>, wire: &'a SdsSecretConfig) -> Result<&'a str, Invalid> {
-    let SdsSecretConfig {
-        name,
-        sds_config: _,
-    } = wire;
-    nonempty(&at.field("name"), name)
+    let SdsSecretConfig { name, sds_config } = wire;
+    let name = nonempty(&at.field("name"), name)?;
+    if matches!(name, SECRET_IDENTITY | SECRET_TRUST_BUNDLE) {
+        return Ok(name);
+    }
+    let at = at.field("sds_config");
+    match sds_config {
+        Some(_) => needs(&at, Kind::Secret, name, sds_config.as_ref())?,
+        None => at.needs(Named {
+            kind: Kind::Secret,
+            name: name.into(),
+            field: at.to_string(),
+            source: Source::Bootstrap,
+            limit: None,
+        }),
+    }
+    Ok(name)
 }
 
 /// Versions below 1.2 are never spoken, and as the workload none but 1.3.

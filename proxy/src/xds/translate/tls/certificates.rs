@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use weft_proto::envoy::config::core::v3::DataSource;
 use weft_proto::envoy::extensions::transport_sockets::tls::v3::TlsCertificate;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::super::at::{At, Invalid, harmless, required, unsupported};
+use super::super::control_plane::watched_directory;
 use super::super::data_source::data_source;
-use crate::config::tls::{Certificate, NameKind, Roots};
+use crate::config::tls::{Certificate, NameKind, Revoked, Roots};
 use crate::tls::names::Names;
 
 /// No more is read of a file.
@@ -27,12 +28,18 @@ pub(super) fn certificate(at: &At<'_>, wire: &TlsCertificate) -> Result<Certific
         ocsp_staple,
         signed_certificate_timestamp,
         private_key_provider,
-        watched_directory,
+        watched_directory: directory,
         pkcs12,
         tls_params,
     } = wire;
-    unsupported!(at; password, private_key_provider, watched_directory, pkcs12, tls_params);
+    unsupported!(at; password, private_key_provider, pkcs12, tls_params);
     harmless!(at; ocsp_staple, signed_certificate_timestamp);
+    if let Some(directory) = directory {
+        at.watches(watched_directory(
+            &at.field("watched_directory"),
+            directory,
+        )?);
+    }
     let at_chain = at.field("certificate_chain");
     let chain = chain(&at_chain, required(&at_chain, certificate_chain.as_ref())?)?;
     let at_key = at.field("private_key");
@@ -82,6 +89,27 @@ pub(super) fn roots(at: &At<'_>, wire: &DataSource) -> Result<Roots, Invalid> {
         store,
         certificates,
     })
+}
+
+/// Lists of revoked certificates.
+pub(super) fn revoked(
+    at: &At<'_>,
+    wire: &DataSource,
+    of_leaves_only: bool,
+) -> Result<Revoked, Invalid> {
+    let pem = data_source(at, wire, MAX_BYTES)?;
+    let lists: Vec<_> = CertificateRevocationListDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| {
+            at.refuse(format_args!(
+                "no lists of revoked certificates in PEM: {error}"
+            ))
+        })?;
+    if lists.is_empty() {
+        return Err(at.refuse("no lists of revoked certificates in PEM"));
+    }
+    let revoked = Revoked::by(lists, of_leaves_only);
+    revoked.map_err(|error| at.refuse(format_args!("no list of revoked certificates: {error}")))
 }
 
 fn chain(at: &At<'_>, wire: &DataSource) -> Result<Vec<CertificateDer<'static>>, Invalid> {

@@ -14,10 +14,11 @@ use weft_proto::envoy::extensions::transport_sockets::tls::v3::{
 use weft_proto::names::SECRET_TRUST_BUNDLE;
 
 use super::super::at::{At, Invalid, enumeration, harmless, required, unsupported};
+use super::super::control_plane::watched_directory;
 use super::super::text::text_match;
-use super::certificates::roots;
+use super::certificates::{revoked, roots};
 use super::secret_name;
-use crate::config::tls::{Anchor, Believed, NameKind, NameMatch};
+use crate::config::tls::{Anchor, Believed, NameKind, NameMatch, Revoked};
 
 pub(super) fn believed(at: &At<'_>, wire: &ValidationContextType) -> Result<Believed, Invalid> {
     match wire {
@@ -61,8 +62,15 @@ fn combined(at: &At<'_>, wire: &CombinedCertificateValidationContext) -> Result<
             .field("trusted_ca")
             .refuse("the secret says who vouches for peers"));
     }
-    let rest = context(&at, wire)?;
-    Ok(Believed { anchor, ..rest })
+    // Who vouches is not known here, and will be.
+    let mut wire = wire.clone();
+    let allows_expired = std::mem::take(&mut wire.allow_expired_certificate);
+    let rest = context(&at, &wire)?;
+    Ok(Believed {
+        anchor,
+        allows_expired,
+        ..rest
+    })
 }
 
 fn anchor(at: &At<'_>, wire: &SdsSecretConfig) -> Result<Anchor, Invalid> {
@@ -81,7 +89,7 @@ pub(super) fn context(
         trusted_ca,
         ca_certificate_provider_instance,
         system_root_certs,
-        watched_directory,
+        watched_directory: directory,
         verify_certificate_spki,
         verify_certificate_hash,
         match_typed_subject_alt_names,
@@ -95,10 +103,26 @@ pub(super) fn context(
         max_verify_depth,
         suppress_client_ca_list,
     } = wire;
-    unsupported!(at; ca_certificate_provider_instance, system_root_certs, watched_directory,
-        require_signed_certificate_timestamp, crl, allow_expired_certificate, trust_chain_verification,
-        custom_validator_config, only_verify_leaf_cert_crl);
+    unsupported!(at; ca_certificate_provider_instance, system_root_certs,
+        require_signed_certificate_timestamp, trust_chain_verification, custom_validator_config);
     harmless!(at; max_verify_depth, suppress_client_ca_list);
+    if let Some(directory) = directory {
+        at.watches(watched_directory(
+            &at.field("watched_directory"),
+            directory,
+        )?);
+    }
+    if trusted_ca.is_none() {
+        needs_authority(&at.field("crl"), crl.is_some())?;
+        needs_authority(
+            &at.field("allow_expired_certificate"),
+            *allow_expired_certificate,
+        )?;
+    }
+    let revoked = match crl {
+        Some(wire) => revoked(&at.field("crl"), wire, *only_verify_leaf_cert_crl)?,
+        None => Revoked::default(),
+    };
     let trusted = trusted_ca.as_ref();
     let trusted = trusted.map(|wire| roots(&at.field("trusted_ca"), wire));
     let at_hashes = at.field("verify_certificate_hash");
@@ -111,7 +135,16 @@ pub(super) fn context(
         names: names(at, match_typed_subject_alt_names, match_subject_alt_names)?,
         certificate_hashes: each(&at_hashes, verify_certificate_hash, hexadecimal)?,
         key_hashes: each(&at_keys, verify_certificate_spki, base64)?,
+        revoked,
+        allows_expired: *allow_expired_certificate,
     })
+}
+
+fn needs_authority(at: &At<'_>, is_set: bool) -> Result<(), Invalid> {
+    match is_set {
+        true => Err(at.refuse("needs a trusted_ca")),
+        false => Ok(()),
+    }
 }
 
 fn each(
