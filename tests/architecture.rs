@@ -1,5 +1,8 @@
 //! The structure that docs/architecture.md promises: which crate may use which, and which module of the proxy.
 
+#[path = "architecture/documentation.rs"]
+mod documentation;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
