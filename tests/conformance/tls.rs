@@ -8,7 +8,10 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber,
+};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -174,10 +177,11 @@ pub(crate) fn failure(error: &io::Error) -> Option<String> {
     Some(format!("{error:?}"))
 }
 
-/// Writes `NAME.pem` and `NAME.key` for each, and `ca.pem`.
+/// Writes `NAME.pem` and `NAME.key` for each, `ca.pem`, and `ca.crl`, which revokes `friend`.
 pub(crate) fn write_certificates(folder: &Path) {
     let write = |name: String, text: &str| std::fs::write(folder.join(name), text).unwrap();
     write("ca.pem".into(), &CERTIFICATES.root);
+    write("ca.crl".into(), &CERTIFICATES.revoked);
     for issued in &CERTIFICATES.issued {
         write(format!("{}.pem", issued.name), &issued.certificate);
         write(format!("{}.key", issued.name), &issued.key);
@@ -186,6 +190,7 @@ pub(crate) fn write_certificates(folder: &Path) {
 
 struct Certificates {
     root: String,
+    revoked: String,
     issued: Vec<Issued>,
 }
 
@@ -199,14 +204,15 @@ struct Issued {
 static CERTIFICATES: LazyLock<Certificates> = LazyLock::new(|| {
     let authority = authority("an authority");
     let unknown = self::authority("another authority");
-    let names: [(&str, &[&str]); 4] = [
+    let names: [(&str, &[&str]); 5] = [
         ("server", &["server.test", "*.server.test"]),
         ("other", &["other.test"]),
         (
             "client",
             &["client.test", "spiffe://mesh.test/ns/a/sa/client"],
         ),
-        ("friend", &["spiffe://mesh.test/ns/a/sa/friend"]),
+        (FRIEND, &["spiffe://mesh.test/ns/a/sa/friend"]),
+        (PAST, &["spiffe://mesh.test/ns/a/sa/past"]),
     ];
     let mut issued: Vec<Issued> = names
         .iter()
@@ -215,9 +221,35 @@ static CERTIFICATES: LazyLock<Certificates> = LazyLock::new(|| {
     issued.push(issue("stranger", &["stranger.test"], &unknown));
     Certificates {
         root: authority.pem(),
+        revoked: revoked(&authority),
         issued,
     }
 });
+
+/// Who is revoked.
+const FRIEND: &str = "friend";
+const REVOKED: u64 = 7;
+/// Whose certificate has ended.
+const PAST: &str = "past";
+
+fn revoked(authority: &CertifiedIssuer<'static, KeyPair>) -> String {
+    let long_ago = rcgen::date_time_ymd(2020, 1, 1);
+    let friend = RevokedCertParams {
+        serial_number: SerialNumber::from(REVOKED),
+        revocation_time: long_ago,
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let params = CertificateRevocationListParams {
+        this_update: long_ago,
+        next_update: rcgen::date_time_ymd(2100, 1, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: vec![friend],
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    params.signed_by(authority).unwrap().pem().unwrap()
+}
 
 fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::default();
@@ -234,6 +266,11 @@ fn issue(
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
+    match name {
+        FRIEND => params.serial_number = Some(SerialNumber::from(REVOKED)),
+        PAST => params.not_after = rcgen::date_time_ymd(2020, 1, 1),
+        _ => {}
+    }
     params.subject_alt_names = subjects
         .iter()
         .map(|subject| {
