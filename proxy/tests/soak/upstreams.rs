@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -15,11 +17,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Bytes of a large response.
 pub(crate) const LARGE: usize = 1024 * 1024;
 const PIECE: usize = 16 * 1024;
+/// How long what an ending upstream has begun may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
@@ -29,15 +33,10 @@ pub(crate) struct Upstreams {
     tcp: Vec<Upstream>,
 }
 
+/// Accepts nothing more once it is dropped, closes what is idle, and finishes what it has begun.
 struct Upstream {
     port: u16,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    _ends: DropGuard,
 }
 
 async fn listener() -> TcpListener {
@@ -66,7 +65,7 @@ impl Upstreams {
         self.tcp.iter().map(|one| one.port).collect()
     }
 
-    /// Ends one, connections and all, and starts another.
+    /// Ends one, and starts another.
     pub(crate) async fn replace(&mut self, port: u16) {
         self.http.retain(|one| one.port != port);
         self.http.push(http().await);
@@ -74,20 +73,43 @@ impl Upstreams {
 }
 
 async fn http() -> Upstream {
+    upstream(|stream, ending| async move {
+        let server = auto::Builder::new(TokioExecutor::new());
+        let mut connection =
+            pin!(server.serve_connection(TokioIo::new(stream), service_fn(answer)));
+        let ended = tokio::select! {
+            _ = connection.as_mut() => true,
+            () = ending.cancelled() => false,
+        };
+        if !ended {
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(PATIENCE, connection).await;
+        }
+    })
+    .await
+}
+
+/// Serves each connection in a task, with what tells it that the upstream ends.
+async fn upstream<F, S>(serve: F) -> Upstream
+where
+    F: Fn(TcpStream, CancellationToken) -> S + Send + 'static,
+    S: Future<Output = ()> + Send + 'static,
+{
     let listener = listener().await;
     let port = listener.local_addr().unwrap().port();
-    let task = tokio::spawn(async move {
-        let mut connections = JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            connections.spawn(async move {
-                let server = auto::Builder::new(TokioExecutor::new());
-                let service = service_fn(answer);
-                let _ = server.serve_connection(TokioIo::new(stream), service).await;
-            });
-            while connections.try_join_next().is_some() {}
+    let ending = CancellationToken::new();
+    let ends = ending.clone().drop_guard();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                Ok((stream, _)) = listener.accept() => {
+                    tokio::spawn(serve(stream, ending.clone()));
+                }
+                () = ending.cancelled() => break,
+            }
         }
     });
-    Upstream { port, task }
+    Upstream { port, _ends: ends }
 }
 
 /// Something large, or what was sent.
@@ -107,16 +129,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible
 }
 
 async fn tcp() -> Upstream {
-    let listener = listener().await;
-    let port = listener.local_addr().unwrap().port();
-    let task = tokio::spawn(async move {
-        let mut connections = JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            connections.spawn(give_back(stream));
-            while connections.try_join_next().is_some() {}
-        }
-    });
-    Upstream { port, task }
+    upstream(|stream, _| give_back(stream)).await
 }
 
 async fn give_back(mut stream: TcpStream) {
