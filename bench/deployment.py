@@ -19,6 +19,7 @@ DIRECT = ("direct", "direct-ct")        # no proxy; the second with connection t
 
 class Deployment:
     count = 0
+    host = "bench.local"    # what requests name
 
     def __init__(self, machine, shared, name, spec, role, backend_port):
         """`shared`: the namespace and the back end process of the roles that are not in pods."""
@@ -137,7 +138,8 @@ class Deployment:
         """RuntimeError if the proxy does not do what its figures would be taken for."""
         if self.name in DIRECT or self.backend_port in (sc.SOURCE, sc.SINK):
             return
-        task = dict(front=self.front, speaks=self.role.speaks, uid=m.SIDECAR_UID if self.role.pod else 0,
+        task = dict(front=self.front, host=self.host, speaks=self.role.speaks,
+                    uid=m.SIDECAR_UID if self.role.pod else 0,
                     hop=None if self.spec.get("own_mtls") else self.hop, work=self.machine.folder)
         command = [sys.executable, os.path.join(m.HERE, "check.py"), json.dumps(task)]
         process = self.machine.spawn(command, self.client_ns, self.machine.load_cpu, pipe=True,
@@ -152,8 +154,8 @@ class Deployment:
 
     def load(self, arguments, seconds, warm, sample, at_end=None):
         """Runs the load generator; returns what it says and the samples taken at start and end of its window."""
-        command = [self.machine.path("wbtool"), "load", "--addr", "%s:%d" % self.front, "--dur", str(seconds),
-                   "--warm", str(warm), *arguments]
+        command = [self.machine.path("wbtool"), "load", "--addr", "%s:%d" % self.front, "--host", self.host,
+                   "--dur", str(seconds), "--warm", str(warm), *arguments]
         process = self.machine.spawn(command, self.client_ns, self.machine.load_cpu, pipe=True)
         timer = threading.Timer(seconds + warm + 30, process.kill)
         timer.start()
