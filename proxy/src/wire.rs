@@ -92,9 +92,12 @@ impl Wire {
         either!(self, stream => stream.try_write(bytes))
     }
 
-    /// Writes what there is room for.
+    /// Writes what there is room for. One slice is sent as such: that is the cheaper call.
     pub fn try_write_vectored(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        either!(self, stream => stream.try_write_vectored(slices))
+        match slices {
+            [one] => self.try_write(one),
+            several => either!(self, stream => stream.try_write_vectored(several)),
+        }
     }
 }
 
@@ -181,7 +184,12 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(context, slices))
+        match slices {
+            [one] => self.poll_write(context, one),
+            several => either!(
+                self.get_mut(), stream => Pin::new(stream).poll_write_vectored(context, several)
+            ),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -4,6 +4,7 @@ mod arrival;
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -11,7 +12,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
 pub(super) use self::arrival::Mark;
@@ -104,14 +105,15 @@ impl Watch {
         self.socket.upgrade().map(Mark::of)
     }
 
-    /// Asks the kernel itself: the runtime learns of a close only when it polls for events, and a request that is
-    /// sent in between is lost.
+    /// The kernel is asked only where the runtime has heard that there is something to read. What has come since the
+    /// runtime asked for events is not seen: a request that is sent upon it is sent again ([`Spare`](super::lease::Spare)).
     pub(super) fn look(&self) -> Seen {
         let Some(socket) = self.socket.upgrade() else {
             return Seen::Over;
         };
         let mut byte = [MaybeUninit::uninit(); 1];
-        match SockRef::from(&socket.wire).peek(&mut byte) {
+        let peek = |fd: BorrowedFd<'_>| SockRef::from(&fd).peek(&mut byte);
+        match socket.wire.try_with(Interest::READABLE, peek) {
             Ok(0) => Seen::Over,
             // An answer without a question, before HTTP: what is left of it is no good.
             Ok(_) if self.is_plain => Seen::Over,
