@@ -43,7 +43,7 @@ use crate::upstream::{HttpVersion, explain};
 
 /// A connection that has just been accepted.
 pub struct Accepted {
-    /// Its bytes.
+    /// Its bytes, which are sent without delay.
     pub stream: TcpStream,
     /// The client.
     pub peer: SocketAddr,
@@ -79,10 +79,6 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
         local,
         listener: bound,
     } = accepted;
-    // Requests and responses are written whole; nothing is won by waiting for more.
-    if let Err(error) = stream.set_nodelay(true) {
-        return tracing::debug!(%error, "connection ended before it began");
-    }
     let snapshot = environment.snapshot.load_full();
     let newer = snapshot.listeners.get(&bound.config.name).cloned();
     let bound = newer.unwrap_or(bound);

@@ -9,11 +9,12 @@ mod option;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
-use tokio::net::TcpListener;
+use socket2::SockRef;
+use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 
 use crate::config::Network;
@@ -23,6 +24,7 @@ use crate::drain::Drain;
 use crate::handover::{Inheritance, Role, SocketName};
 use crate::snapshot::Snapshot;
 use crate::snapshot::listener::Listener;
+use crate::sys;
 use crate::upstream::environment::Environment;
 
 /// Where work runs.
@@ -68,7 +70,7 @@ struct Bound {
     drain: Drain,
     address: SocketAddr,
     /// Closed by whoever accepts from it, when it drains.
-    socket: Weak<TcpListener>,
+    socket: Weak<AsyncFd<TcpListener>>,
 }
 
 /// A socket that could not be bound.
@@ -161,10 +163,13 @@ impl Listeners {
             None => self.listen(socket).await?,
         };
         let address = bound.local_addr()?;
+        // Connections have it from the socket they are accepted from. Requests and responses are written whole: nothing
+        // is won by waiting for more.
+        SockRef::from(&bound).set_tcp_nodelay(true)?;
         let handle = self.placement.next();
         let bound = {
             let _reactor = handle.enter();
-            Arc::new(TcpListener::from_std(bound)?)
+            Arc::new(sys::watch_listener(bound)?)
         };
         let drain = self.environment.drain.child();
         let accepting = accept::Accepting {
@@ -172,6 +177,7 @@ impl Listeners {
             placement: Arc::clone(&self.placement),
             name: Arc::clone(&socket.listener),
             listener,
+            local: only_address(address, &socket.settings),
             drain: drain.clone(),
         };
         let kept = Arc::downgrade(&bound);
@@ -184,13 +190,19 @@ impl Listeners {
         })
     }
 
-    async fn listen(&self, socket: &Socket) -> io::Result<std::net::TcpListener> {
+    async fn listen(&self, socket: &Socket) -> io::Result<TcpListener> {
         if !socket.is_host {
             return bind::listen(socket.address, &socket.settings);
         }
         let host = &self.environment.upstreams.host_network;
         host.listen(socket.address).await
     }
+}
+
+/// The address that all connections of a socket arrive at, where that is sure: options can have it take those of others.
+fn only_address(bound: SocketAddr, settings: &SocketSettings) -> Option<SocketAddr> {
+    let takes_others = settings.is_transparent || !settings.options.is_empty();
+    (!bound.ip().is_unspecified() && !takes_others).then_some(bound)
 }
 
 fn sockets(config: &ListenerConfig) -> impl Iterator<Item = Socket> + '_ {

@@ -1,9 +1,25 @@
-//! System calls that no library has: the only unsafe code of the proxy.
+//! System calls that no library has, and what the runtime is told of sockets: the only unsafe code of the proxy.
 
 #![allow(unsafe_code, reason = "no library has these system calls")]
 
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Has the runtime watch a listening socket. Its own listener would also take on each connection, which is another
+/// thread's to serve.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub(crate) fn watch_listener(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    // SAFETY: the listener owns its descriptor, which is the same and open until the listener is dropped.
+    let watched = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
+    Ok(watched?)
+}
 
 /// Sets an option of a socket by numbers that are known only from the configuration (setsockopt(2)).
 ///

@@ -1,11 +1,13 @@
 //! Accepting connections and placing each on the next worker.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::Placement;
 use crate::cluster::stats::ClusterStats;
@@ -22,6 +24,8 @@ pub(super) struct Accepting {
     pub(super) name: Arc<str>,
     /// As it was when the last connection came: what is accepted while it is being removed is served by it.
     pub(super) listener: Arc<Listener>,
+    /// Where all its connections arrive; `None`: each may arrive elsewhere, and is asked.
+    pub(super) local: Option<SocketAddr>,
     pub(super) drain: Drain,
 }
 
@@ -31,7 +35,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Accepting {
     /// Accepts, when the time has come, until the drain starts.
-    pub(super) async fn run(mut self, listener: Arc<TcpListener>, inheritance: Inheritance) {
+    pub(super) async fn run(
+        mut self,
+        listener: Arc<AsyncFd<TcpListener>>,
+        inheritance: Inheritance,
+    ) {
         tokio::select! {
             () = inheritance.entered() => {}
             () = self.drain.started() => return,
@@ -61,14 +69,18 @@ impl Accepting {
     }
 
     /// The next connection; while the proxy is short of something, they wait in the backlog.
-    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    async fn accept(&self, listener: &AsyncFd<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
         self.environment.overload.accepting().await;
-        listener.accept().await
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let accept = |listener: &TcpListener| Ok(acceptfrom_with(listener, flags)?);
+        let (socket, peer) = listener.async_io(Interest::READABLE, accept).await?;
+        let peer = peer.and_then(|peer| peer.try_into().ok());
+        let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+        Ok((TcpStream::from(socket), peer))
     }
 
     fn place(&mut self, stream: TcpStream, peer: SocketAddr) {
-        // Off this reactor: the connection belongs to that of its worker.
-        let (Ok(local), Ok(stream)) = (stream.local_addr(), stream.into_std()) else {
+        let Ok(local) = self.local.map_or_else(|| stream.local_addr(), Ok) else {
             return;
         };
         let environment = Arc::clone(&self.environment);
@@ -82,7 +94,7 @@ impl Accepting {
         let listener = Arc::clone(&self.listener);
         let drain = self.drain.clone();
         self.placement.next().spawn(async move {
-            let stream = match TcpStream::from_std(stream) {
+            let stream = match tokio::net::TcpStream::from_std(stream) {
                 Ok(stream) => stream,
                 Err(error) => return tracing::warn!(%error, "a connection was lost"),
             };
