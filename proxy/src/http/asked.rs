@@ -127,8 +127,10 @@ pub(super) fn stream_duration(
     chain: Option<Duration>,
 ) -> Option<Duration> {
     let route = route.unwrap_or_default();
-    let asked = grpc_timeout(headers);
-    let (Some(asked), Some(max)) = (asked, route.grpc_max) else {
+    let asked = route
+        .grpc_max
+        .and_then(|max| Some((grpc_timeout(headers)?, max)));
+    let Some((asked, max)) = asked else {
         let limit = route.max.or(chain).filter(|limit| !limit.is_zero());
         if let (true, Some(limit)) = (is_grpc, limit) {
             tell_grpc(headers, limit);

@@ -100,7 +100,7 @@ pub(super) struct Borrowed {
 struct Missed {
     failure: Failure,
     /// The request, where it can be sent again as it is.
-    unsent: Option<Request<RequestBody>>,
+    unsent: Option<Box<Request<RequestBody>>>,
 }
 
 /// What several tries write into.
@@ -125,7 +125,7 @@ impl Attempts<'_> {
     /// Tries the request.
     pub(super) async fn run(
         &self,
-        head: Head,
+        head: Box<Head>,
         body: ClientBody,
         completion: &mut Completion,
     ) -> Result<Answered, Failure> {
@@ -146,7 +146,7 @@ impl Attempts<'_> {
         let answered = if self.hedges && self.timeouts.per_try.is_some() {
             Box::pin(self.run_hedged(request, &mut outgoing, &mut course)).await
         } else {
-            self.run_in_turn(request, &mut outgoing, &mut course).await
+            pin!(self.run_in_turn(request, &mut outgoing, &mut course)).await
         };
         let answered = answered.map_err(|failure| match self.has_bad_body() {
             true => self.bad_body(),
@@ -176,14 +176,14 @@ impl Attempts<'_> {
     /// One try after the other.
     async fn run_in_turn(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         outgoing: &mut Outgoing,
         course: &mut Course<'_>,
     ) -> Result<Answered, Failure> {
         let mut permit = None;
         loop {
             course.log.lock().attempted();
-            let ended = self.bounded_try(request, course).await;
+            let ended = pin!(self.bounded_try(request, course)).await;
             let again = self.again(&ended, course);
             let after_timeout = is_timeout(&ended);
             let (ended, unsent) = match ended {
@@ -275,7 +275,7 @@ impl Attempts<'_> {
     /// One try, no longer and no more silent than it may be.
     async fn bounded_try(
         &self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         course: &Course<'_>,
     ) -> Result<Answered, Missed> {
         let Timeouts {
@@ -322,7 +322,7 @@ impl Missed {
         }
     }
 
-    fn unsent(failure: Failure, request: Request<RequestBody>) -> Self {
+    fn unsent(failure: Failure, request: Box<Request<RequestBody>>) -> Self {
         Missed {
             failure,
             unsent: Some(request),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::attempt::Borrowed;
@@ -27,6 +27,8 @@ use crate::snapshot::routes::matches::is_grpc;
 use crate::telemetry::report::{Protocol, RequestReport, ResponseFlags, Upstream};
 use crate::telemetry::trace::TraceContext;
 use crate::upstream::body::meter::BodyMeter;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// What is still to be done when a request ends.
 pub(super) struct Completion(Option<Box<Inner>>);
@@ -401,5 +403,5 @@ impl Drop for Inner {
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<u32> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    headers.get(&GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }

@@ -9,6 +9,7 @@ mod forward;
 mod routed;
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -27,6 +28,9 @@ use crate::config::route::RouteAction;
 use crate::upstream::body::client::ClientBody;
 
 /// Answers a request: with the upstream's response, or one of our own.
+///
+/// Futures are pinned where they are made, here and on the way to the upstream: what is awaited as a value is moved
+/// first, with all the room for what comes of it. For the same reason what is large is boxed, or behind a reference.
 pub(super) async fn exchange(
     connection: Arc<HttpConnection>,
     request: Request<Incoming>,
@@ -34,19 +38,40 @@ pub(super) async fn exchange(
     let scene = connection.scene();
     let mut completion = Completion::begin(&connection, &scene.service.config, &request);
     let mut passage = Passage::default();
-    let mut response = answer(&connection, &scene, request, &mut completion, &mut passage).await;
+    let arrived = arrive(&connection, &scene, request, &mut completion);
+    let mut response = match arrived {
+        Ok(arrived) => {
+            let turn = Turn {
+                connection: &connection,
+                scene: &scene,
+                completion: &mut completion,
+                passage: &mut passage,
+                followed: Followed::default(),
+            };
+            pin!(answer(turn, arrived)).await
+        }
+        Err(failure) => reply::to_failure(&failure, &connection, &mut completion),
+    };
     passage.back(&mut response, &mut completion);
     forwarding::send_back(&mut response, &scene.service.config.forwarding, &completion);
     Ok(completion.carried_by(response))
 }
 
-async fn answer(
+/// A request that is to be answered as its route says.
+struct Arrived<'a> {
+    head: Box<Head>,
+    body: Incoming,
+    upgrade: Option<Upgrade>,
+    routed: Routed<'a>,
+}
+
+/// What is done to a request before anything is waited for.
+fn arrive<'a>(
     connection: &HttpConnection,
-    scene: &Scene,
+    scene: &'a Scene,
     mut request: Request<Incoming>,
     completion: &mut Completion,
-    passage: &mut Passage,
-) -> Response<Source> {
+) -> Result<Arrived<'a>, Failure> {
     let config = &scene.service.config;
     validity::complete(&mut request, &config.http1);
     let objection = validity::objection(&request, &config.http1)
@@ -59,47 +84,41 @@ async fn answer(
     path::normalize_host(&mut head, config.hosts, connection.downstream.local.port());
     completion.identify(&mut head, &scene.service);
 
-    let routed = objection
-        .and_then(|()| path::normalize(&mut head, config.paths))
-        .and_then(|()| routes(scene))
-        .and_then(|routes| {
-            headers::remove_internal(&mut head.headers, &routes.config().internal_headers);
-            route(routes, &head, connection, completion)
-        })
-        .and_then(|routed| {
-            match connection
-                .environment
-                .overload
-                .refuses_request(routed.is_urgent())
-            {
-                true => Err(Failure::Overloaded),
-                false => Ok(routed),
-            }
-        })
-        .and_then(|routed| {
-            // Without a route the answer is that there is none.
-            if routed.selected.is_some() {
-                let allowed = (&*config.upgrades, routed.upgrades());
-                upgrade = upgrade::admit(upgrade.take(), &mut head.headers, allowed)?;
-            }
-            Ok(routed)
-        });
-    let mut routed = match routed {
-        Ok(routed) => routed,
-        Err(failure) => return reply::to_failure(&failure, connection, completion),
-    };
+    objection?;
+    path::normalize(&mut head, config.paths)?;
+    let routes = routes(scene)?;
+    headers::remove_internal(&mut head.headers, &routes.config().internal_headers);
+    let routed = route(routes, &head, connection, completion)?;
+    let overload = &connection.environment.overload;
+    if overload.refuses_request(routed.is_urgent()) {
+        return Err(Failure::Overloaded);
+    }
+    // Without a route the answer is that there is none.
+    if routed.selected.is_some() {
+        let allowed = (&*config.upgrades, routed.upgrades());
+        upgrade = upgrade::admit(upgrade.take(), &mut head.headers, allowed)?;
+    }
+    Ok(Arrived {
+        head,
+        body,
+        upgrade,
+        routed,
+    })
+}
+
+async fn answer(mut turn: Turn<'_>, arrived: Arrived<'_>) -> Response<Source> {
+    let Arrived {
+        head,
+        body,
+        mut upgrade,
+        mut routed,
+    } = arrived;
     let agreement = upgrade.as_ref().and_then(Upgrade::agreement);
-    let mut turn = Turn {
-        connection,
-        scene,
-        completion,
-        passage,
-        followed: Followed::default(),
-    };
     let mut next = (head, ClientBody::Incoming(body));
     loop {
         let (head, body) = next;
-        match turn.answer(head, body, upgrade.take(), &mut routed).await {
+        let outcome = pin!(turn.answer(head, body, upgrade.take(), &mut routed)).await;
+        match outcome {
             Ok(Outcome::Response(response)) => return upgrade::answered(response, agreement),
             Ok(Outcome::Redirected(redirected)) => {
                 let Redirected {
@@ -113,7 +132,7 @@ async fn answer(
                 next = (head, body);
             }
             Err(failure) => {
-                let mut response = reply::to_failure(&failure, connection, turn.completion);
+                let mut response = reply::to_failure(&failure, turn.connection, turn.completion);
                 if failure.is_of_a_try() {
                     routed.tell_attempts(response.headers_mut(), turn.completion);
                 }
@@ -135,7 +154,7 @@ enum Outcome<'a> {
 
 /// A request that follows a redirect of the upstream.
 struct Redirected<'a> {
-    head: Head,
+    head: Box<Head>,
     body: ClientBody,
     routed: Routed<'a>,
 }
@@ -152,7 +171,7 @@ struct Turn<'a> {
 impl Turn<'_> {
     async fn answer<'a>(
         &mut self,
-        mut head: Head,
+        mut head: Box<Head>,
         mut body: ClientBody,
         upgrade: Option<Upgrade>,
         routed: &mut Routed<'a>,
@@ -178,14 +197,8 @@ impl Turn<'_> {
                 Ok(Outcome::Response(response))
             }
             (RouteAction::Forward(forward), Some(destination)) => {
-                self.forward(
-                    head,
-                    body,
-                    upgrade,
-                    routed,
-                    (selected, forward, destination),
-                )
-                .await
+                let route = (selected, &**forward, destination);
+                pin!(self.forward(head, body, upgrade, routed, route)).await
             }
             (RouteAction::Forward(_), None) => Err(no_route(&head)),
         }

@@ -1,7 +1,9 @@
 //! The head of a request, and what a proxy owes to headers: hop-by-hop ones end here, and forwarding is told.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
+use bytes::BytesMut;
 use http::header::{self, HeaderName};
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Uri};
@@ -47,7 +49,7 @@ pub(super) struct Head {
 
 impl Head {
     /// Takes a request apart. Nothing is copied.
-    pub(super) fn of(request: Request<Incoming>) -> (Self, Incoming) {
+    pub(super) fn of(request: Request<Incoming>) -> (Box<Self>, Incoming) {
         let (parts, body) = request.into_parts();
         let mut headers = parts.headers;
         if parts.version == http::Version::HTTP_2 {
@@ -69,7 +71,7 @@ impl Head {
             uri: Uri::default(),
             extensions: parts.extensions,
         };
-        (head, body)
+        (Box::new(head), body)
     }
 
     /// Path and query.
@@ -254,7 +256,7 @@ pub(super) fn send_back(
     }
     // As in Envoy: how long the upstream took is not known before it had the whole request.
     if !router.suppresses_envoy_headers && completion.has_request() {
-        headers.insert(SERVICE_TIME, HeaderValue::from(latency));
+        headers.insert(SERVICE_TIME, milliseconds(latency));
     }
     // The version is that of each side's own connection.
     *response.version_mut() = http::Version::HTTP_11;
@@ -357,21 +359,59 @@ fn client_certificate(
     }
 }
 
+/// A number of milliseconds. Most are small, and cost nothing.
+fn milliseconds(count: u64) -> HeaderValue {
+    const SMALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    let small = usize::try_from(count).ok().and_then(|at| SMALL.get(at));
+    small.map_or_else(|| count.into(), |text| HeaderValue::from_static(text))
+}
+
+thread_local! {
+    /// Where the next ids are written: for many of them memory is taken once.
+    static IDS: RefCell<BytesMut> = RefCell::default();
+}
+const IDS_AT_ONCE: usize = 32;
+
 /// A random UUID (RFC 9562 §5.4).
+///
+/// HTTP/2 sends it as what is never indexed: it comes once, and would push out of the table what comes again.
 pub(super) fn random_request_id() -> HeaderValue {
+    const HALVES: [(usize, usize); 16] = halves();
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut bits: u128 = random::with(|random| random.random());
     bits = bits & !(0xf << 76) | (0x4 << 76);
     bits = bits & !(0x3 << 62) | (0x2 << 62);
     let mut text = [b'-'; 36];
-    let mut shift = 128;
-    for (position, byte) in text.iter_mut().enumerate() {
-        if !matches!(position, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            *byte = DIGITS[(bits >> shift & 0xf) as usize];
-        }
+    for (byte, (high, low)) in bits.to_be_bytes().into_iter().zip(HALVES) {
+        text[high] = DIGITS[usize::from(byte >> 4)];
+        text[low] = DIGITS[usize::from(byte & 0xf)];
     }
-    HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes are a header value")
+    let text = IDS.with_borrow_mut(|ids| {
+        if ids.capacity() < text.len() {
+            ids.reserve(text.len() * IDS_AT_ONCE);
+        }
+        ids.extend_from_slice(&text);
+        ids.split().freeze()
+    });
+    let mut id = HeaderValue::from_maybe_shared(text)
+        .expect("hexadecimal digits and dashes are a header value");
+    id.set_sensitive(true);
+    id
+}
+
+/// Where the two digits of each byte of a UUID are.
+const fn halves() -> [(usize, usize); 16] {
+    let mut halves = [(0, 0); 16];
+    let (mut byte, mut position) = (0, 0);
+    while byte < 16 {
+        if matches!(byte, 4 | 6 | 8 | 10) {
+            position += 1;
+        }
+        halves[byte] = (position, position + 1);
+        position += 2;
+        byte += 1;
+    }
+    halves
 }
 
 #[cfg(test)]
@@ -460,11 +500,32 @@ mod tests {
     }
 
     #[test]
+    fn a_small_number_reads_as_a_large_one_does() {
+        for count in [0, 9, 10, 12_345, u64::MAX] {
+            assert_eq!(milliseconds(count), count.to_string());
+        }
+    }
+
+    #[test]
+    fn no_request_id_changes_when_others_are_made() {
+        let ids: Vec<_> = (0..IDS_AT_ONCE * 3).map(|_| random_request_id()).collect();
+
+        let different: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(different.len(), ids.len());
+        assert!(ids.iter().all(|id| id.len() == 36), "{ids:?}");
+    }
+
+    #[test]
     fn a_request_id_is_a_random_uuid() {
         let id = random_request_id();
         let text = id.to_str().expect("text");
 
         assert_eq!(text.len(), 36);
+        for (position, byte) in text.bytes().enumerate() {
+            let is_dash = matches!(position, 8 | 13 | 18 | 23);
+            assert_eq!(byte == b'-', is_dash, "{text}");
+            assert!(is_dash || byte.is_ascii_hexdigit(), "{text}");
+        }
         assert_eq!(&text[14..15], "4");
         assert!(matches!(&text[19..20], "8" | "9" | "a" | "b"));
         assert_ne!(id, random_request_id());

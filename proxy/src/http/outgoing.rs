@@ -12,7 +12,7 @@ use crate::upstream::body::replay::ReplayBuffer;
 
 /// What another try would be made of.
 pub(super) struct Outgoing {
-    head: Option<Head>,
+    head: Option<Box<Head>>,
     body: Kept,
 }
 
@@ -38,11 +38,11 @@ pub(super) enum Keep {
 impl Outgoing {
     /// The first request, and what the next would be made of.
     pub(super) fn split(
-        head: Head,
+        head: Box<Head>,
         body: ClientBody,
         meter: Option<Arc<BodyMeter>>,
         keep: Keep,
-    ) -> (Request<RequestBody>, Self) {
+    ) -> (Box<Request<RequestBody>>, Self) {
         let (first, kept) = match (meter, keep) {
             (None, _) => (RequestBody::Empty, Kept::Empty),
             (Some(meter), Keep::Nothing) => {
@@ -61,18 +61,18 @@ impl Outgoing {
             head: (keep != Keep::Nothing).then(|| head.clone()),
             body: kept,
         };
-        (request(head, first), outgoing)
+        (Box::new(request(*head, first)), outgoing)
     }
 
     /// The request once more, where all of it is still here.
-    pub(super) fn again(&mut self) -> Option<Request<RequestBody>> {
+    pub(super) fn again(&mut self) -> Option<Box<Request<RequestBody>>> {
         let head = self.head.clone()?;
         let body = match &self.body {
             Kept::Empty => RequestBody::Empty,
             Kept::Replay(buffer) => buffer.replay()?,
             Kept::Gone => return None,
         };
-        Some(request(head, body))
+        Some(Box::new(request(*head, body)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Serving the requests of one connection until it ends, is idle for too long, has been used enough, or drains.
 
 mod lifespan;
+mod seldom;
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -17,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::lifespan::Use;
+use self::seldom::Seldom;
 use super::HttpConnection;
 use super::body::ResponseBody;
 use super::exchange::exchange;
@@ -101,7 +103,7 @@ async fn answer(
     let is_told = request.version() < Version::HTTP_2;
     let is_last = request.version() == Version::HTTP_10 && !wants_more(request.headers());
     let is_connect = request.method() == Method::CONNECT;
-    let mut response = exchange(Arc::clone(&connection), request).await?;
+    let mut response = pin!(exchange(Arc::clone(&connection), request)).await?;
     let environment = &connection.environment;
     let is_used_up = used.is_some_and(|used| used.is_over());
     let is_short = environment.overload.is_taken(Action::DisableKeepalive);
@@ -199,11 +201,11 @@ async fn until<C>(
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut served = pin!(served);
+    let (mut served, finished) = (pin!(served), pin!(finished));
     tokio::select! {
         biased;
         result = served.as_mut() => return result,
-        () = finished => {}
+        () = Seldom::new(finished) => {}
     }
     finish(served.as_mut());
     tokio::select! {

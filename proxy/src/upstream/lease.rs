@@ -6,6 +6,7 @@
 
 mod spare;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,9 +90,9 @@ impl Lease {
         let sent = match &mut self.connection {
             Connection::Http1(connection) => {
                 let request = as_http1(request);
-                connection.sender.try_send_request(request).await
+                pin!(connection.sender.try_send_request(request)).await
             }
-            Connection::Http2(sender, _) => sender.try_send_request(request).await,
+            Connection::Http2(sender, _) => pin!(sender.try_send_request(request)).await,
         };
         sent.map_err(|mut failure| SendFailure {
             unsent: failure.take_message().map(Box::new),
@@ -153,10 +154,9 @@ impl Upstreams {
         self.preconnect_next(cluster, version);
         let (connection, is_reused) = match version {
             HttpVersion::Http1 => {
-                self.lend_http1(cluster, endpoint, freshness, preamble)
-                    .await?
+                pin!(self.lend_http1(cluster, endpoint, freshness, preamble)).await?
             }
-            HttpVersion::Http2 => self.lend_http2(cluster, endpoint, preamble).await?,
+            HttpVersion::Http2 => pin!(self.lend_http2(cluster, endpoint, preamble)).await?,
         };
         if is_reused {
             ClusterStats::count(&cluster.stats.reused);

@@ -23,7 +23,7 @@ impl Attempts<'_> {
     /// Tries side by side.
     pub(super) async fn run_hedged(
         &self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         outgoing: &mut Outgoing,
         course: &mut Course<'_>,
     ) -> Result<Answered, Failure> {
@@ -81,7 +81,7 @@ impl Attempts<'_> {
 
     async fn delayed_try(
         &self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         (permit, wait): (Option<Permit>, Duration),
         tried: Vec<SocketAddr>,
         log: &Log<'_>,

@@ -2,6 +2,7 @@
 //! and the outcome is recorded once.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,7 +26,7 @@ use crate::upstream::preamble::Preamble;
 impl Attempts<'_> {
     pub(super) async fn one_try(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         tried: &[SocketAddr],
         log: &Log<'_>,
     ) -> Result<Answered, Missed> {
@@ -69,7 +70,7 @@ impl Attempts<'_> {
             headers::readdress(&mut request, self.version, host, before);
         }
         let active = endpoint.state.begin();
-        let (response, lease) = self.send(request, &endpoint).await?;
+        let (response, lease) = pin!(self.send(request, &endpoint)).await?;
         let now = Instant::now();
         let latency = now.saturating_duration_since(begun);
         self.cluster.record_latency(&endpoint, latency, now);
@@ -91,12 +92,13 @@ impl Attempts<'_> {
     /// Sends the request on a connection that turns out to be one; records a failure.
     async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         endpoint: &Arc<Endpoint>,
     ) -> Result<(Response<Incoming>, Lease), Missed> {
         let mut freshness = Freshness::Any;
         for stale in 0.. {
-            let mut lease = match self.lend(endpoint, freshness).await {
+            let lent = pin!(self.lend(endpoint, freshness)).await;
+            let mut lease = match lent {
                 Ok(lease) => lease,
                 Err(source) => return Err(self.not_connected(source, endpoint, request)),
             };
@@ -105,7 +107,8 @@ impl Attempts<'_> {
             }
             let spare = lease.spare(&mut request);
             let may_switch = request.headers().contains_key(UPGRADE);
-            let failure = match lease.send(request).await {
+            let sent = pin!(lease.send(*request)).await;
+            let failure = match sent {
                 Ok(response) => {
                     if let Some(spare) = spare {
                         spare.spared();
@@ -127,7 +130,7 @@ impl Attempts<'_> {
                     ClusterStats::count(&self.cluster.stats.stale);
                     lease.retire();
                     freshness = Freshness::Fresh;
-                    request = *unsent;
+                    request = unsent;
                 }
                 unsent => return Err(self.reset(failure.error, unsent, endpoint)),
             }
@@ -142,16 +145,14 @@ impl Attempts<'_> {
     ) -> Result<Lease, ConnectFailure> {
         let upstreams = &self.connection.environment.upstreams;
         let preamble = Preamble::of(&self.cluster.config, Some(self.connection.ends()));
-        upstreams
-            .lend(self.cluster, endpoint, self.version, freshness, preamble)
-            .await
+        pin!(upstreams.lend(self.cluster, endpoint, self.version, freshness, preamble)).await
     }
 
     fn not_connected(
         &self,
         source: ConnectFailure,
         endpoint: &Endpoint,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Missed {
         // The endpoint is not to blame for a limit of ours.
         if !matches!(
@@ -192,7 +193,7 @@ impl Attempts<'_> {
                 how: Reset::of(&source, unsent.is_some()),
                 source,
             },
-            unsent: unsent.map(|request| *request),
+            unsent,
         }
     }
 }

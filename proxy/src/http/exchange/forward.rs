@@ -37,7 +37,7 @@ impl Turn<'_> {
     /// Sends a request to the cluster of its route.
     pub(super) async fn forward<'a>(
         &mut self,
-        mut head: Head,
+        mut head: Box<Head>,
         body: ClientBody,
         mut upgrade: Option<Upgrade>,
         routed: &Routed<'a>,
@@ -87,7 +87,7 @@ impl Turn<'_> {
         let started = completion.started();
         let answered = {
             let attempts = pin!(attempts.run(head, body, completion));
-            limits.enforce(attempts, started, meter.as_ref()).await
+            pin!(limits.enforce(attempts, started, meter.as_ref())).await
         };
         let status = answered.as_ref().map(|answered| match &upgrade {
             Some(upgrade) => upgrade.counted(&answered.response, version),
@@ -263,12 +263,12 @@ impl Turn<'_> {
     fn follow<'a>(
         &mut self,
         policy: &InternalRedirects,
-        before: Head,
+        before: Box<Head>,
         answered: &mut Answered,
         (routed, from): (&Routed<'a>, Selected<'a>),
     ) -> Option<Redirected<'a>> {
         let response = &answered.response;
-        let head = self.followed.next(policy, response, before)?;
+        let head = Box::new(self.followed.next(policy, response, *before)?);
         let target = route(routed.routes, &head, self.connection, self.completion).ok()?;
         if !self.followed.may_enter(policy, from, target.selected?) {
             return None;
