@@ -6,6 +6,7 @@
 
 mod choices;
 mod configuration;
+mod framing;
 mod proxy_protocol;
 mod route_match;
 mod telemetry;
@@ -29,7 +30,7 @@ impl Target {
     }
 }
 
-const OWN: [Target; 13] = [
+const OWN: [Target; 14] = [
     Target::new("bootstrap", configuration::bootstrap),
     Target::new("xds_cluster", configuration::cluster),
     Target::new("xds_endpoints", configuration::endpoints),
@@ -38,6 +39,7 @@ const OWN: [Target; 13] = [
     Target::new("xds_secret", configuration::secret),
     Target::new("unknown_fields", configuration::unknown_fields),
     Target::new("grpc_health", health::grpc::fuzzing::run),
+    Target::new("http1_framing", framing::run),
     Target::new("proxy_protocol", proxy_protocol::run),
     Target::new("route_match", route_match::run),
     Target::new("format", telemetry::format),
