@@ -1,9 +1,14 @@
 //! A service of a Compose file, as a type that holds no nonsense.
 
+mod deploy;
+mod health;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::deploy::Deploy;
+use self::health::healthcheck;
 use super::document::{Node, Value};
 use super::error::{ComposeError, Location, Warning};
 use super::load::read_environment;
@@ -367,57 +372,6 @@ fn dependencies(
     Ok(dependencies)
 }
 
-fn healthcheck(
-    node: &Node,
-    what: &str,
-    warnings: &mut Vec<Warning>,
-) -> Result<Healthcheck, ComposeError> {
-    schema::check(node, what, schema::HEALTHCHECK, warnings)?;
-    let duration = |field: &str, default: u64| {
-        node.get(field)
-            .map_or(Ok(Duration::from_secs(default)), |node| {
-                read::duration(node, &format!("{what}.{field}"))
-            })
-    };
-    let is_disabled = node.get("disable").map_or(Ok(false), |node| {
-        read::boolean(node, &format!("{what}.disable"))
-    })?;
-    let test = node
-        .get("test")
-        .map(|node| health_command(node, &format!("{what}.test")))
-        .transpose()?;
-    if test.is_none() && !is_disabled {
-        return Err(ComposeError::at(&node.at, format!("{what} has no test")));
-    }
-    Ok(Healthcheck {
-        command: test.filter(|_| !is_disabled).unwrap_or_default(),
-        // The defaults are docker's.
-        interval: duration("interval", 30)?,
-        timeout: duration("timeout", 30)?,
-        retries: node
-            .get("retries")
-            .map_or(Ok(3), |node| read::number(node, &format!("{what}.retries")))?,
-    })
-}
-
-fn health_command(node: &Node, what: &str) -> Result<Vec<String>, ComposeError> {
-    let shell = |script: &str| ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-    if let Value::Scalar { text, .. } = &node.value {
-        return Ok(shell(text));
-    }
-    let words = read::texts(node, what)?;
-    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["NONE"] => Ok(Vec::new()),
-        ["CMD", _, ..] => Ok(words[1..].to_vec()),
-        ["CMD-SHELL", script] => Ok(shell(script)),
-        _ => Err(read::expected(
-            node,
-            what,
-            "[CMD, …], [CMD-SHELL, script], [NONE] or a script",
-        )),
-    }
-}
-
 fn aliases(
     node: &Node,
     place: &str,
@@ -490,135 +444,4 @@ fn mesh_options(
         exclude_inbound_ports: ports("exclude-inbound-ports")?,
         exclude_outbound_ports: ports("exclude-outbound-ports")?,
     })
-}
-
-/// What stands below `deploy`, and the older keys that say the same.
-struct Deploy {
-    replicas: u32,
-    restart: Restart,
-    limits: Limits,
-}
-
-impl Deploy {
-    fn read(
-        service: &Node,
-        place: &str,
-        warnings: &mut Vec<Warning>,
-    ) -> Result<Self, ComposeError> {
-        let mut deploy = Deploy {
-            replicas: 1,
-            restart: Restart::default(),
-            limits: Limits::default(),
-        };
-        if let Some(node) = service.get("restart") {
-            deploy.restart = restart(node, &format!("{place}.restart"))?;
-        }
-        let limit = |field: &str| {
-            service
-                .get(field)
-                .map(|node| (node, format!("{place}.{field}")))
-        };
-        if let Some((node, what)) = limit("mem_limit") {
-            deploy.limits.memory_bytes = Some(read::bytes(node, &what)?);
-        }
-        if let Some((node, what)) = limit("cpus") {
-            deploy.limits.cpu_millis = Some(read::cpu_millis(node, &what)?);
-        }
-        if let Some((node, what)) = limit("pids_limit") {
-            deploy.limits.pids = Some(read::number(node, &what)?);
-        }
-        if let Some(node) = service.get("deploy") {
-            deploy.add(node, &format!("{place}.deploy"), warnings)?;
-        }
-        Ok(deploy)
-    }
-
-    fn add(
-        &mut self,
-        node: &Node,
-        what: &str,
-        warnings: &mut Vec<Warning>,
-    ) -> Result<(), ComposeError> {
-        schema::check(node, what, schema::DEPLOY, warnings)?;
-        if let Some(node) = node.get("mode")
-            && read::text(node, what)? != "replicated"
-        {
-            return Err(read::expected(
-                node,
-                &format!("{what}.mode"),
-                "replicated: there is one machine",
-            ));
-        }
-        if let Some(node) = node.get("replicas") {
-            self.replicas = read::number(node, &format!("{what}.replicas"))?;
-            if self.replicas > MAX_REPLICAS {
-                return Err(read::expected(
-                    node,
-                    &format!("{what}.replicas"),
-                    &format!("at most {MAX_REPLICAS}"),
-                ));
-            }
-        }
-        if let Some(policy) = node.get("restart_policy") {
-            schema::check(
-                policy,
-                &format!("{what}.restart_policy"),
-                schema::RESTART_POLICY,
-                warnings,
-            )?;
-            self.restart = policy
-                .get("condition")
-                .map_or(Ok(Restart::Always), |node| {
-                    restart(node, &format!("{what}.restart_policy.condition"))
-                })?;
-        }
-        if let Some(resources) = node.get("resources") {
-            schema::check(
-                resources,
-                &format!("{what}.resources"),
-                schema::RESOURCES,
-                warnings,
-            )?;
-            if let Some(limits) = resources.get("limits") {
-                self.add_limits(limits, &format!("{what}.resources.limits"), warnings)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn add_limits(
-        &mut self,
-        node: &Node,
-        what: &str,
-        warnings: &mut Vec<Warning>,
-    ) -> Result<(), ComposeError> {
-        schema::check(node, what, schema::LIMITS, warnings)?;
-        if let Some(node) = node.get("memory") {
-            self.limits.memory_bytes = Some(read::bytes(node, &format!("{what}.memory"))?);
-        }
-        if let Some(node) = node.get("cpus") {
-            self.limits.cpu_millis = Some(read::cpu_millis(node, &format!("{what}.cpus"))?);
-        }
-        if let Some(node) = node.get("pids") {
-            self.limits.pids = Some(read::number(node, &format!("{what}.pids"))?);
-        }
-        Ok(())
-    }
-}
-
-/// More pods of one service than a machine has addresses for is a mistake.
-const MAX_REPLICAS: u32 = 1000;
-
-fn restart(node: &Node, what: &str) -> Result<Restart, ComposeError> {
-    let text = read::text(node, what)?;
-    match text.split(':').next().unwrap_or_default() {
-        "no" | "none" => Ok(Restart::Never),
-        "on-failure" => Ok(Restart::OnFailure),
-        "always" | "unless-stopped" | "any" => Ok(Restart::Always),
-        _ => Err(read::expected(
-            node,
-            what,
-            "no, on-failure, always or unless-stopped",
-        )),
-    }
 }
