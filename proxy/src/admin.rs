@@ -30,6 +30,7 @@ use crate::bootstrap::Bootstrap;
 use crate::handover::Epoch;
 use crate::identity::CredentialsReceiver;
 use crate::telemetry::exposition::CONTENT_TYPE;
+use crate::telemetry::recorder::Recorder;
 use crate::telemetry::registry::Registry;
 use crate::workers::DataPlane;
 use crate::xds::cache::SharedCache;
@@ -48,6 +49,8 @@ pub struct AdminState {
     pub discovery: Option<Metrics>,
     /// All metrics.
     pub registry: Arc<Registry>,
+    /// What was served: what is counted, logged and traced of it.
+    pub recorder: Arc<Recorder>,
     /// What is served.
     pub data_plane: Arc<DataPlane>,
     /// Who the proxy is; none where it has no identity.
@@ -67,15 +70,18 @@ pub struct AdminState {
 }
 
 /// A path and what it does, for `/help`.
-const HELP: [(&str, &str); 18] = [
+const HELP: [(&str, &str); 20] = [
     (
         "/certs",
-        "the workload's certificate and the roots it trusts",
+        "certificates and authorities: the workload's, and those of the configuration's own",
     ),
-    ("/clusters", "clusters and their endpoints; ?format=json"),
+    (
+        "/clusters",
+        "clusters and their endpoints; ?filter=REGEX, ?format=json",
+    ),
     (
         "/config_dump",
-        "all configuration with versions and errors; ?include_eds, ?resource=NAME, ?mask=PATHS",
+        "all configuration with versions and errors; ?include_eds, ?resource=NAME, ?name_regex=REGEX, ?mask=PATHS",
     ),
     (
         "/drain_listeners",
@@ -87,6 +93,10 @@ const HELP: [(&str, &str); 18] = [
     ),
     ("/healthcheck/ok", "end /healthcheck/fail (POST)"),
     ("/help", "this list"),
+    (
+        "/hot_restart_version",
+        "which proxies may replace this one, and be replaced by it",
+    ),
     ("/init_dump", "what the proxy waits for before it is ready"),
     (
         "/listeners",
@@ -99,6 +109,10 @@ const HELP: [(&str, &str); 18] = [
     ("/memory", "what the kernel says of the process's memory"),
     ("/quitquitquit", "drain and exit (POST)"),
     ("/ready", "200 once the proxy can be sent traffic"),
+    (
+        "/reopen_logs",
+        "open the files of access logs anew, after they were moved away (POST)",
+    ),
     ("/runtime", "what runtime keys stand for, by layer"),
     (
         "/runtime_modify",
@@ -133,6 +147,7 @@ pub async fn admin(state: &AdminState, method: &Method, path: &str, query: &Quer
             | "/healthcheck/fail"
             | "/healthcheck/ok"
             | "/quitquitquit"
+            | "/reopen_logs"
             | "/runtime_modify"
     ) || path == "/logging" && !query.is_empty();
     let allowed = if is_change {
@@ -148,7 +163,7 @@ pub async fn admin(state: &AdminState, method: &Method, path: &str, query: &Quer
     }
     match path {
         "/" | "/help" => Reply::ok(help()),
-        "/certs" => certs::certs(state.credentials.as_ref()),
+        "/certs" => certs::certs(state.credentials.as_ref(), &state.data_plane.snapshot()),
         "/clusters" => clusters::clusters(&state.data_plane.snapshot(), &state.bootstrap, query),
         "/config_dump" => {
             let reply = config_dump::config_dump(state, query);
@@ -161,6 +176,8 @@ pub async fn admin(state: &AdminState, method: &Method, path: &str, query: &Quer
         "/logging" => logging(&state.log, query),
         "/memory" => server_info::memory(),
         "/ready" => health(state),
+        "/hot_restart_version" => Reply::ok(format!("{}\n", crate::handover::VERSION)),
+        "/reopen_logs" => reopen_logs(state),
         "/runtime" => runtime::runtime(state.cache.read().runtime()),
         "/runtime_modify" => runtime::modify(state.configuration.as_deref(), query),
         "/server_info" => server_info::server_info(state),
@@ -188,6 +205,16 @@ pub async fn admin(state: &AdminState, method: &Method, path: &str, query: &Quer
         _ => Reply::text(
             StatusCode::NOT_FOUND,
             format!("no such path: {path}\n\n{}", help()),
+        ),
+    }
+}
+
+fn reopen_logs(state: &AdminState) -> Reply {
+    match state.recorder.reopen_logs() {
+        true => Reply::ok("OK\n"),
+        false => Reply::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "an access log has too many lines to write; try again\n",
         ),
     }
 }

@@ -92,6 +92,7 @@ pub fn run(options: Options) -> Result<(), Error> {
         let mut signals = Signals::new()?;
         let mut proxy = Proxy::start(&options, bootstrap, log).await?;
         let asked = proxy.quit.clone();
+        let _rotation = log_rotation(&proxy.recorder)?;
         let taken_over = tokio::select! {
             taken_over = proxy.take_over(options.parent_shutdown) => Some(taken_over?),
             () = signals.next() => None,
@@ -112,6 +113,21 @@ pub fn run(options: Options) -> Result<(), Error> {
         }
         Ok(())
     })
+}
+
+/// As Envoy: SIGUSR1 means that the files of access logs were moved away. Ends when dropped.
+fn log_rotation(recorder: &Arc<Recorder>) -> io::Result<JoinSet<()>> {
+    let mut moved = signal(SignalKind::user_defined1())?;
+    let recorder = Arc::clone(recorder);
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        while moved.recv().await.is_some() {
+            if !recorder.reopen_logs() {
+                tracing::warn!("an access log with too many lines to write is not opened anew");
+            }
+        }
+    });
+    Ok(task)
 }
 
 /// The signals that ask the process to end.
@@ -277,6 +293,7 @@ impl Proxy {
             configuration,
             discovery,
             registry,
+            recorder: Arc::clone(&recorder),
             data_plane: Arc::clone(&data_plane),
             credentials,
             readiness,

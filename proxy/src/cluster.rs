@@ -296,6 +296,13 @@ impl Cluster {
         known.chain(self.originals.endpoints())
     }
 
+    /// The priority of an endpoint; that of one that was found by its original destination is 0.
+    pub fn priority_of(&self, endpoint: &Endpoint) -> u32 {
+        let mut members = self.members.all().iter();
+        let member = members.find(|member| std::ptr::eq(&*member.endpoint, endpoint));
+        member.map_or(0, |member| member.priority)
+    }
+
     /// The endpoint at an address.
     pub fn endpoint_at(&self, address: SocketAddr) -> Option<&Arc<Endpoint>> {
         self.members.at(address)

@@ -1,4 +1,5 @@
-//! `/certs`: the workload's certificate and the roots it trusts, as Envoy shows them.
+//! `/certs`: the workload's certificate and the roots it trusts, and those of the configuration's own, as Envoy shows
+//! them.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -6,14 +7,62 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::reply::Reply;
+use crate::config::cluster::Transport;
+use crate::config::tls::{Anchor, Believed, Shown};
 use crate::identity::CredentialsReceiver;
 use crate::identity::credentials::Credentials;
+use crate::snapshot::Snapshot;
 
-/// All certificates; an empty list without an identity.
-pub fn certs(credentials: Option<&CredentialsReceiver>) -> Reply {
+/// All certificates: the workload's first.
+pub fn certs(credentials: Option<&CredentialsReceiver>, snapshot: &Snapshot) -> Reply {
     let current = credentials.and_then(|credentials| credentials.borrow().clone());
-    let all: Vec<_> = current.iter().map(|current| certificate(current)).collect();
+    let of_workload = current.iter().map(|current| certificate(current));
+    let all: Vec<_> = of_workload.chain(configured(snapshot)).collect();
     Reply::json(&json!({"certificates": all}))
+}
+
+/// Those of listeners and clusters, by name.
+fn configured(snapshot: &Snapshot) -> Vec<Value> {
+    let mut listeners: Vec<_> = snapshot.listeners.values().collect();
+    listeners.sort_by(|one, other| one.config.name.cmp(&other.config.name));
+    let mut clusters: Vec<_> = snapshot.clusters.values().collect();
+    clusters.sort_by(|one, other| one.name().cmp(other.name()));
+    let of_listeners = listeners
+        .iter()
+        .flat_map(|listener| listener.config.chains());
+    let of_listeners = of_listeners.filter_map(|chain| chain.tls.as_deref());
+    let of_listeners = of_listeners.map(|tls| context(&tls.shows, tls.believes.as_ref()));
+    let transports = clusters.iter().flat_map(|cluster| {
+        let others = cluster.config.transport_matches.iter();
+        let others = others.map(|one| &one.transport);
+        others.chain([&cluster.config.transport])
+    });
+    let of_clusters = transports.map(|transport| match transport {
+        Transport::Tls(tls) => context(&tls.shows, Some(&tls.believes)),
+        Transport::Plaintext => None,
+    });
+    of_listeners.chain(of_clusters).flatten().collect()
+}
+
+/// What TLS shows and believes; none where it has nothing of its own.
+fn context(shows: &Shown, believes: Option<&Believed>) -> Option<Value> {
+    let chain: Vec<_> = match shows {
+        Shown::Certificates(all) => all
+            .iter()
+            .filter_map(|each| Some(details(&each.origin, each.key.cert.first()?)))
+            .collect(),
+        _ => vec![],
+    };
+    let authorities: Vec<_> = match believes.map(|believes| &believes.anchor) {
+        Some(Anchor::Roots(roots)) => roots
+            .certificates
+            .iter()
+            .map(|der| details(&roots.origin, der))
+            .collect(),
+        _ => vec![],
+    };
+    let is_empty = chain.is_empty() && authorities.is_empty();
+    (!is_empty).then(|| json!({"ca_cert": authorities, "cert_chain": chain}))
 }
 
 fn certificate(credentials: &Credentials) -> Value {
@@ -85,7 +134,9 @@ mod tests {
             .expect("valid");
         let (_sender, receiver) = watch::channel(Some(Arc::new(credentials)));
 
-        let shown: Value = serde_json::from_slice(certs(Some(&receiver)).body()).expect("json");
+        let shown: Value =
+            serde_json::from_slice(certs(Some(&receiver), &Snapshot::default()).body())
+                .expect("json");
 
         let leaf = &shown["certificates"][0]["cert_chain"][0];
         assert_eq!(leaf["subject_alt_names"][0]["uri"], id);
@@ -98,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_proxy_without_an_identity_has_no_certificates() {
-        let shown: Value = serde_json::from_slice(certs(None).body()).expect("json");
+        let shown: Value =
+            serde_json::from_slice(certs(None, &Snapshot::default()).body()).expect("json");
 
         assert_eq!(shown["certificates"], json!([]));
     }

@@ -4,19 +4,28 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::StatusCode;
+use regex::Regex;
 use serde_json::{Value, json};
 
 use super::reply::{Query, Reply};
 use crate::bootstrap::Bootstrap;
 use crate::cluster::Cluster;
+use crate::cluster::breaker::Breakers;
 use crate::cluster::endpoint::Endpoint;
 use crate::config::cluster::RetryLimit;
 use crate::config::endpoints::EndpointHealth;
 use crate::snapshot::Snapshot;
 
-/// All clusters.
+/// All clusters, or those whose name `filter` is found in.
 pub fn clusters(snapshot: &Snapshot, bootstrap: &Bootstrap, query: &Query) -> Reply {
-    let mut all: Vec<_> = snapshot.clusters.values().collect();
+    let filter = match query.value("filter").map(Regex::new).transpose() {
+        Ok(filter) => filter,
+        Err(error) => return Reply::text(StatusCode::BAD_REQUEST, format!("filter: {error}\n")),
+    };
+    let is_meant = |name: &str| filter.as_ref().is_none_or(|filter| filter.is_match(name));
+    let all = snapshot.clusters.values();
+    let mut all: Vec<_> = all.filter(|cluster| is_meant(cluster.name())).collect();
     all.sort_by(|left, right| left.name().cmp(right.name()));
     let shown: Vec<_> = all
         .into_iter()
@@ -94,6 +103,9 @@ impl Shown<'_> {
         writeln!(text, "{prefix}::region::{}", endpoint.locality.region)?;
         writeln!(text, "{prefix}::zone::{}", endpoint.locality.zone)?;
         writeln!(text, "{prefix}::sub_zone::{}", endpoint.locality.sub_zone)?;
+        writeln!(text, "{prefix}::canary::{}", is_canary(endpoint))?;
+        let priority = self.cluster.priority_of(endpoint);
+        writeln!(text, "{prefix}::priority::{priority}")?;
         writeln!(text, "{prefix}::tls::{}", endpoint.transport.is_tls())?;
         writeln!(text, "{prefix}::workload::{}", endpoint.workload.name)
     }
@@ -135,17 +147,16 @@ impl Shown<'_> {
             .endpoints()
             .map(|endpoint| self.endpoint_json(&endpoint))
             .collect();
-        let limits = self.cluster.breakers.limits();
+        let thresholds = [
+            ("DEFAULT", &self.cluster.breakers),
+            ("HIGH", &self.cluster.urgent_breakers),
+        ];
         json!({
             "name": self.cluster.name(),
             "observability_name": self.cluster.name(),
             "added_via_api": self.is_added,
             "eds_service_name": self.cluster.config.discovery_name(),
-            "circuit_breakers": {"thresholds": [{
-                "max_connections": limits.max_connections,
-                "max_pending_requests": limits.max_pending_requests,
-                "max_requests": limits.max_requests,
-            }]},
+            "circuit_breakers": {"thresholds": thresholds.map(thresholds_json)},
             "host_statuses": endpoints,
         })
     }
@@ -181,6 +192,7 @@ impl Shown<'_> {
                 "pending_active_hc": endpoint.state.health.is_expected(),
             },
             "weight": endpoint.weight,
+            "priority": self.cluster.priority_of(endpoint),
             "hostname": endpoint.hostname,
             "locality": {
                 "region": endpoint.locality.region,
@@ -191,9 +203,30 @@ impl Shown<'_> {
     }
 }
 
-fn stats(endpoint: &Endpoint) -> [(&'static str, u64); 4] {
+fn thresholds_json((priority, breakers): (&str, &Breakers)) -> Value {
+    let limits = breakers.limits();
+    let mut thresholds = json!({
+        "priority": priority,
+        "max_connections": limits.max_connections,
+        "max_pending_requests": limits.max_pending_requests,
+        "max_requests": limits.max_requests,
+    });
+    if let RetryLimit::Count(count) = limits.retries {
+        thresholds["max_retries"] = count.into();
+    }
+    thresholds
+}
+
+/// As Envoy: what `envoy.lb` says of it.
+fn is_canary(endpoint: &Endpoint) -> bool {
+    let canary = endpoint.labels.get("canary");
+    canary.is_some_and(|value| &*value.text == "true")
+}
+
+fn stats(endpoint: &Endpoint) -> [(&'static str, u64); 5] {
     let (total, failed) = (endpoint.state.requests(), endpoint.state.failures());
     [
+        ("cx_active", endpoint.state.connections().into()),
         ("rq_active", endpoint.state.active().into()),
         ("rq_total", total),
         ("rq_error", failed),
@@ -266,6 +299,6 @@ mod tests {
         let json: Value = serde_json::from_str(&shown("format=json")).expect("json");
         let message: Clusters = weft_proto::json::from_json(json).expect("envoy.admin.v3.Clusters");
 
-        assert_eq!(message.cluster_statuses[0].host_statuses[0].stats.len(), 4);
+        assert_eq!(message.cluster_statuses[0].host_statuses[0].stats.len(), 5);
     }
 }

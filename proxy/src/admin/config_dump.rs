@@ -5,15 +5,16 @@ use std::time::SystemTime;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
+use regex::Regex;
 use serde_json::{Value, json};
 use weft_proto::Any;
-use weft_proto::any::pack;
+use weft_proto::any::{pack, unpack};
 use weft_proto::envoy::admin::v3::clusters_config_dump::{DynamicCluster, StaticCluster};
 use weft_proto::envoy::admin::v3::endpoints_config_dump::DynamicEndpointConfig;
 use weft_proto::envoy::admin::v3::listeners_config_dump::{
     DynamicListener, DynamicListenerState, StaticListener,
 };
-use weft_proto::envoy::admin::v3::routes_config_dump::DynamicRouteConfig;
+use weft_proto::envoy::admin::v3::routes_config_dump::{DynamicRouteConfig, StaticRouteConfig};
 use weft_proto::envoy::admin::v3::secrets_config_dump::DynamicSecret;
 use weft_proto::envoy::admin::v3::{
     BootstrapConfigDump, ClientResourceStatus, ClustersConfigDump, ConfigDump, EndpointsConfigDump,
@@ -21,6 +22,11 @@ use weft_proto::envoy::admin::v3::{
 };
 use weft_proto::envoy::config::core::v3::DataSource;
 use weft_proto::envoy::config::core::v3::data_source::Specifier;
+use weft_proto::envoy::config::listener::v3::Listener;
+use weft_proto::envoy::config::listener::v3::filter::ConfigType;
+use weft_proto::envoy::config::route::v3::RouteConfiguration;
+use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use weft_proto::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, Secret, TlsCertificate, secret,
 };
@@ -35,13 +41,22 @@ use crate::tls::pem::pem;
 use crate::xds::cache::{Entry, Refused};
 use crate::xds::kind::Kind;
 
-/// Everything; endpoints only where asked for with `include_eds`, or one list of it by `resource`.
+/// Everything; endpoints only where asked for with `include_eds`, resources whose whole name `name_regex` fits, or one
+/// list of it by `resource`.
 pub fn config_dump(state: &AdminState, query: &Query) -> Reply {
     let asks_for_endpoints = query
         .value("resource")
         .is_some_and(|name| name.contains("endpoint"));
+    let names = match query.value("name_regex").map(whole).transpose() {
+        Ok(names) => names,
+        Err(error) => {
+            let refusal = format!("Error while parsing name_regex: {error}\n");
+            return Reply::text(StatusCode::BAD_REQUEST, refusal);
+        }
+    };
+    let scope = Scope { state, names };
     let dump = ConfigDump {
-        configs: configs(state, query.has("include_eds") || asks_for_endpoints),
+        configs: configs(&scope, query.has("include_eds") || asks_for_endpoints),
     };
     match to_json(&dump) {
         Err(error) => Reply::text(
@@ -63,6 +78,24 @@ pub fn config_dump(state: &AdminState, query: &Query) -> Reply {
             }
         }
     }
+}
+
+/// What is shown.
+struct Scope<'a> {
+    state: &'a AdminState,
+    /// What names of resources must be; none: anything.
+    names: Option<Regex>,
+}
+
+impl Scope<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.names.as_ref().is_none_or(|names| names.is_match(name))
+    }
+}
+
+/// An expression that must fit the whole of a text.
+fn whole(expression: &str) -> Result<Regex, regex::Error> {
+    Regex::new(&format!("^(?:{expression})$"))
 }
 
 /// Private keys that the configuration holds itself; where a file is named, its name stays.
@@ -92,20 +125,20 @@ fn redact_source(source: &mut Value) {
     }
 }
 
-fn configs(state: &AdminState, include_eds: bool) -> Vec<Any> {
-    let started = timestamp(state.started);
+fn configs(scope: &Scope<'_>, include_eds: bool) -> Vec<Any> {
+    let started = timestamp(scope.state.started);
     let mut configs = vec![
         pack(&BootstrapConfigDump {
-            bootstrap: Some(state.bootstrap.wire.clone()),
+            bootstrap: Some(scope.state.bootstrap.wire.clone()),
             last_updated: Some(started),
         }),
-        pack(&clusters(state, started)),
-        pack(&listeners(state, started)),
-        pack(&routes(state)),
-        pack(&secrets(state)),
+        pack(&clusters(scope, started)),
+        pack(&listeners(scope, started)),
+        pack(&routes(scope)),
+        pack(&secrets(scope)),
     ];
     if include_eds {
-        configs.push(pack(&endpoints(state)));
+        configs.push(pack(&endpoints(scope)));
     }
     configs
 }
@@ -132,18 +165,19 @@ fn masked(dump: &Value, paths: &str) -> Reply {
     }
 }
 
-fn clusters(state: &AdminState, started: prost_types::Timestamp) -> ClustersConfigDump {
-    let wire = state.bootstrap.wire.static_resources.iter();
+fn clusters(scope: &Scope<'_>, started: prost_types::Timestamp) -> ClustersConfigDump {
+    let wire = scope.state.bootstrap.wire.static_resources.iter();
     ClustersConfigDump {
         version_info: String::new(),
         static_clusters: wire
             .flat_map(|resources| &resources.clusters)
+            .filter(|cluster| scope.has(&cluster.name))
             .map(|cluster| StaticCluster {
                 cluster: Some(pack(cluster)),
                 last_updated: Some(started),
             })
             .collect(),
-        dynamic_active_clusters: dynamic(state, Kind::Cluster, |_, shown| DynamicCluster {
+        dynamic_active_clusters: dynamic(scope, Kind::Cluster, |_, shown| DynamicCluster {
             version_info: shown.version,
             cluster: shown.resource,
             last_updated: shown.since,
@@ -154,18 +188,19 @@ fn clusters(state: &AdminState, started: prost_types::Timestamp) -> ClustersConf
     }
 }
 
-fn listeners(state: &AdminState, started: prost_types::Timestamp) -> ListenersConfigDump {
-    let wire = state.bootstrap.wire.static_resources.iter();
+fn listeners(scope: &Scope<'_>, started: prost_types::Timestamp) -> ListenersConfigDump {
+    let wire = scope.state.bootstrap.wire.static_resources.iter();
     ListenersConfigDump {
         version_info: String::new(),
         static_listeners: wire
             .flat_map(|resources| &resources.listeners)
+            .filter(|listener| scope.has(&listener.name))
             .map(|listener| StaticListener {
                 listener: Some(pack(listener)),
                 last_updated: Some(started),
             })
             .collect(),
-        dynamic_listeners: dynamic(state, Kind::Listener, |name, shown| DynamicListener {
+        dynamic_listeners: dynamic(scope, Kind::Listener, |name, shown| DynamicListener {
             name: name.to_owned(),
             active_state: shown.resource.is_some().then(|| DynamicListenerState {
                 version_info: shown.version,
@@ -180,10 +215,10 @@ fn listeners(state: &AdminState, started: prost_types::Timestamp) -> ListenersCo
     }
 }
 
-fn routes(state: &AdminState) -> RoutesConfigDump {
+fn routes(scope: &Scope<'_>) -> RoutesConfigDump {
     RoutesConfigDump {
-        static_route_configs: vec![],
-        dynamic_route_configs: dynamic(state, Kind::Routes, |_, shown| DynamicRouteConfig {
+        static_route_configs: inline_routes(scope),
+        dynamic_route_configs: dynamic(scope, Kind::Routes, |_, shown| DynamicRouteConfig {
             version_info: shown.version,
             route_config: shown.resource,
             last_updated: shown.since,
@@ -193,10 +228,50 @@ fn routes(state: &AdminState) -> RoutesConfigDump {
     }
 }
 
-fn endpoints(state: &AdminState) -> EndpointsConfigDump {
+/// Routes that stand in listeners, those of the bootstrap first.
+fn inline_routes(scope: &Scope<'_>) -> Vec<StaticRouteConfig> {
+    let started = timestamp(scope.state.started);
+    let resources = scope.state.bootstrap.wire.static_resources.iter();
+    let own = resources.flat_map(|resources| &resources.listeners);
+    let own = own.map(|listener| (listener.clone(), started));
+    let cache = scope.state.cache.read();
+    let discovered = cache.in_force(Kind::Listener).filter_map(|(_, accepted)| {
+        let listener = unpack::<Listener>(&accepted.resource).ok()?;
+        Some((listener, timestamp(accepted.since)))
+    });
+    let shown = own.chain(discovered).flat_map(|(listener, since)| {
+        let routes = routes_of(&listener).into_iter();
+        routes.map(move |routes| (routes, since))
+    });
+    shown
+        .filter(|(routes, _)| scope.has(&routes.name))
+        .map(|(routes, since)| StaticRouteConfig {
+            route_config: Some(pack(&routes)),
+            last_updated: Some(since),
+        })
+        .collect()
+}
+
+fn routes_of(listener: &Listener) -> Vec<RouteConfiguration> {
+    let chains = listener.filter_chains.iter();
+    let chains = chains.chain(&listener.default_filter_chain);
+    let filters = chains.flat_map(|chain| &chain.filters);
+    let routes = filters.filter_map(|filter| match &filter.config_type {
+        Some(ConfigType::TypedConfig(any)) => {
+            match unpack::<HttpConnectionManager>(any).ok()?.route_specifier? {
+                RouteSpecifier::RouteConfig(routes) => Some(routes),
+                _ => None,
+            }
+        }
+        _ => None,
+    });
+    routes.collect()
+}
+
+fn endpoints(scope: &Scope<'_>) -> EndpointsConfigDump {
     EndpointsConfigDump {
         static_endpoint_configs: vec![],
-        dynamic_endpoint_configs: dynamic(state, Kind::Endpoints, |_, shown| {
+        dynamic_endpoint_configs: dynamic(scope, Kind::Endpoints, |_, shown| {
             DynamicEndpointConfig {
                 version_info: shown.version,
                 endpoint_config: shown.resource,
@@ -209,8 +284,9 @@ fn endpoints(state: &AdminState) -> EndpointsConfigDump {
 }
 
 /// The certificate and the roots of the workload, and what was discovered; never a key.
-fn secrets(state: &AdminState) -> SecretsConfigDump {
-    let current = state
+fn secrets(scope: &Scope<'_>) -> SecretsConfigDump {
+    let current = scope
+        .state
         .credentials
         .as_ref()
         .and_then(|current| current.borrow().clone());
@@ -229,7 +305,7 @@ fn secrets(state: &AdminState) -> SecretsConfigDump {
             shown(SECRET_TRUST_BUNDLE, trust_bundle(credentials)),
         ]
     });
-    let discovered = dynamic(state, Kind::Secret, |name, shown| DynamicSecret {
+    let discovered = dynamic(scope, Kind::Secret, |name, shown| DynamicSecret {
         name: name.to_owned(),
         version_info: shown.version,
         secret: shown.resource,
@@ -238,7 +314,10 @@ fn secrets(state: &AdminState) -> SecretsConfigDump {
         client_status: shown.status,
     });
     SecretsConfigDump {
-        dynamic_active_secrets: own.chain(discovered).collect(),
+        dynamic_active_secrets: own
+            .filter(|secret| scope.has(&secret.name))
+            .chain(discovered)
+            .collect(),
         ..SecretsConfigDump::default()
     }
 }
@@ -287,10 +366,11 @@ struct Shown {
     status: i32,
 }
 
-fn dynamic<T>(state: &AdminState, kind: Kind, show: impl Fn(&str, Shown) -> T) -> Vec<T> {
-    let cache = state.cache.read();
+fn dynamic<T>(scope: &Scope<'_>, kind: Kind, show: impl Fn(&str, Shown) -> T) -> Vec<T> {
+    let cache = scope.state.cache.read();
     cache
         .of_kind(kind)
+        .filter(|(name, _)| scope.has(name))
         .map(|(name, entry)| show(name, shown(entry)))
         .collect()
 }

@@ -95,6 +95,8 @@ pub struct Certificate {
     pub key: Arc<CertifiedKey>,
     /// Lower-case names of hosts that it is for, `*.` included.
     pub hosts: Vec<String>,
+    /// Where it stands: the path of a file, or `<inline>`.
+    pub origin: Arc<str>,
 }
 
 /// The same chain has the same key.
@@ -171,6 +173,8 @@ pub struct Roots {
     pub store: RootCertStore,
     /// As they came.
     pub certificates: Vec<CertificateDer<'static>>,
+    /// Where they stand: the path of a file, or `<inline>`.
+    pub origin: Arc<str>,
 }
 
 impl PartialEq for Roots {

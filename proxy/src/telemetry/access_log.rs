@@ -83,6 +83,13 @@ impl AccessLogs {
         }
     }
 
+    /// Files are opened anew: somebody has moved them away. Tells whether all will be.
+    pub fn reopen(&self) -> bool {
+        let writers = self.writers.lock();
+        let refused = writers.values().filter(|writer| !writer.reopen());
+        refused.count() == 0
+    }
+
     fn log(&self, config: &Arc<AccessLogConfig>) -> Option<(Arc<Format>, Arc<Writer>)> {
         let find = |ready: &[Ready]| {
             ready

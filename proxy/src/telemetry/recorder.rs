@@ -62,6 +62,11 @@ impl Recorder {
         self.access_logs.flush(limit);
     }
 
+    /// Opens the files of access logs anew. Tells whether all will be.
+    pub fn reopen_logs(&self) -> bool {
+        self.access_logs.reopen()
+    }
+
     fn principal(&self) -> Option<Arc<str>> {
         self.identity
             .borrow()

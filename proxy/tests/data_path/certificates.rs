@@ -56,6 +56,7 @@ impl Authority {
         Arc::new(Certificate {
             key: Arc::new(CertifiedKey::from_der(chain, key, &provider).unwrap()),
             hosts: vec![host.to_owned()],
+            origin: "<inline>".into(),
         })
     }
 
@@ -75,6 +76,7 @@ impl Authority {
             ..Believed::by(Anchor::Roots(Arc::new(Roots {
                 store: self.store(),
                 certificates: vec![self.0.der().clone()],
+                origin: "<inline>".into(),
             })))
         }
     }

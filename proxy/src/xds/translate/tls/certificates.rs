@@ -7,6 +7,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use weft_proto::envoy::config::core::v3::DataSource;
+use weft_proto::envoy::config::core::v3::data_source::Specifier;
 use weft_proto::envoy::extensions::transport_sockets::tls::v3::TlsCertificate;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -41,7 +42,9 @@ pub(super) fn certificate(at: &At<'_>, wire: &TlsCertificate) -> Result<Certific
         )?);
     }
     let at_chain = at.field("certificate_chain");
-    let chain = chain(&at_chain, required(&at_chain, certificate_chain.as_ref())?)?;
+    let source = required(&at_chain, certificate_chain.as_ref())?;
+    let origin = origin(source);
+    let chain = chain(&at_chain, source)?;
     let at_key = at.field("private_key");
     let source = required(&at_key, private_key.as_ref())?;
     let pem = data_source(&at_key, source, MAX_BYTES)?;
@@ -55,6 +58,7 @@ pub(super) fn certificate(at: &At<'_>, wire: &TlsCertificate) -> Result<Certific
     Ok(Certificate {
         key: Arc::new(CertifiedKey::new(chain, signing)),
         hosts: names.all(NameKind::Host).map(str::to_owned).collect(),
+        origin,
     })
 }
 
@@ -88,7 +92,16 @@ pub(super) fn roots(at: &At<'_>, wire: &DataSource) -> Result<Roots, Invalid> {
     Ok(Roots {
         store,
         certificates,
+        origin: origin(wire),
     })
+}
+
+/// In Envoy's words.
+fn origin(wire: &DataSource) -> Arc<str> {
+    match &wire.specifier {
+        Some(Specifier::Filename(path)) => path.as_str().into(),
+        _ => "<inline>".into(),
+    }
 }
 
 /// Lists of revoked certificates.
@@ -125,8 +138,6 @@ fn chain(at: &At<'_>, wire: &DataSource) -> Result<Vec<CertificateDer<'static>>,
 
 #[cfg(test)]
 mod tests {
-    use weft_proto::envoy::config::core::v3::data_source::Specifier;
-
     use super::super::super::at::Notes;
     use super::*;
 
