@@ -28,6 +28,7 @@ pub mod route;
 pub mod runtime;
 pub mod tls;
 pub mod tracing;
+pub mod tunnel;
 pub mod upgrade;
 
 use std::collections::BTreeMap;

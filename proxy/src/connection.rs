@@ -390,7 +390,7 @@ impl Connection {
         };
         let dialled = match dialled {
             Some(dialled) => dialled,
-            None => self.dial(config).await,
+            None => self.dial(config, || Arc::clone(&downstream)).await,
         };
         if let Some(line) = &mut self.line {
             line.leave_to_bytes();
@@ -398,7 +398,11 @@ impl Connection {
         tcp::proxy(io, dialled, config, downstream, &self.environment).await;
     }
 
-    async fn dial(&self, config: &TcpConfig) -> Result<Dialled, TcpFailure> {
+    async fn dial(
+        &self,
+        config: &TcpConfig,
+        describe: impl FnOnce() -> Arc<Downstream>,
+    ) -> Result<Dialled, TcpFailure> {
         let upstreams = &self.environment.upstreams;
         let ends = Endpoints {
             source: self.peer,
@@ -409,6 +413,7 @@ impl Connection {
             &self.snapshot,
             (ends, self.original_destination),
             upstreams,
+            describe,
         )
         .await
     }

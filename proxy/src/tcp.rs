@@ -6,6 +6,7 @@
 pub mod copy;
 pub mod gate;
 mod splice;
+pub mod tunnel;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,8 +14,10 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::either::Either;
 
 use self::copy::{FirstEnd, Transfer};
+use self::tunnel::{Asked, HeldStream, TunnelIo};
 use crate::cluster::breaker::Overflow;
 use crate::cluster::connections::{ConnectionPermit, Need};
 use crate::cluster::endpoint::{Active, Endpoint};
@@ -30,7 +33,7 @@ use crate::upstream::environment::Environment;
 use crate::upstream::io::UpstreamIo;
 use crate::upstream::preamble::Preamble;
 use crate::upstream::{ConnectFailure, Upstreams, explain};
-use crate::wire::Bare;
+use crate::wire::{Bare, Wire};
 
 /// Why there is no upstream connection.
 #[derive(Debug, thiserror::Error)]
@@ -95,36 +98,76 @@ impl TcpFailure {
 #[derive(Debug)]
 pub struct Dialled {
     /// Its bytes.
-    pub io: UpstreamIo,
+    pub io: ServerIo,
     /// What the server has said already.
     pub said: Bytes,
     cluster: Arc<Cluster>,
     endpoint: Arc<Endpoint>,
-    _permit: ConnectionPermit,
-    _active: Active,
+    held: (Held, Active),
+}
+
+/// The bytes of a server: a connection of their own, or a tunnel.
+pub type ServerIo = Either<UpstreamIo, TunnelIo>;
+
+impl Bare for ServerIo {
+    fn bare(&mut self) -> Option<(Bytes, &Wire)> {
+        match self {
+            Either::Left(io) => io.bare(),
+            Either::Right(_) => None,
+        }
+    }
+}
+
+/// What an upstream connection counts among.
+#[derive(Debug)]
+enum Held {
+    /// A connection of its own.
+    Connection {
+        _permit: ConnectionPermit,
+    },
+    /// A stream, on a connection that counts for itself.
+    Stream {
+        _stream: Box<HeldStream>,
+    },
 }
 
 impl Dialled {
+    fn new(
+        io: ServerIo,
+        cluster: &Arc<Cluster>,
+        endpoint: Arc<Endpoint>,
+        held: (Held, Active),
+    ) -> Self {
+        Dialled {
+            io,
+            said: Bytes::new(),
+            cluster: Arc::clone(cluster),
+            endpoint,
+            held,
+        }
+    }
+
     /// Who is at its other end.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
 
     /// Its bytes, and what is to be held as long as they flow.
-    pub fn into_parts(self) -> (UpstreamIo, impl Send + 'static) {
-        (self.io, (self._permit, self._active))
+    pub fn into_parts(self) -> (ServerIo, impl Send + 'static) {
+        (self.io, self.held)
     }
 }
 
 /// How often another endpoint is tried where one cannot be connected to; nothing has been sent yet.
 const CONNECT_ATTEMPTS: usize = 2;
 
-/// Dials the upstream of a chain.
+/// Dials the upstream of a chain; `describe` says what is known of the client, for tunnels.
 pub async fn dial(
     config: &TcpConfig,
     snapshot: &Snapshot,
     (client, original_destination): (Endpoints, Option<SocketAddr>),
     upstreams: &Upstreams,
+    describe: impl FnOnce() -> Arc<Downstream>,
 ) -> Result<Dialled, TcpFailure> {
     let (name, subset) = match &config.target {
         TcpTarget::Cluster(name) => (Some(name), &config.subset),
@@ -139,6 +182,8 @@ pub async fn dial(
     let cluster = name.and_then(|name| snapshot.clusters.get(name));
     let cluster =
         cluster.ok_or_else(|| TcpFailure::NoCluster(name.map_or_else(Arc::default, Arc::clone)))?;
+    let tunnel = config.tunnel.as_ref();
+    let asked = tunnel.map(|tunnel| Asked::new(tunnel, config, describe()));
     let mut tried = vec![];
     loop {
         let pick = Pick {
@@ -148,7 +193,13 @@ pub async fn dial(
             subset: subset.as_deref(),
             ..Pick::at(Instant::now())
         };
-        let dialled = dial_picked(cluster, pick, client, upstreams).await;
+        let dialled = match &asked {
+            None => dial_picked(cluster, pick, client, upstreams).await,
+            // Boxed, as it is rare.
+            Some(asked) => {
+                Box::pin(tunnel::open(cluster, pick, client, upstreams, asked)).await
+            }
+        };
         match dialled {
             Err(TcpFailure::Connect { endpoint, .. })
                 if tried.len() + 1 < CONNECT_ATTEMPTS && !tried.contains(&endpoint.address) =>
@@ -185,14 +236,9 @@ pub async fn dial_picked(
     match upstreams.dial(cluster, &endpoint, None, preamble).await {
         Ok(io) => {
             cluster.record(&endpoint, Outcome::Success, Instant::now());
-            Ok(Dialled {
-                io,
-                said: Bytes::new(),
-                cluster: Arc::clone(cluster),
-                endpoint,
-                _permit: permit,
-                _active: active,
-            })
+            let held = Held::Connection { _permit: permit };
+            let io = Either::Left(io);
+            Ok(Dialled::new(io, cluster, endpoint, (held, active)))
         }
         Err(source) => {
             cluster.record(&endpoint, Outcome::LocalOriginFailure, Instant::now());
@@ -228,8 +274,10 @@ pub async fn proxy(
             return;
         }
     };
-    // As in Envoy, a connection is a request.
-    ClusterStats::count(&dialled.cluster.stats.tries);
+    // As in Envoy, a connection is a request; a stream has been counted as one already.
+    if matches!(dialled.held, (Held::Connection { .. }, _)) {
+        ClusterStats::count(&dialled.cluster.stats.tries);
+    }
     let copied = async {
         let (idle, transfer) = (config.idle_timeout, &told.transfer);
         copy::pass_on(&mut io, &dialled.said, transfer).await?;

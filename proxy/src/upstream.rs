@@ -98,6 +98,36 @@ pub enum ConnectFailure {
         /// Why.
         source: Arc<hyper::Error>,
     },
+    /// It is no tunnel.
+    #[error("tunnel through {address}")]
+    Tunnel {
+        /// Where to.
+        address: SocketAddr,
+        /// Why.
+        source: Arc<TunnelFailure>,
+    },
+}
+
+/// Why a request for a tunnel has come to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum TunnelFailure {
+    /// It cannot be asked for.
+    #[error("a tunnel to {authority:?} cannot be asked for: set a hostname that is host:port")]
+    Request {
+        /// What the hostname comes to.
+        authority: String,
+        /// Why.
+        source: http::Error,
+    },
+    /// The upstream does not want it.
+    #[error("the upstream answers {0}")]
+    Refused(http::StatusCode),
+    /// There was no answer.
+    #[error("the upstream has not answered within {0:?}")]
+    Late(std::time::Duration),
+    /// The connection was lost.
+    #[error("the connection was lost before there was a tunnel")]
+    Http(#[source] hyper::Error),
 }
 
 impl ConnectFailure {

@@ -16,6 +16,7 @@ use super::filter::gate::Gate;
 use super::http::HttpConfig;
 use super::route::WeightedClusters;
 use super::tls::DownstreamTls;
+use super::tunnel::TunnelConfig;
 use crate::proxy_protocol::Version;
 
 /// A listener.
@@ -196,6 +197,8 @@ pub struct TcpConfig {
     pub subset: Option<Arc<Criteria>>,
     /// Whether connections of one client go to one endpoint, where the cluster hashes.
     pub hashes_source: bool,
+    /// How the bytes are carried in HTTP, where they are.
+    pub tunnel: Option<Arc<TunnelConfig>>,
     /// What is written about each connection.
     pub access_logs: Arc<[Arc<AccessLogConfig>]>,
 }

@@ -143,7 +143,8 @@ impl Opening<'_> {
             tokio::time::sleep(SILENCE).await;
         }
         ClusterStats::count(&self.connection.listener.live.dialled_ahead);
-        self.connection.dial(config).await
+        let describe = || self.connection.described(None);
+        self.connection.dial(config, describe).await
     }
 
     fn is_dialled_at_once(&self) -> bool {

@@ -156,6 +156,7 @@ mod tests {
     fn chain(name: &str, matches: Option<ChainMatch>) -> Arc<Chain> {
         let tcp = TcpConfig {
             subset: None,
+            tunnel: None,
             hashes_source: false,
             stat_prefix: "".into(),
             target: TcpTarget::Cluster("c".into()),

@@ -34,7 +34,7 @@ pub enum RequestBody {
     },
     /// Read again where it must be.
     Replayed(Replay),
-    /// A copy of what another request reads.
+    /// Pieces that somebody else hands over: a copy of what another request reads, or what goes through a tunnel.
     Copy(mpsc::Receiver<Copied>),
 }
 
@@ -77,8 +77,8 @@ pub enum BodyError {
     /// Another try reads it now.
     #[error("the request is being tried elsewhere")]
     TakenOver,
-    /// A copy has not kept up.
-    #[error("the copy of the body is not whole")]
+    /// A copy has not kept up, or the client of a tunnel is lost.
+    #[error("the body is not whole")]
     NotWhole,
 }
 

@@ -45,6 +45,7 @@ mod runtime;
 mod share;
 mod subsets;
 mod tcp_proxy;
+mod tcp_tunnel;
 mod text;
 mod tls;
 mod tracing;

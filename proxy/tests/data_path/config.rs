@@ -83,6 +83,7 @@ pub(crate) fn tcp(cluster: &str) -> NetworkFilter {
         target: TcpTarget::Cluster(cluster.into()),
         idle_timeout: None,
         subset: None,
+        tunnel: None,
         hashes_source: false,
         access_logs: Arc::new([]),
     }))

@@ -34,4 +34,5 @@ mod resilience;
 mod routing;
 mod tls;
 mod transparent;
+mod tunnelled;
 mod tunnels;

@@ -24,6 +24,7 @@ async fn opaque(cluster: ClusterConfig, change: impl FnOnce(&mut TcpConfig)) -> 
         target: TcpTarget::Cluster("c".into()),
         idle_timeout: None,
         subset: None,
+        tunnel: None,
         hashes_source: false,
         access_logs: Arc::new([]),
     };

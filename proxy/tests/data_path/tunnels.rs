@@ -26,7 +26,7 @@ use crate::upstream::{Upstream, nobody, text};
 type Body = BoxBody<Bytes, std::convert::Infallible>;
 
 /// Sends back what comes, in upper case, until the client ends; then ends, too.
-async fn shout(mut io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin) {
+pub(crate) async fn shout(mut io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin) {
     let mut buffer = [0; 1024];
     loop {
         match io.read(&mut buffer).await {
@@ -54,7 +54,7 @@ async fn shouting() -> SocketAddr {
 }
 
 /// A server of HTTP that agrees to what a check finds right, and shouts from then on.
-async fn agreeing(status: StatusCode, check: fn(&Request<Incoming>)) -> Upstream {
+pub(crate) async fn agreeing(status: StatusCode, check: fn(&Request<Incoming>)) -> Upstream {
     Upstream::answering(move |mut request| async move {
         check(&request);
         let upgrade = hyper::upgrade::on(&mut request);

@@ -22,7 +22,7 @@ pub struct BodyMeter {
     copies: Mutex<Vec<mpsc::Sender<Copied>>>,
 }
 
-/// A piece of a copied body.
+/// A piece of a body that is handed over.
 #[derive(Debug)]
 pub enum Copied {
     /// Some of it.

@@ -15,6 +15,7 @@ use super::access_log::access_logs;
 use super::at::{At, Invalid, harmless, limit, nonempty, required, unsupported};
 use super::route_weighted::both;
 use super::subsets::asked;
+use super::tcp_tunnel::tunnel;
 use crate::config::balancing::Criteria;
 use crate::config::listener::{TcpConfig, TcpTarget};
 use crate::config::route::{WeightedCluster, WeightedClusters};
@@ -48,7 +49,7 @@ pub(super) fn tcp_proxy(at: &At<'_>, wire: &TcpProxy) -> Result<TcpConfig, Inval
         check_drain_close,
         cluster_specifier,
     } = wire;
-    unsupported!(at; on_demand, tunneling_config, max_downstream_connection_duration,
+    unsupported!(at; on_demand, max_downstream_connection_duration,
         proxy_protocol_tlvs);
     // The upstream is always dialled at once.
     harmless!(at; downstream_idle_timeout, upstream_idle_timeout, max_connect_attempts, backoff_options,
@@ -61,6 +62,10 @@ pub(super) fn tcp_proxy(at: &At<'_>, wire: &TcpProxy) -> Result<TcpConfig, Inval
         target: target(at, cluster_specifier.as_ref(), subset.as_ref())?,
         subset,
         hashes_source: hashes_source(&at.field("hash_policy"), hash_policy)?,
+        tunnel: tunneling_config
+            .as_ref()
+            .map(|wire| tunnel(&at.field("tunneling_config"), wire).map(Arc::new))
+            .transpose()?,
         idle_timeout: limit(
             &at.field("idle_timeout"),
             idle_timeout.as_ref(),
