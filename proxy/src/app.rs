@@ -232,6 +232,7 @@ impl Proxy {
             upstreams: Upstreams {
                 identity: identity.clone(),
                 host_network,
+                sources: bootstrap.sources.clone(),
                 local_channels: broker.map(LocalChannels::of),
             },
             reports: Arc::clone(&recorder) as _,

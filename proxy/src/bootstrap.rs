@@ -6,6 +6,7 @@
 mod admin;
 mod discovery;
 mod fields;
+mod manager;
 mod runtime;
 mod statics;
 mod workload;
@@ -25,6 +26,7 @@ use self::fields::warn_of_ignored;
 use self::workload::workload;
 use crate::config::overload::OverloadConfig;
 use crate::config::runtime::Runtime;
+use crate::config::upstream_socket::Sources;
 use crate::config::{Configuration, Workload};
 use crate::xds::control_planes::ControlPlanes;
 use crate::xds::discovery::Discovery;
@@ -58,6 +60,8 @@ pub struct Bootstrap {
     pub runtime: Runtime,
     /// What is done when the proxy itself runs short of something.
     pub overload: Option<OverloadConfig>,
+    /// What connections of clusters are made from that do not say so.
+    pub sources: Option<Arc<Sources>>,
 }
 
 /// Why a bootstrap is none.
@@ -219,6 +223,7 @@ fn check(wire: Wire) -> Result<Bootstrap, Problem> {
         runtime,
         admin: wire.admin.as_ref().map(admin).transpose()?.flatten(),
         overload: wire.overload_manager.as_ref().map(overload).transpose()?,
+        sources: manager::sources(wire.cluster_manager.as_ref())?,
         node,
         wire,
     })

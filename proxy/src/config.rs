@@ -30,6 +30,7 @@ pub mod tls;
 pub mod tracing;
 pub mod tunnel;
 pub mod upgrade;
+pub mod upstream_socket;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

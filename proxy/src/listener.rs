@@ -5,7 +5,6 @@
 
 mod accept;
 mod bind;
-mod option;
 
 use std::collections::HashMap;
 use std::io;

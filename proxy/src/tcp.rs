@@ -122,13 +122,9 @@ impl Bare for ServerIo {
 #[derive(Debug)]
 enum Held {
     /// A connection of its own.
-    Connection {
-        _permit: ConnectionPermit,
-    },
+    Connection { _permit: ConnectionPermit },
     /// A stream, on a connection that counts for itself.
-    Stream {
-        _stream: Box<HeldStream>,
-    },
+    Stream { _stream: Box<HeldStream> },
 }
 
 impl Dialled {
@@ -196,9 +192,7 @@ pub async fn dial(
         let dialled = match &asked {
             None => dial_picked(cluster, pick, client, upstreams).await,
             // Boxed, as it is rare.
-            Some(asked) => {
-                Box::pin(tunnel::open(cluster, pick, client, upstreams, asked)).await
-            }
+            Some(asked) => Box::pin(tunnel::open(cluster, pick, client, upstreams, asked)).await,
         };
         match dialled {
             Err(TcpFailure::Connect { endpoint, .. })

@@ -4,6 +4,7 @@
 //! the cluster's connect time-out at the latest.
 
 pub mod body;
+mod connect;
 pub mod dial;
 pub mod environment;
 pub mod health;
@@ -24,6 +25,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::identity::IdentityReceiver;
+use crate::config::upstream_socket::Sources;
 use host_network::HostNetwork;
 use local_channel::LocalChannels;
 
@@ -34,6 +36,8 @@ pub struct Upstreams {
     pub identity: IdentityReceiver,
     /// The way into the host's network.
     pub host_network: Arc<dyn HostNetwork>,
+    /// What connections of clusters are made from that do not say so.
+    pub sources: Option<Arc<Sources>>,
     /// The way to other sidecars of this machine; `None`: like the way to any other endpoint.
     pub local_channels: Option<LocalChannels>,
 }

@@ -12,8 +12,8 @@ pub(super) fn warn_of_ignored(wire: &Wire) -> Result<(), Problem> {
         dynamic_resources: _,
         admin: _,
         overload_manager: _,
+        cluster_manager: _,
         layered_runtime: _,
-        cluster_manager,
         flags_path,
         stats_sinks,
         stats_config,
@@ -69,7 +69,6 @@ pub(super) fn warn_of_ignored(wire: &Wire) -> Result<(), Problem> {
         return Err(problem(field, "not supported"));
     }
     let harmless = [
-        ("cluster_manager", cluster_manager.is_some()),
         ("flags_path", !flags_path.is_empty()),
         ("stats_config", stats_config.is_some()),
         ("watchdog", watchdog.is_some()),

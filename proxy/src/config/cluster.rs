@@ -1,7 +1,6 @@
 //! Clusters: endpoints that stand for each other, and how they are used.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use super::http::Http2Options;
 use super::http1::Http1Options;
 use super::percent::Percent;
 use super::tls::UpstreamTls;
+use super::upstream_socket::{Keepalive, Sources};
 use crate::proxy_protocol::Version;
 
 /// A cluster.
@@ -81,8 +81,10 @@ pub struct ClusterConfig {
     /// How many connections there are for each stream of the cluster, from 1 to 3: those beyond the streams are made to
     /// the endpoints that will be chosen next. `None`: none are.
     pub predictive_preconnect_ratio: Option<f64>,
-    /// What connections are made from: the first of the endpoint's address family.
-    pub source_addresses: Vec<IpAddr>,
+    /// What connections are made from; `None`: what those of all clusters are.
+    pub sources: Option<Arc<Sources>>,
+    /// Whether the kernel asks after silent peers.
+    pub keepalive: Option<Keepalive>,
     /// Whose network endpoints are dialled in.
     pub network: Network,
 }
@@ -122,7 +124,8 @@ impl ClusterConfig {
             max_connection_duration: None,
             preconnect_ratio: None,
             predictive_preconnect_ratio: None,
-            source_addresses: vec![],
+            sources: None,
+            keepalive: None,
             network: Network::Sandbox,
         }
     }

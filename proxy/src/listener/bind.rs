@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::option;
 use crate::config::listener::socket::{Family, Moment, SocketSettings};
+use crate::socket_option;
 
 /// Connections that may wait to be accepted, where nobody says; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -29,12 +29,12 @@ pub(super) fn listen(address: SocketAddr, settings: &SocketSettings) -> io::Resu
         SocketAddr::V6(_) => Family::V6,
     };
     if settings.binds_freely {
-        option::bind_freely(&socket, family)?;
+        socket_option::bind_freely(&socket, family)?;
     }
     if settings.is_transparent {
-        option::be_transparent(&socket, family)?;
+        socket_option::be_transparent(&socket, family)?;
     }
-    let set = |moment| option::set_all(&socket, &settings.options, moment, family);
+    let set = |moment| socket_option::set_all(&socket, &settings.options, moment, family);
     set(Moment::BeforeBind)?;
     socket.bind(&address.into())?;
     set(Moment::Bound)?;

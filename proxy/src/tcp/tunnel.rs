@@ -143,7 +143,12 @@ pub(super) async fn open(
             let held = Held::Stream {
                 _stream: Box::new((lease, request)),
             };
-            Ok(Dialled::new(Either::Right(io), cluster, endpoint, (held, active)))
+            Ok(Dialled::new(
+                Either::Right(io),
+                cluster,
+                endpoint,
+                (held, active),
+            ))
         }
         Err(ConnectFailure::Overflow(source)) => Err(TcpFailure::Overflow {
             cluster: name(),
@@ -219,7 +224,9 @@ async fn joined(
         Some(pieces) => Ok(TunnelIo::of_bodies(pieces, response.into_body())),
         None => {
             let upgraded = hyper::upgrade::on(&mut response).await;
-            upgraded.map(TunnelIo::upgraded).map_err(TunnelFailure::Http)
+            upgraded
+                .map(TunnelIo::upgraded)
+                .map_err(TunnelFailure::Http)
         }
     }
 }

@@ -2,12 +2,13 @@
 //! has it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
+use super::connect::{connect, keep_alive};
 use super::io::{Socket, UpstreamIo};
 use super::preamble::Preamble;
 use super::{ConnectFailure, Upstreams, explain};
@@ -91,12 +92,18 @@ impl Upstreams {
             return Ok(io);
         }
         let mut stream = match cluster.network {
-            Network::Sandbox => connect(address, &cluster.source_addresses).await,
+            Network::Sandbox => {
+                let sources = cluster.sources.as_ref().or(self.sources.as_ref());
+                connect(address, sources.map(Arc::as_ref)).await
+            }
             Network::Host => self.dial_in_host(address, cluster.connect_timeout).await,
         }
         .map_err(failed)?;
         // Small writes are whole messages here; waiting for more would only add latency.
         stream.set_nodelay(true).map_err(failed)?;
+        if let Some(keepalive) = cluster.keepalive {
+            keep_alive(&stream, keepalive).map_err(failed)?;
+        }
         if let Some(preamble) = preamble {
             preamble.send(&mut stream).await.map_err(failed)?;
         }
@@ -173,20 +180,6 @@ impl Upstreams {
         })?;
         Ok(UpstreamIo::Tls(Box::new(stream)))
     }
-}
-
-async fn connect(address: SocketAddr, sources: &[IpAddr]) -> io::Result<TcpStream> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    }?;
-    let source = sources
-        .iter()
-        .find(|source| source.is_ipv4() == address.is_ipv4());
-    if let Some(source) = source {
-        socket.bind(SocketAddr::new(*source, 0))?;
-    }
-    socket.connect(address).await
 }
 
 fn count(stats: &ClusterStats, failure: Option<&ConnectFailure>) {

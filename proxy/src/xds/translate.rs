@@ -49,6 +49,7 @@ mod tcp_tunnel;
 mod text;
 mod tls;
 mod tracing;
+pub mod upstream_socket;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

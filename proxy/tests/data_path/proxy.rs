@@ -67,6 +67,7 @@ impl Proxy {
             upstreams: Upstreams {
                 identity,
                 host_network: Arc::new(OwnNetwork),
+                sources: None,
                 local_channels,
             },
             reports: Arc::clone(&reports) as _,

@@ -13,6 +13,7 @@ use weft_proxy::config::Configuration;
 use weft_proxy::config::cluster::{ClusterConfig, Discovery};
 use weft_proxy::config::listener::{Binding, ListenerConfig};
 use weft_proxy::config::route::Forward;
+use weft_proxy::config::upstream_socket::{Source, Sources};
 
 use crate::client::get;
 use crate::config::{all_to, cluster, configuration, filter, http, listener, tcp};
@@ -81,7 +82,13 @@ fn outbound() -> ListenerConfig {
 
 fn passthrough() -> ClusterConfig {
     ClusterConfig {
-        source_addresses: vec!["127.0.0.6".parse().unwrap()],
+        sources: Some(Arc::new(Sources {
+            all: vec![Source {
+                address: Some("127.0.0.6:0".parse().unwrap()),
+                options: vec![],
+            }],
+            binds_freely: false,
+        })),
         ..ClusterConfig::new("passthrough", Discovery::OriginalDestination)
     }
 }

@@ -36,10 +36,10 @@ pub(super) fn ip(at: &At<'_>, text: &str) -> Result<IpAddr, Invalid> {
         .map_err(|_| at.refuse(format_args!("{text:?} is no IP address")))
 }
 
-/// The address of a socket that is bound to whatever port.
-pub(super) fn source_ip(at: &At<'_>, wire: &SocketAddress) -> Result<IpAddr, Invalid> {
-    let (host, _) = tcp(at, wire)?;
-    ip(&at.field("address"), host)
+/// The address that a socket is bound to before it connects.
+pub(super) fn source(at: &At<'_>, wire: &SocketAddress) -> Result<SocketAddr, Invalid> {
+    let (host, port) = tcp(at, wire)?;
+    Ok(SocketAddr::new(ip(&at.field("address"), host)?, port))
 }
 
 fn tcp<'wire>(at: &At<'_>, wire: &'wire SocketAddress) -> Result<(&'wire str, u16), Invalid> {

@@ -1,6 +1,5 @@
 //! CDS: clusters.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +11,9 @@ use weft_proto::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
     LbConfig, LbPolicy, OriginalDstLbConfig, RefreshRate, TransportSocketMatch,
 };
-use weft_proto::envoy::config::core::v3::{
-    BindConfig, ExtraSourceAddress, HealthStatus, HealthStatusSet,
-};
+use weft_proto::envoy::config::core::v3::{HealthStatus, HealthStatusSet};
 use weft_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 
-use super::address::source_ip;
 use super::at::{At, Invalid, duration, enumeration, harmless, nonempty, required, unsupported};
 use super::balancer::{Balancing, older};
 use super::cluster_http::{ClusterHttp, cluster_http};
@@ -33,6 +29,7 @@ use super::share::percent;
 use super::subsets::older_subsets;
 use super::text::header_name;
 use super::tls::upstream_transport;
+use super::upstream_socket::{keepalive, sources};
 use crate::config::balancing::{Hashing, Localities};
 use crate::config::cluster::{
     ClusterConfig, Discovery, DnsFamily, DnsOptions, OriginalDestinationOptions, OverrideStandings,
@@ -111,7 +108,7 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
         connection_pool_per_downstream_connection);
     harmless!(at; stats_matcher, alt_stat_name, per_connection_buffer_limit_bytes,
         per_connection_buffer_high_watermark_timeout, typed_dns_resolver_config,
-        wait_for_warm_on_init, upstream_connection_options, lrs_server,
+        wait_for_warm_on_init, lrs_server,
         lrs_report_endpoint_metrics, track_timeout_budgets, track_cluster_stats, queuing_policies);
     let ClusterHttp {
         protocol,
@@ -221,12 +218,14 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
         max_connection_duration,
         preconnect_ratio: preconnect.per_upstream,
         predictive_preconnect_ratio: preconnect.predictive,
-        source_addresses: source_addresses(
+        sources: sources(
             &at.field("upstream_bind_config"),
             upstream_bind_config.as_ref(),
-        )?
-        .into_iter()
-        .collect(),
+        )?,
+        keepalive: keepalive(
+            &at.field("upstream_connection_options"),
+            upstream_connection_options.as_ref(),
+        ),
         network: network(&at.field("metadata"), metadata.as_ref())?,
     })
 }
@@ -505,42 +504,4 @@ fn transport_matches(
             })
         })
         .collect()
-}
-
-/// The first of an endpoint's address family is used.
-fn source_addresses(at: &At<'_>, wire: Option<&BindConfig>) -> Result<Vec<IpAddr>, Invalid> {
-    let Some(wire) = wire else {
-        return Ok(vec![]);
-    };
-    let BindConfig {
-        source_address,
-        freebind,
-        socket_options,
-        extra_source_addresses,
-        additional_source_addresses,
-        local_address_selector,
-        validate_network_namespaces,
-    } = wire;
-    unsupported!(at; freebind, socket_options, local_address_selector);
-    harmless!(at; validate_network_namespaces);
-    let mut addresses = Vec::new();
-    if let Some(wire) = source_address {
-        addresses.push(source_ip(&at.field("source_address"), wire)?);
-    }
-    let at_additional = at.field("additional_source_addresses");
-    for (index, wire) in additional_source_addresses.iter().enumerate() {
-        addresses.push(source_ip(&at_additional.index(index), wire)?);
-    }
-    let at_extra = at.field("extra_source_addresses");
-    for (index, wire) in extra_source_addresses.iter().enumerate() {
-        let at = at_extra.index(index);
-        let ExtraSourceAddress {
-            address,
-            socket_options,
-        } = wire;
-        unsupported!(at; socket_options);
-        let at = at.field("address");
-        addresses.push(source_ip(&at, required(&at, address.as_ref())?)?);
-    }
-    Ok(addresses)
 }

@@ -46,7 +46,7 @@ fn is_dual_stack(address: Option<&Address>) -> bool {
     )
 }
 
-fn options(at: &At<'_>, wire: &[WireOption]) -> Result<Vec<SocketOption>, Invalid> {
+pub(super) fn options(at: &At<'_>, wire: &[WireOption]) -> Result<Vec<SocketOption>, Invalid> {
     let options = wire
         .iter()
         .enumerate()

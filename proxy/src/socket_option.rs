@@ -7,7 +7,7 @@ use crate::config::listener::socket::{Family, Moment, OptionValue, SocketOption}
 use crate::sys;
 
 /// Sets those that are for this moment and family.
-pub(super) fn set_all(
+pub(crate) fn set_all(
     socket: &impl AsFd,
     options: &[SocketOption],
     moment: Moment,
@@ -31,7 +31,7 @@ pub(super) fn set_all(
 }
 
 /// Lets a socket be bound to an address that nobody has yet (ip(7)).
-pub(super) fn bind_freely(socket: &impl AsFd, family: Family) -> io::Result<()> {
+pub(crate) fn bind_freely(socket: &impl AsFd, family: Family) -> io::Result<()> {
     switch_on(socket, libc::SOL_IP, libc::IP_FREEBIND)?;
     match family {
         Family::V4 => Ok(()),
@@ -40,7 +40,7 @@ pub(super) fn bind_freely(socket: &impl AsFd, family: Family) -> io::Result<()> 
 }
 
 /// Lets a socket take connections that are for others (ip(7)).
-pub(super) fn be_transparent(socket: &impl AsFd, family: Family) -> io::Result<()> {
+pub(crate) fn be_transparent(socket: &impl AsFd, family: Family) -> io::Result<()> {
     let switched = match family {
         Family::V4 => switch_on(socket, libc::SOL_IP, libc::IP_TRANSPARENT),
         Family::V6 => switch_on(socket, libc::SOL_IPV6, libc::IPV6_TRANSPARENT),

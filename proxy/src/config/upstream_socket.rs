@@ -1,0 +1,49 @@
+//! How the sockets of connections to upstreams are made (Envoy's `upstream_bind_config` and
+//! `upstream_connection_options`).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::listener::socket::SocketOption;
+
+/// What connections are made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    /// The first of the endpoint's address family is taken, else the one without an address, else none.
+    pub all: Vec<Source>,
+    /// Whether they may be bound to an address that nobody has (`IP_FREEBIND`, ip(7)).
+    pub binds_freely: bool,
+}
+
+/// One end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its address; port 0 is whatever is free. `None`: what the kernel takes.
+    pub address: Option<SocketAddr>,
+    /// Set as they are, in order.
+    pub options: Vec<SocketOption>,
+}
+
+/// When the kernel asks whether a silent peer is still there (tcp(7)); what is not said is the system's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keepalive {
+    /// So many questions without an answer end the connection.
+    pub probes: Option<u32>,
+    /// How long it is silent before the first.
+    pub idle: Option<Duration>,
+    /// How long between two.
+    pub interval: Option<Duration>,
+}
+
+impl Sources {
+    /// What connections to an address are made from.
+    pub fn towards(&self, address: SocketAddr) -> Option<&Source> {
+        let is_of_family = |source: &&Source| {
+            let is_ipv4 = source.address.map(|address| address.is_ipv4());
+            is_ipv4.is_some_and(|is_ipv4| is_ipv4 == address.is_ipv4())
+        };
+        let mut sources = self.all.iter();
+        let found = sources.find(is_of_family);
+        found.or_else(|| self.all.iter().find(|source| source.address.is_none()))
+    }
+}
