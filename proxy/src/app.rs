@@ -238,6 +238,7 @@ impl Proxy {
             reports: Arc::clone(&recorder) as _,
             inheritance: succession.inheritance.clone(),
             overload: bootstrap.overload.clone(),
+            vicinity: bootstrap.vicinity.clone(),
             release_memory: options.release_memory,
         })?;
         if let Some(path) = &settings.broker {

@@ -24,6 +24,7 @@ use self::admin::admin;
 use self::discovery::discovery;
 use self::fields::warn_of_ignored;
 use self::workload::workload;
+use crate::cluster::zones::vicinity::Vicinity;
 use crate::config::overload::OverloadConfig;
 use crate::config::runtime::Runtime;
 use crate::config::upstream_socket::Sources;
@@ -60,6 +61,8 @@ pub struct Bootstrap {
     pub runtime: Runtime,
     /// What is done when the proxy itself runs short of something.
     pub overload: Option<OverloadConfig>,
+    /// Where the proxy is, and those like it, where it is told.
+    pub vicinity: Option<Arc<Vicinity>>,
     /// What connections of clusters are made from that do not say so.
     pub sources: Option<Arc<Sources>>,
 }
@@ -224,6 +227,7 @@ fn check(wire: Wire) -> Result<Bootstrap, Problem> {
         admin: wire.admin.as_ref().map(admin).transpose()?.flatten(),
         overload: wire.overload_manager.as_ref().map(overload).transpose()?,
         sources: manager::sources(wire.cluster_manager.as_ref())?,
+        vicinity: manager::vicinity(wire.cluster_manager.as_ref(), &node, &resources)?,
         node,
         wire,
     })

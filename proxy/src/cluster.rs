@@ -25,6 +25,7 @@ pub mod stats;
 pub mod subsets;
 pub mod turns;
 mod upkeep;
+pub mod zones;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ use self::outlier::{Detector, Outcome};
 use self::picture::Picture;
 use self::stats::ClusterStats;
 use self::subsets::Found;
+use self::zones::vicinity::Vicinity;
 use crate::config::affinity::Priority;
 use crate::config::balancing::{Balancer, Criteria};
 use crate::config::cluster::{ClusterConfig, Discovery};
@@ -68,6 +70,7 @@ pub struct Cluster {
     picture: ArcSwap<Picture>,
     transports: Transports,
     originals: OriginalDestinations,
+    vicinity: Option<Arc<Vicinity>>,
     shared: Arc<Shared>,
 }
 
@@ -154,6 +157,16 @@ impl Cluster {
         discovered: Option<Arc<EndpointsConfig>>,
         previous: Option<&Cluster>,
     ) -> Self {
+        Self::near(config, discovered, previous, None)
+    }
+
+    /// The same, of a proxy that knows its surroundings.
+    pub fn near(
+        config: Arc<ClusterConfig>,
+        discovered: Option<Arc<EndpointsConfig>>,
+        previous: Option<&Cluster>,
+        vicinity: Option<Arc<Vicinity>>,
+    ) -> Self {
         let counts = previous.map(|previous| Arc::clone(previous.breakers.counts()));
         let urgent = previous.map(|previous| Arc::clone(previous.urgent_breakers.counts()));
         let transports = Transports::new(&config, previous.map(|previous| &previous.transports));
@@ -186,6 +199,7 @@ impl Cluster {
             picture: ArcSwap::default(),
             transports,
             originals,
+            vicinity,
             shared: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.shared)),
             config,
             discovered,

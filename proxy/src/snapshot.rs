@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use self::listener::Listener;
 use self::routes::RouteTable;
 use crate::cluster::Cluster;
+use crate::cluster::zones::vicinity::Vicinity;
 use crate::config::Configuration;
 use crate::config::cluster::{ClusterConfig, Discovery};
 use crate::config::endpoints::EndpointsConfig;
@@ -37,6 +38,8 @@ pub struct Snapshot {
     pub routes: HashMap<Arc<str>, Arc<RouteTable>>,
     /// Clusters, by name.
     pub clusters: HashMap<Arc<str>, Arc<Cluster>>,
+    /// Where the proxy is, where that makes a difference.
+    pub vicinity: Option<Arc<Vicinity>>,
     destinations: HashMap<SocketAddr, Arc<Listener>>,
 }
 
@@ -44,6 +47,14 @@ pub struct Snapshot {
 pub type CurrentSnapshot = ArcSwap<Snapshot>;
 
 impl Snapshot {
+    /// The first, of nothing yet.
+    pub fn near(vicinity: Option<Arc<Vicinity>>) -> Self {
+        Snapshot {
+            vicinity,
+            ..Snapshot::default()
+        }
+    }
+
     /// The next snapshot.
     pub fn build(previous: &Snapshot, configuration: &Configuration, resolved: &Resolved) -> Self {
         let routes = routes(previous, configuration);
@@ -52,6 +63,7 @@ impl Snapshot {
             version: previous.version + 1,
             destinations: destinations(&listeners),
             clusters: clusters(previous, configuration, resolved),
+            vicinity: previous.vicinity.clone(),
             listeners,
             routes,
         }
@@ -144,10 +156,11 @@ fn clusters(
                 Some(before) if is_current(before, config, discovered.as_ref()) => {
                     Arc::clone(before)
                 }
-                _ => Arc::new(Cluster::new(
+                _ => Arc::new(Cluster::near(
                     Arc::clone(config),
                     discovered,
                     before.map(|cluster| &**cluster),
+                    previous.vicinity.clone(),
                 )),
             };
             (Arc::clone(name), cluster)

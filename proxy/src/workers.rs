@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use weft_proto::handoff::Introduction;
 
+use crate::cluster::zones::vicinity::Vicinity;
 use crate::config::Configuration;
 use crate::config::overload::OverloadConfig;
 use crate::connection::introduced::{self, Introduced};
@@ -96,6 +97,8 @@ pub struct Options {
     pub inheritance: Inheritance,
     /// What is done when the proxy itself runs short of something.
     pub overload: Option<OverloadConfig>,
+    /// Where the proxy is, and those like it.
+    pub vicinity: Option<Arc<Vicinity>>,
     /// Gives free memory back to the system.
     pub release_memory: fn(),
 }
@@ -136,7 +139,7 @@ impl DataPlane {
             .map(|config| Arc::new(overload::Counted::new(config, &counters)));
         let overload = Overload::new(options.overload, &counters);
         let environment = Arc::new(Environment {
-            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            snapshot: ArcSwap::from_pointee(Snapshot::near(options.vicinity)),
             upstreams: options.upstreams,
             reports: options.reports,
             drain: Drain::new(),

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use weft_proto::envoy::config::bootstrap::v3::ClusterManager;
+use weft_proto::envoy::config::bootstrap::v3::bootstrap::StaticResources;
+use weft_proto::envoy::config::core::v3::{Locality as WireLocality, Node};
 
-use super::{Problem, warn_of, within};
+use super::{Problem, problem, warn_of, within};
+use crate::cluster::zones::vicinity::Vicinity;
+use crate::config::endpoints::Locality;
 use crate::config::upstream_socket::Sources;
 use crate::xds::translate::upstream_socket::upstream_sources;
 
@@ -13,7 +17,7 @@ const FIELD: &str = "cluster_manager";
 /// What connections of clusters are made from that do not say so.
 pub(super) fn sources(wire: Option<&ClusterManager>) -> Result<Option<Arc<Sources>>, Problem> {
     let Some(ClusterManager {
-        local_cluster_name,
+        local_cluster_name: _,
         outlier_detection,
         upstream_bind_config,
         load_stats_config,
@@ -23,7 +27,6 @@ pub(super) fn sources(wire: Option<&ClusterManager>) -> Result<Option<Arc<Source
         return Ok(None);
     };
     let ignored = [
-        ("local_cluster_name", !local_cluster_name.is_empty()),
         ("outlier_detection", outlier_detection.is_some()),
         ("load_stats_config", load_stats_config.is_some()),
         (
@@ -40,4 +43,31 @@ pub(super) fn sources(wire: Option<&ClusterManager>) -> Result<Option<Arc<Source
     let (sources, notes) = upstream_sources(wire).map_err(|invalid| within(&field, &invalid))?;
     warn_of(&field, notes);
     Ok(sources)
+}
+
+/// Where the proxy is, and the cluster of those like it, where that is named.
+pub(super) fn vicinity(
+    wire: Option<&ClusterManager>,
+    node: &Node,
+    resources: &StaticResources,
+) -> Result<Option<Arc<Vicinity>>, Problem> {
+    let name = wire.map_or("", |wire| &wire.local_cluster_name);
+    if name.is_empty() {
+        return Ok(None);
+    }
+    if !resources.clusters.iter().any(|each| each.name == name) {
+        let reason = format!("there is no cluster {name:?} in static_resources");
+        return Err(problem(format!("{FIELD}.local_cluster_name"), reason));
+    }
+    let WireLocality {
+        region,
+        zone,
+        sub_zone,
+    } = node.locality.clone().unwrap_or_default();
+    let own = Locality {
+        region: region.into(),
+        zone: zone.into(),
+        sub_zone: sub_zone.into(),
+    };
+    Ok(Some(Arc::new(Vicinity::new(own, name.into()))))
 }

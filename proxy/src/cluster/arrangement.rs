@@ -16,6 +16,7 @@ use super::members::{Member, Place};
 use super::outlier::millis;
 use super::random;
 use super::turns::Turns;
+use super::zones::{Near, Zoned};
 use crate::config::balancing::{Balancer, Localities, SlowStart};
 use crate::config::cluster::ClusterConfig;
 use crate::config::endpoints::HealthPolicy;
@@ -44,6 +45,7 @@ enum Group {
     Empty,
     Pooled(List),
     Weighted(Turns, Vec<List>),
+    Zoned(Box<Zoned>),
 }
 
 /// What an arrangement is made of.
@@ -64,6 +66,8 @@ pub struct Plan<'a> {
     pub scope: Arc<str>,
     /// Now.
     pub now: Instant,
+    /// The proxy's surroundings, where they are known.
+    pub near: Option<Near<'a>>,
 }
 
 /// Where a turn is taken.
@@ -132,6 +136,7 @@ impl Arrangement {
             Group::Empty => None,
             Group::Pooled(list) => list.choose(draw, random),
             Group::Weighted(turns, lists) => lists[turns.next()].choose(draw, random),
+            Group::Zoned(zoned) => zoned.list(random)?.choose(draw, random),
         }
     }
 
@@ -162,7 +167,13 @@ impl Level {
         let is_healthy = |standing| standing == Standing::Healthy;
         let is_degraded = |standing| standing == Standing::Degraded;
         Level {
-            healthy: Group::new(members, is_healthy, localities, false, plan),
+            healthy: match localities {
+                Localities::Pooled => {
+                    Zoned::new(members, plan).map(|zoned| Group::Zoned(Box::new(zoned)))
+                }
+                Localities::Weighted => None,
+            }
+            .unwrap_or_else(|| Group::new(members, is_healthy, localities, false, plan)),
             degraded: Group::new(members, is_degraded, localities, true, plan),
         }
     }
@@ -256,7 +267,7 @@ fn by_place<'a>(chosen: &[&'a Member], all: &[Member], plan: &Plan<'_>) -> Vec<I
 }
 
 impl Plan<'_> {
-    fn list(
+    pub(super) fn list(
         &mut self,
         members: &[&Member],
         scale: impl Fn(&Member) -> f64,
@@ -375,6 +386,7 @@ mod tests {
             turns: &mut turns,
             scope: "".into(),
             now: Instant::now(),
+            near: None,
         };
         Arrangement::new(members, &mut plan)
     }

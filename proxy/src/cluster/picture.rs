@@ -9,6 +9,7 @@ use super::arrangement::{Arrangement, KeptTurns, Plan};
 use super::members::Members;
 use super::outlier::{instant, millis};
 use super::subsets::Subsets;
+use super::zones::Near;
 use crate::config::balancing::Balancer;
 use crate::config::cluster::ClusterConfig;
 
@@ -21,6 +22,8 @@ pub struct Picture {
     pub subsets: Option<Subsets>,
     /// What has been chosen ahead, where the cluster has connections made so.
     pub ahead: Option<Ahead>,
+    /// The version of the surroundings that were seen.
+    pub vicinity: u64,
     /// When it is no longer true.
     pub due: Option<Instant>,
 }
@@ -36,9 +39,11 @@ impl Picture {
         config: &ClusterConfig,
         members: &Members,
         turns: &mut KeptTurns,
-        now: Instant,
+        (now, near): (Instant, Option<Near<'_>>),
     ) -> Self {
         turns.begin();
+        // Before it is looked at: what changes meanwhile is seen as a change.
+        let vicinity = near.map_or(0, |near| near.vicinity.version());
         let mut plan = Plan {
             config,
             places: members.places(),
@@ -48,6 +53,7 @@ impl Picture {
             turns,
             scope: "".into(),
             now,
+            near,
         };
         let all = Arrangement::new(members.all(), &mut plan);
         let subsets = config
@@ -61,6 +67,7 @@ impl Picture {
             ahead: foresees.then(|| Ahead::among(members.all().len())),
             all,
             subsets,
+            vicinity,
             due: due(config, members, now),
         }
     }

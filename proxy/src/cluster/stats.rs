@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::StatusCode;
 
 use super::outlier::Detector;
+use super::zones::ZoneStats;
 
 /// Counters of a cluster; they survive configuration changes.
 #[derive(Debug, Default)]
@@ -68,6 +69,8 @@ pub struct ClusterStats {
     enforced: [AtomicU64; 7],
     /// Requests refused because the control plane wants a share of them refused.
     pub dropped: AtomicU64,
+    /// Requests that stay in the proxy's locality.
+    pub zones: ZoneStats,
     /// Health checks.
     pub health_checks: AtomicU64,
     /// Of those, the ones that went well.

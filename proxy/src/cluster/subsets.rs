@@ -161,6 +161,7 @@ fn arranged(
         turns: plan.turns,
         scope: scope.into(),
         now: plan.now,
+        near: plan.near,
     };
     Arrangement::new(chosen, &mut plan)
 }

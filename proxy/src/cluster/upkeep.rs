@@ -10,6 +10,7 @@ use super::Cluster;
 use super::outlier::rates::{self, Counted};
 use super::outlier::{Detector, instant, millis};
 use super::picture::Picture;
+use super::zones::Near;
 
 impl Cluster {
     /// Does what is due; says when the next thing is. From the first call on, `keeper` is told when something has
@@ -18,7 +19,10 @@ impl Cluster {
         self.kept_by(keeper);
         let judged_next = self.judge(now);
         let is_due = self.picture.load().due.is_some_and(|due| due <= now);
-        if self.shared.is_dirty.load(Ordering::Acquire) || is_due {
+        let vicinity = self.vicinity.as_ref();
+        let is_stale =
+            vicinity.is_some_and(|vicinity| vicinity.version() != self.picture.load().vicinity);
+        if self.shared.is_dirty.load(Ordering::Acquire) || is_due || is_stale {
             self.refresh(now);
         }
         let due = self.picture.load().due;
@@ -39,8 +43,13 @@ impl Cluster {
     pub fn refresh(&self, now: Instant) {
         let mut turns = self.shared.turns.lock();
         self.shared.is_dirty.store(false, Ordering::Release);
-        let picture = Picture::new(&self.config, &self.members, &mut turns, now);
+        let near = self.vicinity.as_deref().map(|vicinity| Near {
+            vicinity,
+            stats: &self.stats,
+        });
+        let picture = Picture::new(&self.config, &self.members, &mut turns, (now, near));
         self.picture.store(Arc::new(picture));
+        self.tell_vicinity(now);
     }
 
     /// An endpoint has passed its health checks; says whether that has brought it back.
@@ -55,6 +64,19 @@ impl Cluster {
         if config.is_ended_by_health_check && outlier.is_ejected(now) {
             outlier.return_now();
             self.health_changed(now);
+        }
+    }
+
+    /// Where its endpoints are proxies like this one, other clusters want to know.
+    fn tell_vicinity(&self, now: Instant) {
+        let Some(vicinity) = &self.vicinity else {
+            return;
+        };
+        if vicinity.cluster == *self.name()
+            && vicinity.learn(&self.members, now)
+            && let Some(keeper) = &*self.shared.keeper.lock()
+        {
+            keeper.notify_one();
         }
     }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::percent::Percent;
+
 /// How an endpoint is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Balancer {
@@ -111,6 +113,41 @@ pub enum Localities {
     Pooled,
     /// A locality is chosen by its weight, then one of its endpoints.
     Weighted,
+}
+
+/// How much of the requests stays in the proxy's own locality, where the bootstrap names the proxies like it and
+/// localities have no shares of their own (Envoy's `ZoneAwareLbConfig`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ZoneRouting {
+    /// The share of the requests that it is done for.
+    pub enabled: Percent,
+    /// A cluster with fewer healthy endpoints is left alone.
+    pub min_cluster_size: u64,
+    /// A locality with so many healthy endpoints keeps everything, whatever others have to bear.
+    pub forced_from: Option<u64>,
+    /// What shares are reckoned by.
+    pub basis: Basis,
+}
+
+impl Default for ZoneRouting {
+    /// Envoy's.
+    fn default() -> Self {
+        ZoneRouting {
+            enabled: Percent::ALL,
+            min_cluster_size: 6,
+            forced_from: None,
+            basis: Basis::Count,
+        }
+    }
+}
+
+/// What shares of localities are reckoned by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// Healthy endpoints.
+    Count,
+    /// Their weights.
+    Weight,
 }
 
 /// A value of an endpoint's metadata, to be compared.

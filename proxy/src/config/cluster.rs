@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Network;
-use super::balancing::{Balancer, Hashing, Localities, SlowStart, SubsetConfig};
+use super::balancing::{Balancer, Hashing, Localities, SlowStart, SubsetConfig, ZoneRouting};
 use super::endpoints::EndpointsConfig;
 use super::health_check::HealthCheckConfig;
 use super::http::Http2Options;
@@ -30,6 +30,8 @@ pub struct ClusterConfig {
     pub slow_start: Option<SlowStart>,
     /// Whether localities have shares of their own.
     pub localities: Localities,
+    /// How much stays in the proxy's own locality.
+    pub zones: ZoneRouting,
     /// How endpoints are divided by their labels.
     pub subsets: Option<Arc<SubsetConfig>>,
     /// How endpoints are asked whether they are well.
@@ -99,6 +101,7 @@ impl ClusterConfig {
             hashing: Hashing::default(),
             slow_start: None,
             localities: Localities::Pooled,
+            zones: ZoneRouting::default(),
             subsets: None,
             health_checks: vec![],
             close_on_health_failure: false,

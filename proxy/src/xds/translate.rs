@@ -50,6 +50,7 @@ mod text;
 mod tls;
 mod tracing;
 pub mod upstream_socket;
+mod zones;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -73,6 +73,7 @@ impl Proxy {
             reports: Arc::clone(&reports) as _,
             inheritance: Inheritance::default(),
             overload,
+            vicinity: None,
             release_memory: || {},
         };
         let data_plane = DataPlane::start(options).unwrap();

@@ -8,6 +8,7 @@ use crate::cluster::Cluster;
 use crate::cluster::breaker::{Breakers, Gauge};
 use crate::cluster::endpoint::Standing;
 use crate::cluster::outlier::Detector;
+use crate::cluster::zones::ZoneStats;
 
 /// Adds all that is told of a cluster.
 pub(super) fn of_cluster(cluster: &Cluster, all: &mut BTreeMap<String, u64>) {
@@ -129,9 +130,29 @@ impl Told<'_> {
         self.tell("membership_degraded", degraded);
         self.counter("membership_change", &cluster.stats.membership_changes);
         self.counter("lb_healthy_panic", &cluster.stats.panics);
+        self.zones(&cluster.stats.zones);
         if cluster.config.subsets.is_some() {
             self.tell("lb_subsets_active", cluster.subsets() as u64);
         }
+    }
+
+    fn zones(&mut self, stats: &ZoneStats) {
+        let ZoneStats {
+            recalculated,
+            all_directly,
+            sampled,
+            cross_zone,
+            no_capacity,
+            too_small,
+            not_ok,
+        } = stats;
+        self.counter("lb_recalculate_zone_structures", recalculated);
+        self.counter("lb_zone_routing_all_directly", all_directly);
+        self.counter("lb_zone_routing_sampled", sampled);
+        self.counter("lb_zone_routing_cross_zone", cross_zone);
+        self.counter("lb_zone_no_capacity_left", no_capacity);
+        self.counter("lb_zone_cluster_too_small", too_small);
+        self.counter("lb_local_cluster_not_ok", not_ok);
     }
 
     fn health_checks(&mut self, cluster: &Cluster) {

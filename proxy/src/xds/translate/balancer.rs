@@ -12,7 +12,7 @@ use weft_proto::envoy::r#type::v3::Percent as WirePercent;
 use super::at::{At, Invalid, duration, enumeration};
 use super::share::percent;
 use crate::config::balancing::{
-    Among, Balancer, HashFunction, Hashing, Localities, SlowStart, SubsetConfig,
+    Among, Balancer, HashFunction, Hashing, Localities, SlowStart, SubsetConfig, ZoneRouting,
 };
 
 /// Envoy's: the less busy of two.
@@ -36,6 +36,7 @@ pub(super) struct Balancing {
     pub(super) slow_start: Option<SlowStart>,
     pub(super) localities: Localities,
     pub(super) fails_on_panic: bool,
+    pub(super) zones: ZoneRouting,
     pub(super) subsets: Option<SubsetConfig>,
 }
 
@@ -47,6 +48,7 @@ impl From<Balancer> for Balancing {
             slow_start: None,
             localities: Localities::Pooled,
             fails_on_panic: false,
+            zones: ZoneRouting::default(),
             subsets: None,
         }
     }

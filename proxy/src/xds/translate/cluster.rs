@@ -30,6 +30,7 @@ use super::subsets::older_subsets;
 use super::text::header_name;
 use super::tls::upstream_transport;
 use super::upstream_socket::{keepalive, sources};
+use super::zones::zones;
 use crate::config::balancing::{Hashing, Localities};
 use crate::config::cluster::{
     ClusterConfig, Discovery, DnsFamily, DnsOptions, OriginalDestinationOptions, OverrideStandings,
@@ -170,6 +171,7 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
         hashing: balancing.hashing,
         slow_start: balancing.slow_start.filter(|each| !each.window.is_zero()),
         localities: balancing.localities,
+        zones: balancing.zones,
         subsets: balancing.subsets.map(Arc::new),
         fails_on_panic: balancing.fails_on_panic,
         health_checks: health_checks(&at.field("health_checks"), health_checks_wire)?,
@@ -346,8 +348,7 @@ fn common_lb(
                 min_cluster_size,
                 fail_traffic_on_panic,
             } = wire;
-            // Without a local cluster, which the bootstrap would name, Envoy does nothing with these either.
-            harmless!(at; routing_enabled, min_cluster_size);
+            balancing.zones = zones(&at, routing_enabled.as_ref(), *min_cluster_size)?;
             balancing.fails_on_panic |= *fail_traffic_on_panic;
         }
     }

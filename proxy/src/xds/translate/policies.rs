@@ -5,6 +5,7 @@ use weft_proto::envoy::config::cluster::v3::LoadBalancingPolicy;
 use weft_proto::envoy::config::cluster::v3::load_balancing_policy::Policy;
 use weft_proto::envoy::extensions::load_balancing_policies as wire;
 use wire::cluster_provided::v3::ClusterProvided;
+use wire::common::v3::locality_lb_config::zone_aware_lb_config::{ForceLocalZone, LocalityBasis};
 use wire::common::v3::locality_lb_config::{LocalityConfigSpecifier, ZoneAwareLbConfig};
 use wire::common::v3::{ConsistentHashingLbConfig, LocalityLbConfig, SlowStartConfig};
 use wire::least_request::v3::LeastRequest;
@@ -24,7 +25,10 @@ use super::at::{
 };
 use super::balancer::{Balancing, least_request, maglev, ring, slow_start};
 use super::subsets::subsets;
-use crate::config::balancing::{Among, Balancer, HashFunction, Hashing, Localities, SlowStart};
+use super::zones::zones;
+use crate::config::balancing::{
+    Among, Balancer, Basis, HashFunction, Hashing, Localities, SlowStart, ZoneRouting,
+};
 
 /// Envoy's: latencies are remembered for ten seconds.
 const DEFAULT_DECAY: Duration = Duration::from_secs(10);
@@ -259,10 +263,21 @@ fn with_localities(
                 force_local_zone,
                 locality_basis,
             } = wire;
-            unsupported!(at; force_locality_direct_routing, force_local_zone);
-            // Without a local cluster, which the bootstrap would name, Envoy does nothing with these either.
-            harmless!(at; routing_enabled, min_cluster_size, locality_basis);
+            let older = zones(&at, routing_enabled.as_ref(), *min_cluster_size)?;
+            let forced = force_local_zone.as_ref();
+            let forced_from = forced.map(|ForceLocalZone { min_size }| min_size.unwrap_or(1));
+            let basis: LocalityBasis = enumeration(&at.field("locality_basis"), *locality_basis)?;
             Balancing {
+                zones: ZoneRouting {
+                    forced_from: forced_from
+                        .or(force_locality_direct_routing.then_some(1))
+                        .map(u64::from),
+                    basis: match basis {
+                        LocalityBasis::HealthyHostsNum => Basis::Count,
+                        LocalityBasis::HealthyHostsWeight => Basis::Weight,
+                    },
+                    ..older
+                },
                 fails_on_panic: *fail_traffic_on_panic,
                 ..balancing
             }
