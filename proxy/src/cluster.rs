@@ -46,7 +46,7 @@ use self::original::OriginalDestinations;
 use self::outlier::{Detector, Outcome};
 use self::picture::Picture;
 use self::stats::ClusterStats;
-use self::subsets::Found;
+use self::subsets::{Found, Subsets};
 use self::zones::vicinity::Vicinity;
 use crate::config::affinity::Priority;
 use crate::config::balancing::{Balancer, Criteria};
@@ -267,13 +267,31 @@ impl Cluster {
         let Some(subsets) = &picture.subsets else {
             return self.chosen(&picture.all, &draw);
         };
-        match subsets.find(pick.subset) {
-            Found::Subset(subset) => match self.chosen(subset, &draw) {
-                Err(_) if subsets.may_use_any() => self.chosen(&picture.all, &draw),
+        let among = (&picture.all, subsets);
+        match subsets.instead(pick.subset) {
+            [] => self.narrowed(among, pick.subset, &draw),
+            instead => instead
+                .iter()
+                .find_map(|asked| self.narrowed(among, Some(asked), &draw).ok())
+                .ok_or(NoEndpoint::NoSubset),
+        }
+    }
+
+    /// The endpoint for what is asked of its labels.
+    fn narrowed(
+        &self,
+        (all, subsets): (&Arrangement, &Subsets),
+        asked: Option<&Criteria>,
+        draw: &Draw<'_>,
+    ) -> Result<Arc<Endpoint>, NoEndpoint> {
+        match subsets.find(asked) {
+            Found::Endpoint(endpoint) => Ok(Arc::clone(endpoint)),
+            Found::Subset(subset) => match self.chosen(subset, draw) {
+                Err(_) if subsets.may_use_any() => self.chosen(all, draw),
                 chosen => chosen,
             },
-            Found::Any => self.chosen(&picture.all, &draw),
-            Found::Nowhere if subsets.may_use_any() => self.chosen(&picture.all, &draw),
+            Found::Any => self.chosen(all, draw),
+            Found::Nowhere if subsets.may_use_any() => self.chosen(all, draw),
             Found::Nowhere => Err(NoEndpoint::NoSubset),
         }
     }
@@ -294,6 +312,24 @@ impl Cluster {
             .flatten()
         {
             self.eject(endpoint, detector, now);
+        }
+    }
+
+    /// Whether endpoints may ask to be spared with what they answer.
+    pub fn heeds_degradation(&self) -> bool {
+        let config = self.config.outlier_detection.as_ref();
+        config.is_some_and(|config| config.detects_degraded)
+    }
+
+    /// An endpoint asks to be spared: others go before it for a while.
+    pub fn record_degraded(&self, endpoint: &Endpoint, now: Instant) {
+        let Some(config) = &self.config.outlier_detection else {
+            return;
+        };
+        let outlier = &endpoint.state.outlier;
+        if !outlier.is_degraded(now) && !outlier.is_ejected(now) {
+            outlier.degrade(config, jitter(config.max_ejection_jitter), now);
+            self.health_changed(now);
         }
     }
 

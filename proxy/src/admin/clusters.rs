@@ -129,10 +129,16 @@ impl Shown<'_> {
             (_, true) => Some("/pending_active_hc"),
             _ => health.is_degraded().then_some("/degraded_active_hc"),
         };
+        let spared = endpoint
+            .state
+            .outlier
+            .is_degraded(self.now)
+            .then_some("/degraded_outlier_detection");
         let flags: String = checked
             .into_iter()
             .chain(ejected)
             .chain(discovered)
+            .chain(spared)
             .collect();
         if flags.is_empty() {
             "healthy".to_owned()

@@ -85,7 +85,9 @@ impl Endpoint {
         if self.state.outlier.is_ejected(now) || self.state.health.is_failed() {
             return Standing::Unhealthy;
         }
-        if self.health == EndpointHealth::Degraded || self.state.health.is_degraded() {
+        let state = &self.state;
+        let is_degraded = state.health.is_degraded() || state.outlier.is_degraded(now);
+        if self.health == EndpointHealth::Degraded || is_degraded {
             return Standing::Degraded;
         }
         Standing::Healthy

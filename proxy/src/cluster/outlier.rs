@@ -109,6 +109,10 @@ pub struct Outlier {
     ejections: AtomicU32,
     /// On the scale of [`millis`]; 0: never.
     ejected_until: AtomicU64,
+    /// How often in a row it has asked to be spared; forgotten one at a time.
+    degradations: AtomicU32,
+    /// On the scale of [`millis`]; 0: never.
+    degraded_until: AtomicU64,
 }
 
 impl Outlier {
@@ -167,21 +171,25 @@ impl Outlier {
 
     /// Takes it out, for so much longer than it would be. Returns until when, on the scale of [`millis`].
     pub fn eject(&self, config: &OutlierDetection, jitter: Duration, now: Instant) -> u64 {
-        let now = millis(now);
-        let returned = self.ejected_until.load(Ordering::Relaxed);
-        let forgotten = forgotten_since(returned, now, config.interval);
-        let ejections = self.ejections().saturating_sub(forgotten).saturating_add(1);
-        self.ejections.store(ejections, Ordering::Relaxed);
-
-        let time = config
-            .base_ejection_time
-            .saturating_mul(ejections)
-            .min(config.max_ejection_time.max(config.base_ejection_time))
-            .saturating_add(jitter);
-        let until = now.saturating_add(whole_millis(time));
-        self.ejected_until.store(until, Ordering::Relaxed);
+        let until = prolong((&self.ejections, &self.ejected_until), config, jitter, now);
         self.forget_failures();
         until
+    }
+
+    /// Whether it has asked to be spared, and is.
+    pub fn is_degraded(&self, now: Instant) -> bool {
+        millis(now) < self.degraded_until()
+    }
+
+    /// Until when it is spared, or was the last time; on the scale of [`millis`].
+    pub fn degraded_until(&self) -> u64 {
+        self.degraded_until.load(Ordering::Relaxed)
+    }
+
+    /// Spares it for as long as it would be taken out.
+    pub fn degrade(&self, config: &OutlierDetection, jitter: Duration, now: Instant) {
+        let kept = (&self.degradations, &self.degraded_until);
+        prolong(kept, config, jitter, now);
     }
 
     /// Takes it in again before its time.
@@ -199,6 +207,28 @@ impl Outlier {
         forget(&self.gateway_errors);
         forget(&self.local_failures);
     }
+}
+
+/// One more time in a row, each longer than the one before. Returns until when, on the scale of [`millis`].
+fn prolong(
+    (times, until): (&AtomicU32, &AtomicU64),
+    config: &OutlierDetection,
+    jitter: Duration,
+    now: Instant,
+) -> u64 {
+    let now = millis(now);
+    let forgotten = forgotten_since(until.load(Ordering::Relaxed), now, config.interval);
+    let before = times.load(Ordering::Relaxed).saturating_sub(forgotten);
+    let count = before.saturating_add(1);
+    times.store(count, Ordering::Relaxed);
+    let time = config
+        .base_ejection_time
+        .saturating_mul(count)
+        .min(config.max_ejection_time.max(config.base_ejection_time))
+        .saturating_add(jitter);
+    let end = now.saturating_add(whole_millis(time));
+    until.store(end, Ordering::Relaxed);
+    end
 }
 
 fn forget(counter: &AtomicU32) {

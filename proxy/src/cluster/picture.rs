@@ -73,12 +73,15 @@ impl Picture {
     }
 }
 
-/// When an ejection ends or a slow start goes on, whichever is first.
+/// When an ejection or a degradation ends, or a slow start goes on, whichever is first.
 fn due(config: &ClusterConfig, members: &Members, now: Instant) -> Option<Instant> {
     let now_millis = millis(now);
     let ejected = members
         .endpoints()
-        .map(|endpoint| endpoint.state.outlier.ejected_until())
+        .flat_map(|endpoint| {
+            let outlier = &endpoint.state.outlier;
+            [outlier.ejected_until(), outlier.degraded_until()]
+        })
         .filter(|until| *until > now_millis)
         .min()
         .map(instant);

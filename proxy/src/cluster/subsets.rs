@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::arrangement::{Arrangement, Plan};
+use super::endpoint::Endpoint;
 use super::members::Member;
 use crate::config::balancing::{
     Criteria, Labels, Localities, SelectorFallback, SubsetConfig, SubsetFallback, SubsetSelector,
@@ -14,6 +15,8 @@ use crate::config::balancing::{
 pub struct Subsets {
     config: Arc<SubsetConfig>,
     by_labels: HashMap<Box<Pairs>, Arrangement>,
+    /// Where each subset has one endpoint only.
+    single: HashMap<Box<Pairs>, Arc<Endpoint>>,
     default: Option<Arrangement>,
 }
 
@@ -23,6 +26,8 @@ type Pairs = [(Arc<str>, Arc<str>)];
 pub enum Found<'a> {
     /// To these.
     Subset(&'a Arrangement),
+    /// To this one.
+    Endpoint(&'a Arc<Endpoint>),
     /// To any.
     Any,
     /// Nowhere.
@@ -43,6 +48,16 @@ impl Subsets {
                 }
             }
         }
+        let single = match config.is_single {
+            true => divided
+                .drain()
+                .filter_map(|(pairs, indices)| {
+                    let first = members.get(*indices.first()?)?;
+                    Some((pairs, Arc::clone(&first.endpoint)))
+                })
+                .collect(),
+            false => HashMap::new(),
+        };
         let by_labels = divided
             .into_iter()
             .map(|(pairs, indices)| {
@@ -69,6 +84,7 @@ impl Subsets {
         Subsets {
             config: Arc::clone(config),
             by_labels,
+            single,
             default,
         }
     }
@@ -80,6 +96,12 @@ impl Subsets {
         };
         if let Some(subset) = self.by_labels.get(asked.pairs()) {
             return Found::Subset(subset);
+        }
+        if let Some(endpoint) = self.single.get(asked.pairs()) {
+            return Found::Endpoint(endpoint);
+        }
+        if let Some(fewer) = self.without_redundant(asked) {
+            return self.find(Some(&fewer));
         }
         let names = asked.pairs().iter().map(|(name, _)| name);
         let selector = self
@@ -98,6 +120,27 @@ impl Subsets {
         }
     }
 
+    /// What is asked for instead of it, one after the other, where that is looked at.
+    pub fn instead<'a>(&self, asked: Option<&'a Criteria>) -> &'a [Criteria] {
+        match asked {
+            Some(asked) if self.config.takes_list => asked.instead(),
+            _ => &[],
+        }
+    }
+
+    /// What a selector names of what is asked for, where that is not all; of the selector that names most, or the
+    /// first of those.
+    fn without_redundant(&self, asked: &Criteria) -> Option<Criteria> {
+        if !self.config.drops_redundant {
+            return None;
+        }
+        let named = self.config.selectors.iter().rev();
+        let named = named.filter_map(|selector| asked.only(&selector.keys));
+        named
+            .max_by_key(|fewer| fewer.pairs().len())
+            .filter(|fewer| fewer.pairs().len() < asked.pairs().len())
+    }
+
     /// Whether any endpoint is used where the one of a subset cannot be.
     pub fn may_use_any(&self) -> bool {
         self.config.panic_mode_any
@@ -105,12 +148,12 @@ impl Subsets {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.by_labels.len()
+        self.by_labels.len() + self.single.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.by_labels.is_empty()
+        self.len() == 0
     }
 
     fn fallback(&self, fallback: SubsetFallback) -> Found<'_> {

@@ -164,40 +164,76 @@ pub type Labels = BTreeMap<Arc<str>, LabelValue>;
 
 /// Labels that an endpoint must have, each with a value as JSON; in order of their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Criteria(Vec<(Arc<str>, Arc<str>)>);
+pub struct Criteria {
+    pairs: Vec<(Arc<str>, Arc<str>)>,
+    instead: Vec<Criteria>,
+}
+
+/// What is asked for instead, one after the other, is a label of this name.
+const FALLBACK_LIST: &str = "fallback_list";
 
 impl Criteria {
     /// From pairs in any order; of those with the same name the last.
     pub fn new(pairs: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) -> Self {
         let sorted: BTreeMap<_, _> = pairs.into_iter().collect();
-        Criteria(sorted.into_iter().collect())
+        let instead = match sorted.get(FALLBACK_LIST) {
+            Some(list) => instead(list, &sorted),
+            None => vec![],
+        };
+        Criteria {
+            pairs: sorted.into_iter().collect(),
+            instead,
+        }
     }
 
     /// Names and values, in order of names.
     pub fn pairs(&self) -> &[(Arc<str>, Arc<str>)] {
-        &self.0
+        &self.pairs
     }
 
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.pairs.is_empty()
     }
 
     /// These, and those of the other in place of these of the same name.
     pub fn merged(&self, other: &Criteria) -> Criteria {
-        Criteria::new(self.0.iter().chain(&other.0).cloned())
+        Criteria::new(self.pairs.iter().chain(&other.pairs).cloned())
     }
 
     /// Those with the names, where all of them are there.
     pub fn only(&self, names: &[Arc<str>]) -> Option<Criteria> {
         let kept: Vec<_> = self
-            .0
+            .pairs
             .iter()
             .filter(|(name, _)| names.contains(name))
             .cloned()
             .collect();
-        (kept.len() == names.len()).then_some(Criteria(kept))
+        (kept.len() == names.len()).then(|| Criteria {
+            pairs: kept,
+            instead: vec![],
+        })
     }
+
+    /// What is asked for in their place, one after the other, where a list says so (Envoy's `fallback_list`).
+    pub fn instead(&self) -> &[Criteria] {
+        &self.instead
+    }
+}
+
+/// Of a list of labels as JSON: each of them laid over the others. What is no such list stands for nothing.
+fn instead(list: &str, others: &BTreeMap<Arc<str>, Arc<str>>) -> Vec<Criteria> {
+    let list: Vec<BTreeMap<String, serde_json::Value>> =
+        serde_json::from_str(list).unwrap_or_default();
+    let others = others.iter().filter(|(name, _)| ***name != *FALLBACK_LIST);
+    let others = others.map(|(name, value)| (Arc::clone(name), Arc::clone(value)));
+    list.into_iter()
+        .map(|own| {
+            let own = own.into_iter().filter(|(name, _)| name != FALLBACK_LIST);
+            let own = own.map(|(name, value)| (name.into(), value.to_string().into()));
+            Criteria::new(others.clone().chain(own))
+        })
+        .collect()
 }
 
 /// How endpoints are divided by their labels.
@@ -217,6 +253,12 @@ pub struct SubsetConfig {
     pub panic_mode_any: bool,
     /// Whether a label that is a list stands for each of its elements.
     pub list_as_any: bool,
+    /// Whether labels that no selector names are left out of what is asked for.
+    pub drops_redundant: bool,
+    /// Whether what is asked for instead is looked at ([`Criteria::instead`]).
+    pub takes_list: bool,
+    /// Whether the first endpoint with a value is the only one of its subset, and is used however it is.
+    pub is_single: bool,
 }
 
 /// What is used instead of a subset.
@@ -268,5 +310,26 @@ mod tests {
         assert_eq!(shown, ["a1", "b2"]);
         assert_eq!(merged.only(&["b".into()]), Some(other));
         assert_eq!(merged.only(&["c".into()]), None);
+    }
+
+    #[test]
+    fn what_is_asked_for_instead_is_laid_over_the_rest() {
+        let asked = Criteria::new([
+            ("a".into(), "1".into()),
+            ("b".into(), "1".into()),
+            ("fallback_list".into(), r#"[{"b":2},{"c":"x"}]"#.into()),
+        ]);
+
+        let instead: Vec<_> = asked
+            .instead()
+            .iter()
+            .map(|criteria| {
+                let pairs = criteria.pairs().iter();
+                let pairs = pairs.map(|(name, value)| format!("{name}={value}"));
+                pairs.collect::<Vec<_>>().join(" ")
+            })
+            .collect();
+
+        assert_eq!(instead, ["a=1 b=2", r#"a=1 b=1 c="x""#]);
     }
 }

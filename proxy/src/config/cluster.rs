@@ -316,6 +316,8 @@ pub struct OutlierDetection {
     pub always_ejects_one: bool,
     /// Whether an active health check that succeeds ends an ejection.
     pub is_ended_by_health_check: bool,
+    /// Whether an endpoint that answers with `x-envoy-degraded` is spared for a while.
+    pub detects_degraded: bool,
     /// How often what a test finds is acted upon.
     pub enforcing: Enforcing,
     /// Who is far below the others.
@@ -339,6 +341,7 @@ impl Default for OutlierDetection {
             max_ejection_percent: Percent::of(10),
             always_ejects_one: true,
             is_ended_by_health_check: true,
+            detects_degraded: false,
             enforcing: Enforcing::default(),
             success_rate: SuccessRateTest::default(),
             failure_percentage: FailurePercentageTest::default(),

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::UPGRADE;
+use http::header::{HeaderName, UPGRADE};
 use http::{Request, Response};
 use hyper::body::Incoming;
 
@@ -22,6 +22,9 @@ use crate::upstream::ConnectFailure;
 use crate::upstream::body::RequestBody;
 use crate::upstream::lease::{Freshness, Lease};
 use crate::upstream::preamble::Preamble;
+
+/// What an endpoint says that wants to be spared.
+const DEGRADED: HeaderName = HeaderName::from_static("x-envoy-degraded");
 
 impl Attempts<'_> {
     pub(super) async fn one_try(
@@ -76,6 +79,9 @@ impl Attempts<'_> {
         self.cluster.record_latency(&endpoint, latency, now);
         let outcome = Outcome::of_status(response.status());
         self.cluster.record(&endpoint, outcome, now);
+        if self.cluster.heeds_degradation() && response.headers().contains_key(DEGRADED) {
+            self.cluster.record_degraded(&endpoint, now);
+        }
         Ok(Answered {
             response,
             borrowed: Borrowed {

@@ -161,7 +161,7 @@ pub(super) fn outlier_detection(
         always_eject_one_host,
         detect_degraded_hosts,
     } = wire;
-    unsupported!(at; monitors, detect_degraded_hosts);
+    unsupported!(at; monitors);
     let default = OutlierDetection::default();
     let share = |name: &'static str, wire: Option<u32>, default: u32| {
         let percent = wire.unwrap_or(default);
@@ -192,6 +192,7 @@ pub(super) fn outlier_detection(
         .unwrap_or_default(),
         max_ejection_percent: share("max_ejection_percent", *max_ejection_percent, 10)?,
         always_ejects_one: always_eject_one_host.unwrap_or(default.always_ejects_one),
+        detects_degraded: detect_degraded_hosts.unwrap_or(false),
         is_ended_by_health_check: successful_active_health_check_uneject_host.unwrap_or(true),
         enforcing: Enforcing {
             consecutive_5xx: share(

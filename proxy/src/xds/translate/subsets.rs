@@ -10,7 +10,7 @@ use weft_proto::envoy::config::cluster::v3::cluster::lb_subset_config as older;
 use weft_proto::envoy::config::core::v3::Metadata;
 use weft_proto::envoy::extensions::load_balancing_policies::subset::v3::{Subset, subset as newer};
 
-use super::at::{At, Invalid, enumeration, unsupported};
+use super::at::{At, Invalid, enumeration};
 use crate::config::balancing::{
     Criteria, LabelValue, Labels, SelectorFallback, SubsetConfig, SubsetFallback, SubsetSelector,
 };
@@ -33,8 +33,9 @@ pub(super) fn older_subsets(
         list_as_any,
         metadata_fallback_policy,
     } = wire;
-    unsupported!(at; metadata_fallback_policy);
-    use older::LbSubsetFallbackPolicy as Fallback;
+    use older::{
+        LbSubsetFallbackPolicy as Fallback, LbSubsetMetadataFallbackPolicy as MetadataFallback,
+    };
     let fallback = match enumeration(&at.field("fallback_policy"), *fallback_policy)? {
         Fallback::NoFallback => SubsetFallback::Nothing,
         Fallback::AnyEndpoint => SubsetFallback::Any,
@@ -42,6 +43,7 @@ pub(super) fn older_subsets(
     };
     let at_selectors = at.field("subset_selectors");
     let mut selectors = Vec::new();
+    let mut is_single = false;
     for (index, wire) in subset_selectors.iter().enumerate() {
         let older::LbSubsetSelector {
             keys,
@@ -50,10 +52,22 @@ pub(super) fn older_subsets(
             single_host_per_subset,
         } = wire;
         let at = at_selectors.index(index);
-        unsupported!(at; single_host_per_subset);
+        if *single_host_per_subset && (keys.len() != 1 || subset_selectors.len() != 1) {
+            return Err(at
+                .field("single_host_per_subset")
+                .refuse("this takes a single selector with a single key"));
+        }
+        is_single |= *single_host_per_subset;
         // Both messages have the same numbers.
         selectors.push(selector(&at, keys, *fallback_policy, fallback_keys_subset)?);
     }
+    let takes_list = match enumeration(
+        &at.field("metadata_fallback_policy"),
+        *metadata_fallback_policy,
+    )? {
+        MetadataFallback::MetadataNoFallback => false,
+        MetadataFallback::FallbackList => true,
+    };
     Ok((!selectors.is_empty()).then(|| SubsetConfig {
         fallback,
         default: criteria(default_subset.as_ref()),
@@ -62,6 +76,9 @@ pub(super) fn older_subsets(
         scale_locality_weight: *scale_locality_weight,
         panic_mode_any: *panic_mode_any,
         list_as_any: *list_as_any,
+        drops_redundant: false,
+        takes_list,
+        is_single,
     }))
 }
 
@@ -79,7 +96,6 @@ pub(super) fn subsets(at: &At<'_>, wire: &Subset) -> Result<Option<SubsetConfig>
         subset_lb_policy: _,
         allow_redundant_keys,
     } = wire;
-    unsupported!(at; allow_redundant_keys);
     let selectors = subset_selectors
         .iter()
         .map(|wire| {
@@ -97,7 +113,7 @@ pub(super) fn subsets(at: &At<'_>, wire: &Subset) -> Result<Option<SubsetConfig>
             }
         })
         .collect();
-    older_subsets(
+    let older = older_subsets(
         at,
         &LbSubsetConfig {
             fallback_policy: *fallback_policy,
@@ -109,7 +125,11 @@ pub(super) fn subsets(at: &At<'_>, wire: &Subset) -> Result<Option<SubsetConfig>
             list_as_any: *list_as_any,
             metadata_fallback_policy: *metadata_fallback_policy,
         },
-    )
+    )?;
+    Ok(older.map(|older| SubsetConfig {
+        drops_redundant: *allow_redundant_keys,
+        ..older
+    }))
 }
 
 fn selector(
