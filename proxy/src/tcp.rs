@@ -190,7 +190,10 @@ pub async fn dial(
             ..Pick::at(Instant::now())
         };
         let dialled = match &asked {
-            None => dial_picked(cluster, pick, client, upstreams).await,
+            None => {
+                let preamble = Preamble::of(&cluster.config, Some(client));
+                dial_picked(cluster, pick, preamble, upstreams).await
+            }
             // Boxed, as it is rare.
             Some(asked) => Box::pin(tunnel::open(cluster, pick, client, upstreams, asked)).await,
         };
@@ -205,11 +208,11 @@ pub async fn dial(
     }
 }
 
-/// One connection to an endpoint of a cluster, for opaque bytes of a client.
+/// One connection to an endpoint of a cluster, for opaque bytes of a client; `preamble` is what is said first.
 pub async fn dial_picked(
     cluster: &Arc<Cluster>,
     pick: Pick<'_>,
-    client: Endpoints,
+    preamble: Option<Preamble>,
     upstreams: &Upstreams,
 ) -> Result<Dialled, TcpFailure> {
     let name = || Arc::clone(cluster.name());
@@ -226,7 +229,6 @@ pub async fn dial_picked(
             source,
         })?;
     let active = endpoint.state.begin();
-    let preamble = Preamble::of(&cluster.config, Some(client));
     match upstreams.dial(cluster, &endpoint, None, preamble).await {
         Ok(io) => {
             cluster.record(&endpoint, Outcome::Success, Instant::now());

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::proxy_protocol::Version;
+
 /// `CONNECT` among the names of upgrades, as Envoy has it.
 pub const CONNECT: &str = "connect";
 
@@ -16,8 +18,17 @@ pub struct RouteUpgrade {
     pub name: Arc<str>,
     /// Whether it is allowed.
     pub is_enabled: bool,
-    /// Of CONNECT: whether the upstream gets the bytes of the tunnel, and not the request.
-    pub ends_here: bool,
+    /// Of CONNECT, where the upstream gets the bytes of the tunnel, and not the request.
+    pub termination: Option<Termination>,
+}
+
+/// How a tunnel ends at the proxy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Termination {
+    /// Whether a POST is a tunnel, too: its body and that of the response are the two directions.
+    pub takes_post: bool,
+    /// The version of the PROXY header that the upstream is told the client in.
+    pub announces: Option<Version>,
 }
 
 impl RouteUpgrades {
@@ -31,9 +42,9 @@ impl RouteUpgrades {
         self.of(name).map(|upgrade| upgrade.is_enabled)
     }
 
-    /// Whether CONNECT ends here.
-    pub fn end_connect(&self) -> bool {
-        self.of(CONNECT).is_some_and(|upgrade| upgrade.ends_here)
+    /// How CONNECT ends here, where it does.
+    pub fn termination(&self) -> Option<Termination> {
+        self.of(CONNECT)?.termination
     }
 
     fn of(&self, name: &str) -> Option<&RouteUpgrade> {
@@ -52,19 +63,19 @@ mod tests {
             RouteUpgrade {
                 name: "websocket".into(),
                 is_enabled: false,
-                ends_here: false,
+                termination: None,
             },
             RouteUpgrade {
                 name: CONNECT.into(),
                 is_enabled: true,
-                ends_here: true,
+                termination: Some(Termination::default()),
             },
         ]);
 
         assert_eq!(upgrades.allows("WebSocket"), Some(false));
         assert_eq!(upgrades.allows("connect"), Some(true));
         assert_eq!(upgrades.allows("other"), None);
-        assert!(upgrades.end_connect());
-        assert!(!RouteUpgrades::default().end_connect());
+        assert!(upgrades.termination().is_some());
+        assert!(RouteUpgrades::default().termination().is_none());
     }
 }

@@ -35,6 +35,9 @@ pub(super) enum SourceError {
     /// The upstream did not go on.
     #[error("reading the response from upstream")]
     Upstream(#[source] hyper::Error),
+    /// The tunnel is broken that it comes from.
+    #[error("a tunnel in the place of an exchange")]
+    Tunnel(#[source] std::io::Error),
     /// A filter cannot go on with it.
     #[error("{0}")]
     Filter(Arc<str>),

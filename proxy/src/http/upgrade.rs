@@ -3,6 +3,7 @@
 //! Inside, an extended CONNECT of HTTP/2 (RFC 8441) is the GET with `Upgrade` that it stands for, as in Envoy: routes
 //! and filters see one form. On the way out it gets the form of the version that is spoken there.
 
+mod poured;
 pub(super) mod terminate;
 mod tunnel;
 
@@ -81,9 +82,9 @@ impl Upgrade {
         }
     }
 
-    /// Whether it is a CONNECT whose tunnel the upstream gets, and not the request.
-    pub(super) fn ends_here(&self, upgrades: &RouteUpgrades) -> bool {
-        matches!(self.wanted, Wanted::Connect) && upgrades.end_connect()
+    /// Whether it is a CONNECT.
+    pub(super) fn is_connect(&self) -> bool {
+        matches!(self.wanted, Wanted::Connect)
     }
 
     /// Puts a request into the form of the version that is spoken upstream.

@@ -24,7 +24,12 @@ impl Preamble {
     /// the proxy's own connections: health checks, copies of requests, spans.
     pub fn of(cluster: &ClusterConfig, client: Option<Endpoints>) -> Option<Self> {
         let version = cluster.proxy_protocol?;
-        Some(Preamble { version, client })
+        Some(Preamble::new(version, client))
+    }
+
+    /// Of a version.
+    pub fn new(version: Version, client: Option<Endpoints>) -> Self {
+        Preamble { version, client }
     }
 
     /// Says it, on a connection that nothing was sent on.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt, Empty, combinators::BoxBody};
+use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper_util::rt::TokioIo;
@@ -16,7 +16,7 @@ use weft_proxy::config::cluster::UpstreamProtocol;
 use weft_proxy::config::http::HttpConfig;
 use weft_proxy::config::retry::{RetryConditions, RetryPolicy};
 use weft_proxy::config::route::{Forward, PathMatch, Route, RouteAction, RouteMatch};
-use weft_proxy::config::upgrade::{CONNECT, RouteUpgrade, RouteUpgrades};
+use weft_proxy::config::upgrade::{CONNECT, RouteUpgrade, RouteUpgrades, Termination};
 
 use crate::client::Client;
 use crate::config::{all_to, cluster, http, route};
@@ -90,11 +90,15 @@ fn connect_route(forward: Forward) -> Route {
 
 /// CONNECT ends at the proxy.
 fn ending() -> Forward {
+    ending_as(Termination::default())
+}
+
+fn ending_as(termination: Termination) -> Forward {
     Forward {
         upgrades: RouteUpgrades::new(vec![RouteUpgrade {
             name: CONNECT.into(),
             is_enabled: true,
-            ends_here: true,
+            termination: Some(termination),
         }]),
         ..Forward::to("shop")
     }
@@ -170,6 +174,52 @@ async fn a_connect_that_ends_here_carries_bytes_of_tcp() {
     let report = proxy.reports.request(1).await;
     assert_eq!((report.request_bytes, report.response_bytes), (4, 4));
     assert_eq!(report.upstream.unwrap().address, upstream);
+}
+
+#[tokio::test]
+async fn a_post_that_ends_here_is_a_tunnel_of_two_bodies() {
+    let upstream = shouting().await;
+    let forward = ending_as(Termination {
+        takes_post: true,
+        ..Termination::default()
+    });
+    let config = open(all_to(forward));
+    let proxy = proxy_to(upstream, UpstreamProtocol::Http1, config).await;
+
+    for mut client in [
+        Client::http1(proxy.address).await,
+        Client::http2(proxy.address).await,
+    ] {
+        let request = Request::post("http://shop.test/").header("host", "shop.test");
+        let body = Full::new(Bytes::from("ping")).boxed();
+        let response = client.start(request.body(body).unwrap()).await.unwrap();
+
+        assert_eq!(response.status(), 200);
+        let body = response.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), "PING");
+    }
+
+    let report = proxy.reports.request(1).await;
+    assert_eq!((report.request_bytes, report.response_bytes), (4, 4));
+}
+
+#[tokio::test]
+async fn the_upstream_of_a_connect_that_ends_here_may_be_told_the_client_first() {
+    let upstream = shouting().await;
+    let forward = ending_as(Termination {
+        announces: Some(weft_proxy::proxy_protocol::Version::V1),
+        ..Termination::default()
+    });
+    let routes = vec![connect_route(forward)];
+    let proxy = proxy_to(upstream, UpstreamProtocol::Http1, open(routes)).await;
+    let mut client = Client::http1(proxy.address).await;
+
+    let response = client.start(connect()).await.unwrap();
+
+    let mut io = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    let mut heard = [0; 31];
+    io.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"PROXY TCP4 127.0.0.1 127.0.0.1 ");
 }
 
 #[tokio::test]
@@ -330,7 +380,7 @@ async fn a_route_allows_what_its_listener_does_not_and_the_other_way_round() {
         let upgrades = RouteUpgrades::new(vec![RouteUpgrade {
             name: "websocket".into(),
             is_enabled,
-            ends_here: false,
+            termination: None,
         }]);
         Forward {
             upgrades,

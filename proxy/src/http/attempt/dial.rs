@@ -9,17 +9,20 @@ use super::Attempts;
 use super::again::Course;
 use crate::cluster::Pick;
 use crate::cluster::stats::ClusterStats;
+use crate::config::upgrade::Termination;
 use crate::http::completion::Completion;
 use crate::http::failure::Failure;
 use crate::http::headers::Head;
 use crate::http::retry::TryEnd;
 use crate::tcp::{self, Dialled, TcpFailure};
+use crate::upstream::preamble::Preamble;
 
 impl Attempts<'_> {
     /// Makes a connection, as often as the retry policy allows.
     pub(in crate::http) async fn dial(
         &self,
         head: &Head,
+        termination: Termination,
         completion: &mut Completion,
     ) -> Result<Dialled, Failure> {
         let started = completion.started();
@@ -34,7 +37,7 @@ impl Attempts<'_> {
         ClusterStats::count(&self.cluster.stats.requests);
         loop {
             log.lock().attempted();
-            let failure = match self.dial_once(head, &course).await {
+            let failure = match self.dial_once(head, termination, &course).await {
                 Ok(dialled) => {
                     ClusterStats::count(&self.cluster.stats.tries);
                     return Ok(dialled);
@@ -51,7 +54,12 @@ impl Attempts<'_> {
         }
     }
 
-    async fn dial_once(&self, head: &Head, course: &Course<'_>) -> Result<Dialled, Failure> {
+    async fn dial_once(
+        &self,
+        head: &Head,
+        termination: Termination,
+        course: &Course<'_>,
+    ) -> Result<Dialled, Failure> {
         let before = self.connection.original_destination;
         let pick = Pick {
             original_destination: self.cluster.original_destination(&head.headers, before),
@@ -62,7 +70,12 @@ impl Attempts<'_> {
             ..Pick::at(Instant::now())
         };
         let upstreams = &self.connection.environment.upstreams;
-        let dialled = tcp::dial_picked(self.cluster, pick, self.connection.ends(), upstreams).await;
+        let client = Some(self.connection.ends());
+        let announced = termination
+            .announces
+            .map(|version| Preamble::new(version, client));
+        let preamble = announced.or_else(|| Preamble::of(&self.cluster.config, client));
+        let dialled = tcp::dial_picked(self.cluster, pick, preamble, upstreams).await;
         let endpoint = match &dialled {
             Ok(dialled) => Some(dialled.endpoint()),
             Err(TcpFailure::Connect { endpoint, .. }) => Some(endpoint),

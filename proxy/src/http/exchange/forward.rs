@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 
 use super::routed::{Routed, route};
@@ -15,6 +15,7 @@ use crate::config::matching::RequestLine;
 use crate::config::retry::RetryPolicy;
 use crate::config::route::internal_redirect::InternalRedirects;
 use crate::config::route::{Forward, HostRewrite};
+use crate::config::upgrade::Termination;
 use crate::http::affinity::{self, Aim};
 use crate::http::asked::{self, Timeouts};
 use crate::http::attempt::{Answered, Attempts, HostBefore, Tells};
@@ -29,6 +30,7 @@ use crate::http::upgrade::{Upgrade, terminate};
 use crate::http::{HttpConnection, mirror};
 use crate::snapshot::routes::{RouteTable, Selected};
 use crate::upstream::HttpVersion;
+use crate::upstream::body::RequestBody;
 use crate::upstream::body::client::ClientBody;
 use crate::upstream::body::meter::BodyMeter;
 use crate::upstream::body::replay::MAX_REPLAYED;
@@ -51,9 +53,12 @@ impl Turn<'_> {
         if forward.path.is_some() {
             self.completion.rewritten(&head.path);
         }
-        if let Some(upgrade) = upgrade.take_if(|upgrade| upgrade.ends_here(&forward.upgrades)) {
+        if let Some(termination) = forward.upgrades.termination()
+            && let Some(tunnel) = Tunnel::of(&head, &mut upgrade, termination)
+        {
             let route = (selected, forward, &cluster, destination);
-            let mut response = Box::pin(self.end_connect(&head, upgrade, route, asked)).await?;
+            let ended = self.end_tunnel(&head, body, (tunnel, termination), route, asked);
+            let mut response = Box::pin(ended).await?;
             routed.finish(response.headers_mut(), self.completion);
             return Ok(Outcome::Response(response));
         }
@@ -123,11 +128,12 @@ impl Turn<'_> {
         Ok(Outcome::Response(response))
     }
 
-    /// A CONNECT that ends here: the cluster is connected to, and the client is told so.
-    async fn end_connect(
+    /// A tunnel that ends here: the cluster is connected to, and the client is told so.
+    async fn end_tunnel(
         &mut self,
         head: &Head,
-        upgrade: Upgrade,
+        body: ClientBody,
+        (tunnel, termination): (Tunnel, Termination),
         (selected, forward, cluster, destination): (
             Selected<'_>,
             &Forward,
@@ -142,12 +148,28 @@ impl Turn<'_> {
         attempts.aim = self.aim(forward, head);
         attempts.aim.narrow(destination);
         let completion = &mut *self.completion;
-        let dialled = attempts.dial(head, completion).await;
+        let dialled = attempts.dial(head, termination, completion).await;
         let status = dialled.as_ref().map(|_| Some(StatusCode::OK));
         count(cluster, status);
         let dialled = dialled?;
-        let told = (completion, self.connection);
-        Ok(terminate::terminate(upgrade, dialled, limits, told))
+        match tunnel {
+            Tunnel::Connect(upgrade) => {
+                let told = (completion, self.connection);
+                Ok(terminate::terminate(upgrade, dialled, limits, told))
+            }
+            Tunnel::Post => {
+                let meter = meter(&body, completion);
+                completion.limited_by(limits, meter.as_ref());
+                let body = match meter {
+                    None => RequestBody::Empty,
+                    Some(meter) => RequestBody::Once {
+                        incoming: body,
+                        meter,
+                    },
+                };
+                Ok(terminate::pour(dialled, body))
+            }
+        }
     }
 
     fn aim(&mut self, forward: &Forward, head: &Head) -> Aim {
@@ -295,6 +317,26 @@ fn count(cluster: &Cluster, answered: Result<Option<StatusCode>, &Failure>) {
     let status = answered.unwrap_or_else(|failure| failure.is_of_a_try().then(|| failure.status()));
     if let Some(status) = status {
         stats.responses.count(status);
+    }
+}
+
+/// A tunnel that ends here.
+enum Tunnel {
+    Connect(Upgrade),
+    Post,
+}
+
+impl Tunnel {
+    fn of(head: &Head, upgrade: &mut Option<Upgrade>, termination: Termination) -> Option<Self> {
+        match upgrade {
+            Some(_) => upgrade
+                .take_if(|upgrade| upgrade.is_connect())
+                .map(Tunnel::Connect),
+            None => {
+                let is_tunnel = termination.takes_post && head.method == Method::POST;
+                is_tunnel.then_some(Tunnel::Post)
+            }
+        }
     }
 }
 

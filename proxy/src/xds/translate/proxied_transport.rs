@@ -61,7 +61,8 @@ fn with_header(at: &At<'_>, wire: &ProxyProtocolUpstreamTransport) -> Result<Ann
     })
 }
 
-fn version(at: &At<'_>, wire: &ProxyProtocolConfig) -> Result<Version, Invalid> {
+/// The version of a header.
+pub(super) fn version(at: &At<'_>, wire: &ProxyProtocolConfig) -> Result<Version, Invalid> {
     let ProxyProtocolConfig {
         version,
         pass_through_tlvs,

@@ -3,8 +3,9 @@
 use weft_proto::envoy::config::route::v3::route_action::UpgradeConfig;
 use weft_proto::envoy::config::route::v3::route_action::upgrade_config::ConnectConfig;
 
-use super::at::{At, Invalid, nonempty, unsupported};
-use crate::config::upgrade::{CONNECT, RouteUpgrade, RouteUpgrades};
+use super::at::{At, Invalid, nonempty};
+use super::proxied_transport::version;
+use crate::config::upgrade::{CONNECT, RouteUpgrade, RouteUpgrades, Termination};
 
 /// Which upgrades are allowed, and whether CONNECT ends here. Envoy's rules: a kind is named once.
 pub(super) fn route_upgrades(
@@ -24,24 +25,35 @@ pub(super) fn route_upgrades(
         if upgrades.iter().any(|other| *other.name == *name) {
             return Err(at_type.refuse(format_args!("{upgrade_type} is named twice")));
         }
-        if let Some(config) = connect_config {
-            let at = at.field("connect_config");
-            if name != CONNECT {
-                return Err(at.refuse("only CONNECT has one"));
-            }
-            let ConnectConfig {
-                proxy_protocol_config,
-                allow_post,
-            } = config;
-            unsupported!(at; proxy_protocol_config, allow_post);
-        }
+        let termination = connect_config
+            .as_ref()
+            .map(|wire| termination(&at.field("connect_config"), wire, &name))
+            .transpose()?;
         upgrades.push(RouteUpgrade {
             name: name.into(),
             is_enabled: enabled.unwrap_or(true),
-            ends_here: connect_config.is_some(),
+            termination,
         });
     }
     Ok(RouteUpgrades::new(upgrades))
+}
+
+fn termination(at: &At<'_>, wire: &ConnectConfig, name: &str) -> Result<Termination, Invalid> {
+    if name != CONNECT {
+        return Err(at.refuse("only CONNECT has one"));
+    }
+    let ConnectConfig {
+        proxy_protocol_config,
+        allow_post,
+    } = wire;
+    let announces = proxy_protocol_config
+        .as_ref()
+        .map(|wire| version(&at.field("proxy_protocol_config"), wire))
+        .transpose()?;
+    Ok(Termination {
+        takes_post: *allow_post,
+        announces,
+    })
 }
 
 #[cfg(test)]
@@ -72,7 +84,7 @@ mod tests {
         ]))
         .expect("valid");
 
-        assert!(upgrades.end_connect());
+        assert_eq!(upgrades.termination(), Some(Termination::default()));
         assert_eq!(upgrades.allows("connect"), Some(true));
         assert_eq!(upgrades.allows("websocket"), Some(false));
     }
@@ -80,10 +92,6 @@ mod tests {
     #[test]
     fn what_a_tunnel_cannot_do_is_refused_by_its_path() {
         for (json, path) in [
-            (
-                json!([{"upgrade_type": "CONNECT", "connect_config": {"allow_post": true}}]),
-                "upgrade_configs[0].connect_config.allow_post",
-            ),
             (
                 json!([{"upgrade_type": "websocket", "connect_config": {}}]),
                 "upgrade_configs[0].connect_config",
