@@ -120,3 +120,69 @@ pub(super) fn panics(populations: &[Population], threshold: f64) -> bool {
     };
     share < threshold
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::Ordering;
+    use std::time::Instant;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::cluster::{Cluster, Pick};
+    use crate::config::balancing::ZoneRouting;
+    use crate::config::cluster::{ClusterConfig, Discovery};
+    use crate::config::endpoints::{EndpointConfig, EndpointsConfig, LocalityConfig};
+
+    fn locality(zone: &str) -> Locality {
+        Locality {
+            zone: zone.into(),
+            ..Locality::default()
+        }
+    }
+
+    /// With an endpoint in each of the localities `a` and `b`.
+    fn cluster(name: &str, ports: [u16; 2], vicinity: &Arc<Vicinity>) -> Cluster {
+        let localities = ["a", "b"].into_iter().zip(ports);
+        let localities = localities.map(|(zone, port)| LocalityConfig {
+            locality: locality(zone),
+            priority: 0,
+            weight: 0,
+            endpoints: vec![EndpointConfig::at(([127, 0, 0, 1], port).into())],
+        });
+        let endpoints = Arc::new(EndpointsConfig {
+            name: name.into(),
+            policy: Default::default(),
+            localities: localities.collect(),
+        });
+        let config = ClusterConfig {
+            zones: ZoneRouting {
+                min_cluster_size: 1,
+                ..ZoneRouting::default()
+            },
+            ..ClusterConfig::new(name, Discovery::Static(Arc::clone(&endpoints)))
+        };
+        let vicinity = Some(Arc::clone(vicinity));
+        Cluster::near(Arc::new(config), Some(endpoints), None, vicinity)
+    }
+
+    fn picked(cluster: &Cluster) -> BTreeSet<u16> {
+        let pick = || cluster.pick(Pick::at(Instant::now())).expect("one");
+        (0..4).map(|_| pick().address.port()).collect()
+    }
+
+    #[test]
+    fn a_cluster_learns_of_proxies_when_it_is_tended() {
+        let vicinity = Arc::new(Vicinity::new(locality("a"), "proxies".into()));
+        let web = cluster("web", [1, 2], &vicinity);
+        assert_eq!(picked(&web), BTreeSet::from([1, 2]));
+
+        let _proxies = cluster("proxies", [8, 9], &vicinity);
+        web.tend(&Arc::new(Notify::new()), Instant::now());
+
+        assert_eq!(picked(&web), BTreeSet::from([1]));
+        let stayed = &web.stats.zones.all_directly;
+        assert_eq!(stayed.load(Ordering::Relaxed), 4);
+    }
+}
