@@ -17,7 +17,9 @@ pub mod latency;
 pub mod loads;
 pub mod members;
 pub mod original;
+mod outcomes;
 pub mod outlier;
+mod pick;
 pub mod picture;
 pub mod random;
 pub mod slot;
@@ -30,27 +32,24 @@ pub mod zones;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use self::arrangement::{Arrangement, KeptTurns};
-use self::balancer::Draw;
-use self::breaker::{Breakers, Gauge};
+use self::arrangement::KeptTurns;
+use self::breaker::Breakers;
 use self::discovery::Transports;
-use self::endpoint::{Endpoint, Standing};
+use self::endpoint::Endpoint;
 use self::members::Members;
 use self::original::OriginalDestinations;
-use self::outlier::{Detector, Outcome};
 use self::picture::Picture;
 use self::stats::ClusterStats;
-use self::subsets::{Found, Subsets};
 use self::zones::vicinity::Vicinity;
 use crate::config::affinity::Priority;
-use crate::config::balancing::{Balancer, Criteria};
-use crate::config::cluster::{ClusterConfig, Discovery};
+use crate::config::balancing::Criteria;
+use crate::config::cluster::ClusterConfig;
 use crate::config::endpoints::EndpointsConfig;
 
 /// A cluster.
@@ -237,109 +236,6 @@ impl Cluster {
         said.or(of_connection)
     }
 
-    /// The endpoint for the next request.
-    pub fn pick(&self, pick: Pick<'_>) -> Result<Arc<Endpoint>, NoEndpoint> {
-        if self.config.discovery == Discovery::OriginalDestination {
-            return self.original(pick);
-        }
-        if self.is_dropped() {
-            return Err(NoEndpoint::Dropped);
-        }
-        if let Some(session) = pick.session {
-            match self.at_session(session, pick.now) {
-                Some(endpoint) => return Ok(Arc::clone(endpoint)),
-                None if session.is_strict => return Err(NoEndpoint::SessionLost),
-                None => {}
-            }
-        }
-        let picture = self.picture.load();
-        let draw = Draw {
-            hash: pick.hash.filter(|_| self.config.balancer.is_hashing()),
-            avoid: pick.avoid,
-            active: self.breakers.counts().current(Gauge::Requests),
-            now: pick.now,
-        };
-        if let Some(ahead) = &picture.ahead
-            && let Some(endpoint) = ahead.take(pick.avoid)
-        {
-            return Ok(endpoint);
-        }
-        let Some(subsets) = &picture.subsets else {
-            return self.chosen(&picture.all, &draw);
-        };
-        let among = (&picture.all, subsets);
-        match subsets.instead(pick.subset) {
-            [] => self.narrowed(among, pick.subset, &draw),
-            instead => instead
-                .iter()
-                .find_map(|asked| self.narrowed(among, Some(asked), &draw).ok())
-                .ok_or(NoEndpoint::NoSubset),
-        }
-    }
-
-    /// The endpoint for what is asked of its labels.
-    fn narrowed(
-        &self,
-        (all, subsets): (&Arrangement, &Subsets),
-        asked: Option<&Criteria>,
-        draw: &Draw<'_>,
-    ) -> Result<Arc<Endpoint>, NoEndpoint> {
-        match subsets.find(asked) {
-            Found::Endpoint(endpoint) => Ok(Arc::clone(endpoint)),
-            Found::Subset(subset) => match self.chosen(subset, draw) {
-                Err(_) if subsets.may_use_any() => self.chosen(all, draw),
-                chosen => chosen,
-            },
-            Found::Any => self.chosen(all, draw),
-            Found::Nowhere if subsets.may_use_any() => self.chosen(all, draw),
-            Found::Nowhere => Err(NoEndpoint::NoSubset),
-        }
-    }
-
-    /// Records how a request to an endpoint ended; ejects the endpoint where that was one failure too many.
-    pub fn record(&self, endpoint: &Endpoint, outcome: Outcome, now: Instant) {
-        if outcome != Outcome::Success {
-            endpoint.state.count_failure();
-        }
-        let Some(config) = &self.config.outlier_detection else {
-            return;
-        };
-        for detector in endpoint
-            .state
-            .outlier
-            .record(outcome, config)
-            .into_iter()
-            .flatten()
-        {
-            self.eject(endpoint, detector, now);
-        }
-    }
-
-    /// Whether endpoints may ask to be spared with what they answer.
-    pub fn heeds_degradation(&self) -> bool {
-        let config = self.config.outlier_detection.as_ref();
-        config.is_some_and(|config| config.detects_degraded)
-    }
-
-    /// An endpoint asks to be spared: others go before it for a while.
-    pub fn record_degraded(&self, endpoint: &Endpoint, now: Instant) {
-        let Some(config) = &self.config.outlier_detection else {
-            return;
-        };
-        let outlier = &endpoint.state.outlier;
-        if !outlier.is_degraded(now) && !outlier.is_ejected(now) {
-            outlier.degrade(config, jitter(config.max_ejection_jitter), now);
-            self.health_changed(now);
-        }
-    }
-
-    /// Records how long an endpoint took to answer.
-    pub fn record_latency(&self, endpoint: &Endpoint, latency: Duration, now: Instant) {
-        if let Balancer::PeakEwma { decay, .. } = self.config.balancer {
-            endpoint.state.latency.record(latency, decay, now);
-        }
-    }
-
     /// All endpoints, also those that may not be used now.
     pub fn endpoints(&self) -> impl Iterator<Item = Arc<Endpoint>> + '_ {
         let known = self.members.endpoints().cloned();
@@ -373,100 +269,6 @@ impl Cluster {
     pub fn forget_unused(&self, is_unused: impl Fn(&Endpoint) -> bool) {
         self.originals.retain(|endpoint| !is_unused(endpoint));
     }
-
-    /// Whether this is one of those that the control plane wants refused.
-    fn is_dropped(&self) -> bool {
-        let drops = &self.members.policy().drops;
-        let is_dropped = drops.iter().any(|(_, share)| share.covers(random::draw()));
-        if is_dropped {
-            ClusterStats::count(&self.stats.dropped);
-        }
-        is_dropped
-    }
-
-    fn chosen(
-        &self,
-        arrangement: &Arrangement,
-        draw: &Draw<'_>,
-    ) -> Result<Arc<Endpoint>, NoEndpoint> {
-        if arrangement.panics() {
-            ClusterStats::count(&self.stats.panics);
-        }
-        if arrangement.is_empty() {
-            return Err(NoEndpoint::Empty);
-        }
-        let endpoint = random::with(|random| arrangement.choose(draw, random).cloned());
-        endpoint.ok_or(NoEndpoint::Unhealthy)
-    }
-
-    fn original(&self, pick: Pick<'_>) -> Result<Arc<Endpoint>, NoEndpoint> {
-        let mut address = pick
-            .original_destination
-            .ok_or(NoEndpoint::NoOriginalDestination)?;
-        if let Some(port) = self.config.original.port {
-            address.set_port(port);
-        }
-        Ok(self.originals.endpoint(address, &self.transports))
-    }
-
-    fn at_session(&self, session: Session, now: Instant) -> Option<&Arc<Endpoint>> {
-        let allowed = self.config.override_standings;
-        let endpoint = self.members.at(session.address)?;
-        let is_allowed = match endpoint.standing(now) {
-            Standing::Healthy => allowed.healthy,
-            Standing::Degraded => allowed.degraded,
-            Standing::Unhealthy => allowed.unhealthy,
-            Standing::Draining => allowed.draining,
-        };
-        is_allowed.then_some(endpoint)
-    }
-
-    fn eject(&self, endpoint: &Endpoint, detector: Detector, now: Instant) {
-        let Some(config) = &self.config.outlier_detection else {
-            return;
-        };
-        let outlier = &endpoint.state.outlier;
-        if outlier.is_ejected(now) {
-            return;
-        }
-        self.stats.detected(detector);
-        if !self.may_eject_another(now) {
-            ClusterStats::count(&self.stats.ejections_refused);
-            return;
-        }
-        if !detector.enforcing(&config.enforcing).covers(random::draw()) {
-            return;
-        }
-        outlier.eject(config, jitter(config.max_ejection_jitter), now);
-        ClusterStats::count(&self.stats.ejections);
-        self.stats.enforced(detector);
-        tracing::info!(
-            cluster = %self.name(),
-            endpoint = %endpoint.address,
-            why = detector.name(),
-            "endpoint ejected"
-        );
-        self.health_changed(now);
-    }
-
-    /// No more than the configured share; one in any case, where that is so configured.
-    fn may_eject_another(&self, now: Instant) -> bool {
-        let Some(config) = &self.config.outlier_detection else {
-            return false;
-        };
-        let (mut all, mut ejected) = (0, 0);
-        for endpoint in self.members.endpoints() {
-            all += 1;
-            ejected += usize::from(endpoint.state.outlier.is_ejected(now));
-        }
-        let is_first = ejected == 0 && config.always_ejects_one;
-        is_first || ejected < config.max_ejection_percent.share_of(all)
-    }
-}
-
-fn jitter(longest: Duration) -> Duration {
-    let nanos = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
-    Duration::from_nanos(random::with(|random| random::below(random, nanos)))
 }
 
 #[cfg(test)]
@@ -474,8 +276,10 @@ mod tests {
     use std::sync::atomic::Ordering;
     use std::time::Duration;
 
+    use super::outlier::Outcome;
     use super::*;
-    use crate::config::cluster::OutlierDetection;
+    use crate::config::cluster::Discovery;
+    use crate::config::cluster::outlier::OutlierDetection;
     use crate::config::endpoints::{EndpointConfig, LocalityConfig};
     use crate::config::percent::Percent;
 

@@ -344,7 +344,8 @@ mod tests {
 
     use super::*;
     use crate::cluster::endpoint::EndpointTransport;
-    use crate::config::cluster::{Discovery, OutlierDetection};
+    use crate::config::cluster::Discovery;
+    use crate::config::cluster::outlier::OutlierDetection;
     use crate::config::endpoints::EndpointHealth::{self, Degraded, Draining, Healthy, Unhealthy};
     use crate::config::percent::Percent;
 

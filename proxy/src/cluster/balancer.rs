@@ -3,6 +3,9 @@
 //! A list is made when endpoints or their health change, with everything its policy needs; a choice reads it, and
 //! neither locks nor allocates.
 
+mod chances;
+mod hashed;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -10,10 +13,9 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
+use self::chances::Chances;
+use self::hashed::{Points, hash_method};
 use super::endpoint::Endpoint;
-use super::hash::HashedEndpoint;
-use super::hash::maglev::Maglev;
-use super::hash::ring::Ring;
 use super::random;
 use super::turns::Turns;
 use crate::config::balancing::{Among, Balancer, Hashing};
@@ -58,12 +60,6 @@ enum Method {
         /// Shares of the endpoints, and the most that one may have, in percent of its share.
         bound: Option<(Vec<f64>, u32)>,
     },
-}
-
-#[derive(Debug)]
-enum Points {
-    Ring(Ring),
-    Maglev(Maglev),
 }
 
 /// How often a policy draws before all endpoints are looked at.
@@ -244,169 +240,6 @@ impl List {
         };
         counted / chances.weights[index]
     }
-
-    /// The one that the hash is at, unless it has more than its share; then the next in an order that the hash
-    /// decides, too, that has not.
-    fn bounded(
-        &self,
-        chosen: usize,
-        hash: u64,
-        shares: &[f64],
-        factor: u32,
-        draw: &Draw<'_>,
-    ) -> usize {
-        let total = f64::from(draw.active.max(1));
-        let fullness = |index: usize| {
-            let room = (total * f64::from(factor) * shares[index] / 100.0)
-                .ceil()
-                .max(1.0);
-            f64::from(self.endpoints[index].state.active()) / room
-        };
-        if fullness(chosen) < 1.0 {
-            return chosen;
-        }
-        let count = self.endpoints.len() as u64;
-        let mut best = (chosen, fullness(chosen));
-        let step = coprime_step(hash, count);
-        let mut at = hash % count;
-        for _ in 0..count {
-            let index = usize::try_from(at).unwrap_or(0);
-            let full = fullness(index);
-            if full < 1.0 {
-                return index;
-            }
-            if full < best.1 {
-                best = (index, full);
-            }
-            at = (at + step) % count;
-        }
-        best.0
-    }
-}
-
-/// A step that visits all places before the first comes again.
-fn coprime_step(hash: u64, count: u64) -> u64 {
-    let gcd = |mut one: u64, mut other: u64| {
-        while other != 0 {
-            (one, other) = (other, one % other);
-        }
-        one
-    };
-    let first = (hash >> 32) % count.max(1) + 1;
-    (first..first + count)
-        .find(|step| gcd(*step, count) == 1)
-        .unwrap_or(1)
-}
-
-fn hash_method(
-    endpoints: &[Arc<Endpoint>],
-    weights: &[f64],
-    balancer: Balancer,
-    hashing: Hashing,
-) -> Method {
-    let sum: f64 = weights.iter().sum();
-    let shares: Vec<f64> = weights
-        .iter()
-        .map(|weight| weight / sum.max(f64::MIN_POSITIVE))
-        .collect();
-    let keys: Vec<String> = endpoints
-        .iter()
-        .map(|endpoint| key(endpoint, hashing.by_hostname))
-        .collect();
-    let hashed: Vec<_> = keys
-        .iter()
-        .zip(&shares)
-        .map(|(key, weight)| HashedEndpoint {
-            key,
-            weight: *weight,
-        })
-        .collect();
-    let points = match balancer {
-        Balancer::RingHash {
-            min_size,
-            max_size,
-            function,
-        } => Points::Ring(Ring::new(&hashed, min_size, max_size, function)),
-        Balancer::Maglev { table_size } => Points::Maglev(Maglev::new(&hashed, table_size)),
-        _ => Points::Ring(Ring::new(
-            &[],
-            1,
-            1,
-            crate::config::balancing::HashFunction::XxHash,
-        )),
-    };
-    Method::Hash {
-        points,
-        bound: hashing.balance_factor.map(|factor| (shares, factor)),
-    }
-}
-
-/// What an endpoint is hashed by: what its metadata says, else its name where that is asked for, else its address.
-fn key(endpoint: &Endpoint, by_hostname: bool) -> String {
-    let said = endpoint.labels.get("hash_key").and_then(|value| {
-        let text: String = serde_json::from_str(&value.text).ok()?;
-        (!text.is_empty()).then_some(text)
-    });
-    let named = || {
-        endpoint
-            .hostname
-            .as_deref()
-            .filter(|_| by_hostname)
-            .map(str::to_owned)
-    };
-    said.or_else(named)
-        .unwrap_or_else(|| endpoint.address.to_string())
-}
-
-/// Draws by weight.
-#[derive(Debug)]
-struct Chances {
-    weights: Vec<f64>,
-    /// Sums of the weights up to and with each, scaled to whole numbers.
-    cumulative: Vec<u64>,
-    is_even: bool,
-}
-
-impl Chances {
-    fn new(weights: Vec<f64>) -> Self {
-        let largest = weights.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-        let mut sum = 0_u64;
-        let cumulative = weights
-            .iter()
-            .map(|weight| {
-                sum = sum.saturating_add(scaled(weight / largest));
-                sum
-            })
-            .collect();
-        #[allow(clippy::float_cmp, reason = "equal weights come from equal numbers")]
-        let is_even = weights.iter().all(|weight| *weight == largest);
-        Chances {
-            weights,
-            cumulative,
-            is_even,
-        }
-    }
-
-    fn draw(&self, random: &mut impl Rng) -> usize {
-        let count = self.weights.len();
-        if self.is_even {
-            return usize::try_from(random::below(random, count as u64)).unwrap_or(0);
-        }
-        let total = self.cumulative.last().copied().unwrap_or(0);
-        let point = random::below(random, total);
-        self.cumulative
-            .partition_point(|sum| *sum <= point)
-            .min(count.saturating_sub(1))
-    }
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a share between 0 and 1, of 2^32"
-)]
-fn scaled(share: f64) -> u64 {
-    ((share * 4_294_967_296.0) as u64).max(1)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use self::rates::Rate;
-use crate::config::cluster::{Enforcing, OutlierDetection};
+use crate::config::cluster::outlier::{Enforcing, OutlierDetection};
 use crate::config::percent::Percent;
 
 /// How a request to an endpoint ended.

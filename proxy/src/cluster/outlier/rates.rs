@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::config::cluster::{FailurePercentageTest, SuccessRateTest};
+use crate::config::cluster::outlier::{FailurePercentageTest, SuccessRateTest};
 
 /// Requests of an interval, and how many of them went well.
 #[derive(Debug, Default)]

@@ -7,9 +7,10 @@ use weft_proto::envoy::config::core::v3::RoutingPriority;
 
 use super::at::{At, Invalid, duration, enumeration, harmless, unsupported};
 use super::share::percent;
-use crate::config::cluster::{
-    Enforcing, FailurePercentageTest, OutlierDetection, RetryLimit, SuccessRateTest, Thresholds,
+use crate::config::cluster::outlier::{
+    Enforcing, FailurePercentageTest, OutlierDetection, SuccessRateTest,
 };
+use crate::config::cluster::{RetryLimit, Thresholds};
 use crate::config::percent::Percent;
 
 /// Envoy's share of active requests that may be retries, where a budget doesn't say.
