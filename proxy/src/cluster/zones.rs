@@ -142,9 +142,9 @@ impl Zoned {
             ClusterStats::count(&stats.not_ok);
             return (!self.fails_on_panic).then_some(&self.all);
         }
-        let list = self
-            .lists
-            .get(self.routing.zone(self.lists.len(), stats, random));
+        let zone = self.routing.zone(self.lists.len(), stats, random);
+        let list = self.lists.get(zone);
+        let list = list.filter(|list| !list.endpoints().is_empty());
         Some(list.unwrap_or(&self.all))
     }
 }
@@ -226,7 +226,7 @@ fn routing(
         return Err(Alike::NotOk);
     }
     let healthy: u64 = there.iter().map(|each| each.healthy).sum();
-    if healthy < config.min_cluster_size {
+    if healthy == 0 || healthy < config.min_cluster_size {
         return Err(Alike::TooSmall);
     }
     let shares = shares(config.basis, here, there);

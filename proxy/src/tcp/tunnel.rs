@@ -97,13 +97,13 @@ impl Asked {
         headers.extend(self.headers.clone());
         Ok(request)
     }
+}
 
-    /// As in Envoy. What follows another answer than 200 to a CONNECT of HTTP/1.1 could not be told from its body.
-    fn is_agreed(&self, status: StatusCode, version: HttpVersion) -> bool {
-        match (&self.method, version) {
-            (TunnelMethod::Post { .. }, HttpVersion::Http1) => status.is_success(),
-            _ => status == StatusCode::OK,
-        }
+/// As in Envoy.
+fn is_agreed(status: StatusCode, version: HttpVersion) -> bool {
+    match version {
+        HttpVersion::Http1 => status.is_success(),
+        HttpVersion::Http2 => status == StatusCode::OK,
     }
 }
 
@@ -204,7 +204,7 @@ async fn through(
         let response = lease.send(request).await;
         let response = response.map_err(|failure| TunnelFailure::Http(failure.error))?;
         let status = response.status();
-        if !asked.is_agreed(status, version) {
+        if !is_agreed(status, version) {
             return Err(TunnelFailure::Refused(status));
         }
         joined(response, pieces).await
