@@ -48,7 +48,7 @@ use self::picture::Picture;
 use self::stats::ClusterStats;
 use self::zones::vicinity::Vicinity;
 use crate::config::affinity::Priority;
-use crate::config::balancing::Criteria;
+use crate::config::balancing::{Criteria, Omission};
 use crate::config::cluster::ClusterConfig;
 use crate::config::endpoints::EndpointsConfig;
 
@@ -93,6 +93,8 @@ pub struct Pick<'a> {
     pub original_destination: Option<SocketAddr>,
     /// Endpoints that have been tried.
     pub avoid: &'a [SocketAddr],
+    /// Endpoints that are passed over while there are others, by their labels.
+    pub omit: Option<&'a Omission>,
     /// Now.
     pub now: Instant,
     /// What the request has in common with others that belong to the same endpoint.
@@ -118,6 +120,7 @@ impl<'a> Pick<'a> {
         Pick {
             original_destination: None,
             avoid: &[],
+            omit: None,
             now,
             hash: None,
             subset: None,

@@ -5,7 +5,6 @@
 //! ahead is forgotten when endpoints or their health change.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -34,9 +33,9 @@ impl Ahead {
     }
 
     /// The next choice, where it was made and has not been tried.
-    pub(super) fn take(&self, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
+    pub(super) fn take(&self, draw: &Draw<'_>) -> Option<Arc<Endpoint>> {
         let next = self.chosen.lock().pop_front()?;
-        (!tried.contains(&next.address)).then_some(next)
+        draw.may_take(&next).then_some(next)
     }
 
     fn add(&self, choose: impl FnOnce() -> Option<Arc<Endpoint>>) -> Option<Arc<Endpoint>> {
@@ -58,6 +57,7 @@ impl Cluster {
         let draw = Draw {
             hash: None,
             avoid: &[],
+            omit: None,
             active: self.breakers.counts().current(Gauge::Requests),
             now,
         };
@@ -68,6 +68,8 @@ impl Cluster {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::cluster::Pick;
     use crate::config::balancing::Balancer;

@@ -397,6 +397,7 @@ mod tests {
         let draw = Draw {
             hash: None,
             avoid: &[],
+            omit: None,
             active: 0,
             now: Instant::now(),
         };

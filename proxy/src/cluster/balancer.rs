@@ -18,7 +18,7 @@ use self::hashed::{Points, hash_method};
 use super::endpoint::Endpoint;
 use super::random;
 use super::turns::Turns;
-use crate::config::balancing::{Among, Balancer, Hashing};
+use crate::config::balancing::{Among, Balancer, Hashing, Omission};
 
 /// What a choice depends on.
 #[derive(Debug, Clone, Copy)]
@@ -27,10 +27,20 @@ pub struct Draw<'a> {
     pub hash: Option<u64>,
     /// Endpoints that have been tried.
     pub avoid: &'a [SocketAddr],
+    /// Endpoints that are passed over, by their labels.
+    pub omit: Option<&'a Omission>,
     /// How many requests are in flight in the cluster.
     pub active: u32,
     /// Now.
     pub now: Instant,
+}
+
+impl Draw<'_> {
+    /// Whether an endpoint may be taken while there are others.
+    pub(super) fn may_take(&self, endpoint: &Endpoint) -> bool {
+        let is_omitted = || self.omit.is_some_and(|omit| omit.covers(&endpoint.labels));
+        !self.avoid.contains(&endpoint.address) && !is_omitted()
+    }
 }
 
 /// Endpoints, ready to be drawn from.
@@ -110,7 +120,7 @@ impl List {
         &self.endpoints
     }
 
-    /// One of them; one that has been tried only where there is no other.
+    /// One of them; one that has been tried, or is to be passed over, only where there is no other.
     pub fn choose(&self, draw: &Draw<'_>, random: &mut impl Rng) -> Option<&Arc<Endpoint>> {
         let hash = draw.hash.unwrap_or_else(|| random.next_u64());
         let mut last = None;
@@ -118,7 +128,7 @@ impl List {
             let drawn = self
                 .endpoints
                 .get(self.draw(draw, hash, attempt, random)?)?;
-            if !draw.avoid.contains(&drawn.address) {
+            if draw.may_take(drawn) {
                 return Some(drawn);
             }
             last = Some(drawn);
@@ -127,7 +137,7 @@ impl List {
         let start = usize::try_from(random::below(random, count as u64)).unwrap_or(0);
         let untried = (0..count)
             .map(|step| &self.endpoints[(start + step) % count])
-            .find(|endpoint| !draw.avoid.contains(&endpoint.address));
+            .find(|endpoint| draw.may_take(endpoint));
         untried.or(last)
     }
 
@@ -279,6 +289,7 @@ mod tests {
         Draw {
             hash,
             avoid,
+            omit: None,
             active: 0,
             now: Instant::now(),
         }

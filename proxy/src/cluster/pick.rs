@@ -33,11 +33,12 @@ impl Cluster {
         let draw = Draw {
             hash: pick.hash.filter(|_| self.config.balancer.is_hashing()),
             avoid: pick.avoid,
+            omit: pick.omit,
             active: self.breakers.counts().current(Gauge::Requests),
             now: pick.now,
         };
         if let Some(ahead) = &picture.ahead
-            && let Some(endpoint) = ahead.take(pick.avoid)
+            && let Some(endpoint) = ahead.take(&draw)
         {
             return Ok(endpoint);
         }

@@ -236,6 +236,32 @@ fn instead(list: &str, others: &BTreeMap<Arc<str>, Arc<str>>) -> Vec<Criteria> {
         .collect()
 }
 
+/// Which endpoints a retry does not go to, while there are others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Omission {
+    /// Those that call themselves canaries.
+    pub canaries: bool,
+    /// Those with all of the labels of one of these.
+    pub labels: Vec<Criteria>,
+}
+
+impl Omission {
+    /// Whether an endpoint with these labels is one of them.
+    pub fn covers(&self, labels: &Labels) -> bool {
+        let has = |name: &str, value: &str| {
+            labels.get(name).is_some_and(|label| {
+                let mut elements = label.elements.iter();
+                *label.text == *value || elements.any(|element| **element == *value)
+            })
+        };
+        let has_all = |criteria: &Criteria| {
+            let mut pairs = criteria.pairs().iter();
+            pairs.all(|(name, value)| has(name, value))
+        };
+        (self.canaries && has("canary", "true")) || self.labels.iter().any(has_all)
+    }
+}
+
 /// How endpoints are divided by their labels.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SubsetConfig {

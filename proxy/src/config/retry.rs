@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::balancing::Omission;
 use super::matching::HeaderMatch;
 
 /// What makes a request worth another try; in the words of Envoy's `retry_on`.
@@ -143,6 +144,8 @@ pub struct RetryPolicy {
     pub asked_back_off: Option<AskedBackOff>,
     /// Not the endpoints already tried (`previous_hosts`).
     pub avoid_previous_endpoints: bool,
+    /// Nor these (`omit_canary_hosts`, `omit_host_metadata`).
+    pub omits: Option<Omission>,
     /// How often another endpoint is looked for before a tried one is taken (`host_selection_retry_max_attempts`).
     pub endpoint_selection_attempts: u32,
 }

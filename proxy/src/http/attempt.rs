@@ -284,7 +284,7 @@ impl Attempts<'_> {
             ..
         } = self.timeouts;
         // Pinned here: what is moved into a future is in it twice.
-        let mut one = pin!(self.one_try(request, &course.tried, course.log));
+        let mut one = pin!(self.one_try(request, self.apart(course), course.log));
         if per_try.is_none() && per_try_idle.is_none() {
             return one.await;
         }

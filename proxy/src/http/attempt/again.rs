@@ -9,6 +9,7 @@ use super::{Answered, Attempts, Log, Missed};
 use crate::cluster::breaker::{Gauge, Permit};
 use crate::cluster::random;
 use crate::cluster::stats::ClusterStats;
+use crate::config::balancing::Omission;
 use crate::config::retry::RetryPolicy;
 use crate::http::failure::Failure;
 use crate::http::retry::{self, TryEnd};
@@ -23,6 +24,13 @@ pub(super) struct Course<'a> {
     pub(super) is_idempotent: bool,
 }
 
+/// Endpoints that a try does not go to, while there are others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Apart<'a> {
+    pub(super) tried: &'a [SocketAddr],
+    pub(super) omit: Option<&'a Omission>,
+}
+
 /// One more try.
 pub(super) struct Again {
     pub(super) permit: Permit,
@@ -31,6 +39,19 @@ pub(super) struct Again {
 }
 
 impl Attempts<'_> {
+    /// Endpoints that the next try does not go to.
+    pub(super) fn apart<'a>(&'a self, course: &'a Course<'_>) -> Apart<'a> {
+        Apart {
+            tried: &course.tried,
+            omit: self.omission().filter(|_| course.retries > 0),
+        }
+    }
+
+    /// Endpoints that no retry goes to.
+    pub(super) fn omission(&self) -> Option<&Omission> {
+        self.policy.as_ref()?.omits.as_ref()
+    }
+
     /// Whether, and how, it is tried again.
     pub(super) fn again(
         &self,

@@ -61,9 +61,11 @@ impl Attempts<'_> {
         course: &Course<'_>,
     ) -> Result<Dialled, Failure> {
         let before = self.connection.original_destination;
+        let apart = self.apart(course);
         let pick = Pick {
             original_destination: self.cluster.original_destination(&head.headers, before),
-            avoid: &course.tried,
+            avoid: apart.tried,
+            omit: apart.omit,
             hash: self.aim.hash,
             subset: self.aim.subset.as_deref(),
             session: self.aim.session,

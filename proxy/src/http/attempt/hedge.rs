@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::Request;
 
-use super::again::Course;
+use super::again::{Apart, Course};
 use super::{Answered, Attempts, Log, Missed, after_request};
 use crate::cluster::breaker::Permit;
 use crate::cluster::stats::ClusterStats;
@@ -87,6 +87,11 @@ impl Attempts<'_> {
         log: &Log<'_>,
     ) -> Ended {
         tokio::time::sleep(wait).await;
-        (self.one_try(request, &tried, log).await, permit)
+        // What has a permit is a retry.
+        let apart = Apart {
+            tried: &tried,
+            omit: self.omission().filter(|_| permit.is_some()),
+        };
+        (self.one_try(request, apart, log).await, permit)
     }
 }

@@ -1,7 +1,6 @@
 //! One try: the breaker admits it, the balancer picks an endpoint, the pool lends a connection, the request is sent,
 //! and the outcome is recorded once.
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,6 +9,7 @@ use http::header::{HeaderName, UPGRADE};
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+use super::again::Apart;
 use super::{Answered, Attempts, Borrowed, Log, MAX_STALE, Missed};
 use crate::cluster::Pick;
 use crate::cluster::breaker::Gauge;
@@ -30,7 +30,7 @@ impl Attempts<'_> {
     pub(super) async fn one_try(
         &self,
         mut request: Box<Request<RequestBody>>,
-        tried: &[SocketAddr],
+        apart: Apart<'_>,
         log: &Log<'_>,
     ) -> Result<Answered, Missed> {
         let permit = match self
@@ -52,7 +52,8 @@ impl Attempts<'_> {
             original_destination: self
                 .cluster
                 .original_destination(request.headers(), self.connection.original_destination),
-            avoid: tried,
+            avoid: apart.tried,
+            omit: apart.omit,
             hash: self.aim.hash,
             subset: self.aim.subset.as_deref(),
             session: self.aim.session,

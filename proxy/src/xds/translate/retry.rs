@@ -1,5 +1,6 @@
 //! Retry policies.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_proto::envoy::config::route::v3::RetryPolicy as WirePolicy;
@@ -8,10 +9,14 @@ use weft_proto::envoy::config::route::v3::retry_policy::{
     RateLimitedRetryBackOff, ResetHeader as WireResetHeader, ResetHeaderFormat, RetryBackOff,
     RetryHostPredicate,
 };
+use weft_proto::envoy::extensions::retry::host::omit_canary_hosts::v3::OmitCanaryHostsPredicate;
+use weft_proto::envoy::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
 use weft_proto::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 
-use super::at::{At, Invalid, duration, enumeration, holds, limit, required, unsupported};
+use super::at::{At, Invalid, duration, enumeration, holds, limit, opened, required, unsupported};
+use super::subsets::asked;
 use super::text::{header_matches, header_name};
+use crate::config::balancing::Omission;
 use crate::config::retry::{
     AskedBackOff, BackOff, ResetFormat, ResetHeader, RetryConditions, RetryPolicy, words,
 };
@@ -55,6 +60,8 @@ pub(super) fn retry_policy(at: &At<'_>, wire: &WirePolicy) -> Result<RetryPolicy
     if words(retry_on).any(|word| word == "retriable-headers") {
         on.headers = headers;
     }
+    let (avoid_previous_endpoints, omits) =
+        predicates(&at.field("retry_host_predicate"), retry_host_predicate)?;
     let at_requests = at.field("retriable_request_headers");
     let at_idle = at.field("per_try_idle_timeout");
     let at_asked = at.field("rate_limited_retry_back_off");
@@ -72,10 +79,8 @@ pub(super) fn retry_policy(at: &At<'_>, wire: &WirePolicy) -> Result<RetryPolicy
             Some(wire) => back_off(&at.field("retry_back_off"), wire)?,
             None => BackOff::default(),
         },
-        avoid_previous_endpoints: avoids_previous(
-            &at.field("retry_host_predicate"),
-            retry_host_predicate,
-        )?,
+        avoid_previous_endpoints,
+        omits,
         endpoint_selection_attempts: u32::try_from(*host_selection_retry_max_attempts)
             .unwrap_or(0)
             .max(1),
@@ -143,18 +148,39 @@ fn back_off(at: &At<'_>, wire: &RetryBackOff) -> Result<BackOff, Invalid> {
     Ok(BackOff { base, max })
 }
 
-fn avoids_previous(at: &At<'_>, wire: &[RetryHostPredicate]) -> Result<bool, Invalid> {
-    for (index, predicate) in wire.iter().enumerate() {
-        let RetryHostPredicate { name, config_type } = predicate;
-        let is_known = match config_type {
-            Some(ConfigType::TypedConfig(any)) => holds::<PreviousHostsPredicate>(any),
-            None => name == "envoy.retry_host_predicates.previous_hosts",
-        };
-        if !is_known {
-            return Err(at.index(index).field("name").refuse_value(name));
+/// Whether endpoints that were tried are left out, and which others.
+fn predicates(
+    at: &At<'_>,
+    wire: &[RetryHostPredicate],
+) -> Result<(bool, Option<Omission>), Invalid> {
+    let mut avoids_previous = false;
+    let mut omission = Omission::default();
+    for (index, RetryHostPredicate { name, config_type }) in wire.iter().enumerate() {
+        let at = at.index(index);
+        match config_type {
+            None => match name.as_str() {
+                "envoy.retry_host_predicates.previous_hosts" => avoids_previous = true,
+                "envoy.retry_host_predicates.omit_canary_hosts" => omission.canaries = true,
+                _ => return Err(at.field("name").refuse_value(name)),
+            },
+            Some(ConfigType::TypedConfig(any)) if holds::<PreviousHostsPredicate>(any) => {
+                avoids_previous = true;
+            }
+            Some(ConfigType::TypedConfig(any)) if holds::<OmitCanaryHostsPredicate>(any) => {
+                omission.canaries = true;
+            }
+            Some(ConfigType::TypedConfig(any)) if holds::<OmitHostMetadataConfig>(any) => {
+                let at = at.field("typed_config");
+                let OmitHostMetadataConfig { metadata_match } = opened(&at, any)?;
+                // Without labels it is nobody, as in Envoy.
+                let labels = asked(metadata_match.as_ref());
+                omission.labels.extend(labels.map(Arc::unwrap_or_clone));
+            }
+            Some(ConfigType::TypedConfig(_)) => return Err(at.field("name").refuse_value(name)),
         }
     }
-    Ok(!wire.is_empty())
+    let omits = (omission != Omission::default()).then_some(omission);
+    Ok((avoids_previous, omits))
 }
 
 #[cfg(test)]
