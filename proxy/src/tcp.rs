@@ -198,8 +198,12 @@ pub async fn dial(
             Some(asked) => Box::pin(tunnel::open(cluster, pick, client, upstreams, asked)).await,
         };
         match dialled {
-            Err(TcpFailure::Connect { endpoint, .. })
-                if tried.len() + 1 < CONNECT_ATTEMPTS && !tried.contains(&endpoint.address) =>
+            // Who has refused a tunnel may have been told of it: that is for the client to ask again.
+            Err(TcpFailure::Connect {
+                endpoint, source, ..
+            }) if !matches!(source, ConnectFailure::Tunnel { .. })
+                && tried.len() + 1 < CONNECT_ATTEMPTS
+                && !tried.contains(&endpoint.address) =>
             {
                 tried.push(endpoint.address);
             }
