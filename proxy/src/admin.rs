@@ -130,8 +130,14 @@ const HELP: [(&str, &str); 20] = [
 ];
 
 /// Adds metrics of what is served to the registry. They end with the data plane.
-pub fn register_metrics(state: &AdminState) {
+pub fn register_metrics(state: &Arc<AdminState>) {
     let data_plane: Weak<DataPlane> = Arc::downgrade(&state.data_plane);
+    let in_envoys_names = Arc::downgrade(state);
+    state.registry.collector("envoy", move |exposition| {
+        if let Some(state) = in_envoys_names.upgrade() {
+            stats::prometheus::collect(&state, exposition);
+        }
+    });
     state.registry.collector("weft_cluster", move |exposition| {
         if let Some(data_plane) = data_plane.upgrade() {
             cluster_metrics::collect(&data_plane.snapshot(), exposition);

@@ -37,6 +37,7 @@ use crate::snapshot::chain::{Chain, HttpService, Service};
 use crate::snapshot::choice::Arrival;
 use crate::snapshot::listener::{Listener, ListenerState, Verdict};
 use crate::tcp::{self, Dialled, TcpFailure, gate};
+use crate::telemetry::managers::{HttpEvent, ManagedConnection};
 use crate::telemetry::report::Downstream;
 use crate::upstream::environment::Environment;
 use crate::upstream::{HttpVersion, explain};
@@ -87,9 +88,11 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
         ClusterStats::count(&bound.live.loops_refused);
         return tracing::debug!(peer = %direct_peer, "connection refused: it was not redirected here");
     }
-    let Some(said) = said_by_proxy(&bound, &mut stream, direct_peer, &drain).await else {
-        return;
+    let said = {
+        let _opening = Opened::begin(&bound);
+        said_by_proxy(&bound, &mut stream, direct_peer, &drain).await
     };
+    let Some(said) = said else { return };
     let (endpoints, first) = said;
     original_destination = endpoints
         .map(|endpoints| endpoints.destination)
@@ -150,6 +153,22 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection of which it is not known yet what it is; counted out when dropped.
+struct Opened<'a>(&'a ListenerState);
+
+impl<'a> Opened<'a> {
+    fn begin(listener: &'a Listener) -> Self {
+        listener.live.opening.fetch_add(1, Ordering::Relaxed);
+        Opened(&listener.live)
+    }
+}
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        self.0.opening.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -214,7 +233,10 @@ impl Connection {
             connection: &self,
             opaque: opaque.as_ref().map(|(_, config)| &**config),
         };
-        let (outcome, stream, first) = opening.run(stream, first).await;
+        let (outcome, stream, first) = {
+            let _opening = Opened::begin(&self.listener);
+            opening.run(stream, first).await
+        };
         match outcome {
             Outcome::Ended => {}
             Outcome::ClientSpoke(Seen::Tls, dialled) => {
@@ -315,6 +337,8 @@ impl Connection {
             Service::Http(service) => {
                 let service = Arc::clone(service);
                 drop(dialled);
+                let managed = self.managed(&service, None);
+                let service = (service, managed);
                 self.serve_http(io, chain, service, seen.http_version(), None)
                     .await;
             }
@@ -329,6 +353,7 @@ impl Connection {
         service: Arc<HttpService>,
         peer: Option<tls::Peer>,
     ) {
+        let managed = self.managed(&service, peer.as_ref());
         let version = match service.config.codec {
             Codec::Http1 => HttpVersion::Http1,
             Codec::Http2 => HttpVersion::Http2,
@@ -336,34 +361,59 @@ impl Connection {
                 let idle = service.config.idle_timeout;
                 let looked = tokio::select! {
                     looked = detect::look_ahead(&mut io) => looked,
-                    () = passed(idle) => return,
-                    () = self.drain.patience_over() => return,
+                    () = passed(idle) => {
+                        managed.stats().count_all([HttpEvent::ConnectionIdle, HttpEvent::EndedHere]);
+                        return;
+                    }
+                    () = self.drain.patience_over() => {
+                        managed.stats().count(HttpEvent::EndedHere);
+                        return;
+                    }
                 };
                 match looked {
                     Ok(seen) => seen.http_version(),
-                    Err(_) => return,
+                    Err(_) => {
+                        managed.stats().count(HttpEvent::EndedByClient);
+                        return;
+                    }
                 }
             }
         };
-        self.serve_http(io, chain, service, version, peer).await;
+        self.serve_http(io, chain, (service, managed), version, peer)
+            .await;
+    }
+
+    /// Counts a connection among those of a connection manager.
+    pub(super) fn managed(
+        &self,
+        service: &HttpService,
+        peer: Option<&tls::Peer>,
+    ) -> ManagedConnection {
+        let prefix = &service.config.stat_prefix;
+        let managers = &self.environment.managers;
+        let stats = managers.of(prefix, &self.listener.config.name);
+        ManagedConnection::begin(stats, peer.is_some())
     }
 
     async fn serve_http(
         mut self,
         io: DownstreamIo,
         chain: Arc<Chain>,
-        service: Arc<HttpService>,
+        (service, managed): (Arc<HttpService>, ManagedConnection),
         version: HttpVersion,
         peer: Option<tls::Peer>,
     ) {
         let downstream = self.downstream(peer.as_ref());
         let counters = &self.environment.counters;
         let Some(_passed) = gate::pass(&chain.gates, &downstream, counters).await else {
+            managed.stats().count(HttpEvent::EndedHere);
             return;
         };
         let entry = Entry {
             downstream,
             original_destination: self.original_destination,
+            version,
+            managed,
             is_tls: peer.is_some(),
             network: self.listener.config.network,
             client_certificate: peer.and_then(|peer| peer.forwarded(&service.config)),

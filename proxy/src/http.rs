@@ -19,6 +19,7 @@ pub(crate) mod fuzzing;
 mod headers;
 mod internal_redirect;
 mod limits;
+mod metered;
 mod mirror;
 mod outgoing;
 mod path;
@@ -32,7 +33,7 @@ mod validity;
 use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::HeaderValue;
@@ -44,7 +45,9 @@ use crate::config::Network;
 use crate::proxy_protocol::Endpoints;
 use crate::snapshot::Snapshot;
 use crate::snapshot::chain::{Chain, HttpService, Service};
-use crate::telemetry::report::Downstream;
+use crate::telemetry::managers::{ManagedConnection, ManagerStats};
+use crate::telemetry::report::{Downstream, Protocol};
+use crate::upstream::HttpVersion;
 use crate::upstream::environment::Environment;
 
 /// What all requests of a downstream connection have in common.
@@ -63,6 +66,10 @@ pub struct HttpConnection {
     last_active: AtomicU64,
     /// Told when it is to end, and HTTP/2 has a frame to say so.
     leave: Notify,
+    /// What its connection manager counts.
+    managed: ManagedConnection,
+    /// Whether its client has been told that the proxy drains.
+    is_drained: AtomicBool,
 }
 
 /// What a filter keeps for all connections, and what it keeps of one.
@@ -81,6 +88,10 @@ pub struct Entry {
     pub downstream: Arc<Downstream>,
     /// Where it was going before it was redirected.
     pub original_destination: Option<SocketAddr>,
+    /// What it speaks.
+    pub version: HttpVersion,
+    /// Its place among those of its connection manager.
+    pub managed: ManagedConnection,
     /// Whether it is in TLS.
     pub is_tls: bool,
     /// In whose network it was accepted.
@@ -99,6 +110,11 @@ impl HttpConnection {
         service: Arc<HttpService>,
         entry: Entry,
     ) -> Arc<Self> {
+        let mut managed = entry.managed;
+        managed.speak(match entry.version {
+            HttpVersion::Http1 => Protocol::Http11,
+            HttpVersion::Http2 => Protocol::Http2,
+        });
         Arc::new(HttpConnection {
             environment,
             downstream: entry.downstream,
@@ -112,7 +128,19 @@ impl HttpConnection {
             active: AtomicU32::new(0),
             last_active: AtomicU64::new(millis(Instant::now())),
             leave: Notify::new(),
+            managed,
+            is_drained: AtomicBool::new(false),
         })
+    }
+
+    /// What its connection manager counts.
+    fn stats(&self) -> &Arc<ManagerStats> {
+        self.managed.stats()
+    }
+
+    /// Whether there are requests in flight.
+    fn has_requests(&self) -> bool {
+        self.active.load(Ordering::Relaxed) > 0
     }
 
     /// The ends of the client's connection.

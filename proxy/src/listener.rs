@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use socket2::SockRef;
@@ -181,6 +182,10 @@ impl Listeners {
         };
         let kept = Arc::downgrade(&bound);
         handle.spawn(accepting.run(bound, self.inheritance.clone()));
+        self.environment
+            .changes
+            .bound
+            .fetch_add(1, Ordering::Relaxed);
         tracing::info!(listener = %socket.listener, %address, "listening");
         Ok(Bound {
             drain,

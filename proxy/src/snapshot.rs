@@ -23,6 +23,7 @@ use crate::config::Configuration;
 use crate::config::cluster::{ClusterConfig, Discovery};
 use crate::config::endpoints::EndpointsConfig;
 use crate::config::listener::Binding;
+use crate::telemetry::changes::{Change, ConfigurationChanges};
 
 /// What names have been resolved to, by the cluster that needs it.
 pub type Resolved = BTreeMap<Arc<str>, Arc<EndpointsConfig>>;
@@ -69,6 +70,32 @@ impl Snapshot {
         }
     }
 
+    /// Counts what has changed since another.
+    pub fn count_changes(&self, previous: &Snapshot, changes: &ConfigurationChanges) {
+        let clusters = self.clusters.iter().map(|(name, cluster)| {
+            let before = previous.clusters.get(name)?;
+            Some(match is_unchanged(&before.config, &cluster.config) {
+                true if Arc::ptr_eq(before, cluster) => Change::None,
+                true => Change::Refreshed,
+                false => Change::Modified,
+            })
+        });
+        changes
+            .clusters
+            .count(clusters, gone(&previous.clusters, &self.clusters));
+        let listeners = self.listeners.iter().map(|(name, listener)| {
+            let before = previous.listeners.get(name)?;
+            Some(match is_unchanged(&before.config, &listener.config) {
+                true if Arc::ptr_eq(before, listener) => Change::None,
+                true => Change::Refreshed,
+                false => Change::Modified,
+            })
+        });
+        changes
+            .listeners
+            .count(listeners, gone(&previous.listeners, &self.listeners));
+    }
+
     /// The virtual listener for connections that were going there: for exactly that address, else for the
     /// port of any address.
     pub fn virtual_listener(&self, destination: SocketAddr) -> Option<&Arc<Listener>> {
@@ -81,6 +108,12 @@ impl Snapshot {
                 .get(&SocketAddr::new(any, destination.port()))
         })
     }
+}
+
+/// How many have no successor.
+fn gone<T>(previous: &HashMap<Arc<str>, T>, now: &HashMap<Arc<str>, T>) -> usize {
+    let names = previous.keys();
+    names.filter(|name| !now.contains_key(*name)).count()
 }
 
 /// Compared deeply only where it is not the very same.

@@ -29,6 +29,7 @@ use crate::config::listener::{TcpConfig, TcpTarget};
 use crate::proxy_protocol::Endpoints;
 use crate::snapshot::Snapshot;
 use crate::telemetry::report::{Downstream, ResponseFlags, TcpReport, Upstream};
+use crate::telemetry::tunnels::TcpEvent;
 use crate::upstream::environment::Environment;
 use crate::upstream::io::UpstreamIo;
 use crate::upstream::preamble::Preamble;
@@ -207,7 +208,12 @@ pub async fn dial(
             {
                 tried.push(endpoint.address);
             }
-            ended => return ended,
+            ended => {
+                if matches!(ended, Err(TcpFailure::Connect { .. })) {
+                    ClusterStats::count(&cluster.stats.connects_given_up);
+                }
+                return ended;
+            }
         }
     }
 }
@@ -260,9 +266,13 @@ pub async fn proxy(
     downstream: Arc<Downstream>,
     environment: &Environment,
 ) {
+    let stats = environment
+        .tunnels
+        .of(&config.stat_prefix, &downstream.listener);
+    stats.count(TcpEvent::Connections);
     let mut told = Told {
         report: report(&dialled, config, downstream),
-        transfer: Transfer::default(),
+        transfer: Transfer::counted_by(Arc::clone(&stats)),
         started: Instant::now(),
         environment,
     };
@@ -270,6 +280,9 @@ pub async fn proxy(
     let mut dialled = match dialled {
         Ok(dialled) => dialled,
         Err(failure) => {
+            if matches!(failure, TcpFailure::NoCluster(_)) {
+                stats.count(TcpEvent::NoRoute);
+            }
             tracing::debug!(error = explain(&failure), "connection closed: no upstream");
             return;
         }
@@ -291,6 +304,9 @@ pub async fn proxy(
     };
     if let Err(error) = copied.await {
         tracing::trace!(%error, "connection ended");
+        if error.kind() == std::io::ErrorKind::TimedOut {
+            stats.count(TcpEvent::Idle);
+        }
         if told.transfer.first_end() == Some(FirstEnd::ServerFailed) {
             told.report.flags.add(ResponseFlags::UPSTREAM_REMOTE_RESET);
         }

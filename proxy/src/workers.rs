@@ -27,8 +27,13 @@ use crate::handover::{Inheritance, SocketName};
 use crate::listener::{BindFailure, Listeners, Placement};
 use crate::overload::{self, Overload};
 use crate::snapshot::{Resolved, Snapshot};
+use crate::telemetry::changes::ConfigurationChanges;
 use crate::telemetry::counters::Counters;
+use crate::telemetry::managers::ManagerStats;
 use crate::telemetry::report::ReportSink;
+use crate::telemetry::tally::Tallies;
+use crate::telemetry::tunnels::{TcpStats, tcp_stats};
+use crate::telemetry::value::Shards;
 use crate::upstream::environment::Environment;
 use crate::upstream::{Upstreams, explain, keeper, pool, shard};
 
@@ -131,6 +136,7 @@ impl DataPlane {
     /// # Errors
     /// The workers cannot be started.
     pub fn start(options: Options) -> io::Result<Arc<Self>> {
+        let shards = Shards::for_threads(options.workers.get());
         let workers = Arc::new(Workers::start(options.workers)?);
         let counters = Counters::default();
         let counted = options
@@ -146,6 +152,9 @@ impl DataPlane {
             is_failed: AtomicBool::new(false),
             changed: Arc::default(),
             counters,
+            changes: ConfigurationChanges::default(),
+            managers: Tallies::new(shards, ManagerStats::new, ManagerStats::absorb),
+            tunnels: Tallies::new(shards, tcp_stats, TcpStats::absorb),
             overload: Arc::clone(&overload),
         });
         let placement: Arc<dyn Placement> = Arc::clone(&workers) as _;
@@ -196,6 +205,11 @@ impl DataPlane {
     /// The snapshot that is served.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.environment.snapshot.load_full()
+    }
+
+    /// How many threads serve.
+    pub fn workers(&self) -> usize {
+        self.workers.handles.len()
     }
 
     /// What connections are served with.
@@ -252,6 +266,7 @@ impl DataPlane {
     fn publish(&self, served: &Served) {
         let previous = self.environment.snapshot.load_full();
         let next = Snapshot::build(&previous, &served.configuration, &served.resolved);
+        next.count_changes(&previous, &self.environment.changes);
         self.environment.snapshot.store(Arc::new(next));
         self.environment.changed.notify_one();
     }
@@ -263,6 +278,9 @@ impl DataPlane {
         let snapshot = self.environment.snapshot.load_full();
         let failures = served.listeners.reconcile(&snapshot).await;
         served.is_bound = failures.is_empty();
+        let changes = &self.environment.changes;
+        let not_bound = failures.len() as u64;
+        changes.not_bound.fetch_add(not_bound, Ordering::Relaxed);
         failures
     }
 

@@ -215,6 +215,16 @@ async fn prometheus_finds_nothing_wrong_with_the_metrics() {
         "{text}"
     );
     assert!(text.contains("process_resident_memory_bytes"), "{text}");
+    for of_envoy in [
+        "envoy_http_downstream_rq_xx{envoy_http_conn_manager_prefix=\"web\",envoy_response_code_class=\"2\"} 3\n",
+        "envoy_http_downstream_cx_active{envoy_http_conn_manager_prefix=\"web\"} ",
+        "envoy_http_downstream_rq_time_bucket{envoy_http_conn_manager_prefix=\"web\",le=\"60000\"} 3\n",
+        "envoy_listener_downstream_cx_total{envoy_listener_address=\"127.0.0.1_0\"} ",
+        "envoy_cluster_upstream_rq{envoy_cluster_name=\"app\",envoy_response_code=\"200\"} 3\n",
+        "envoy_server_live 1\n",
+    ] {
+        assert!(text.contains(of_envoy), "{of_envoy}: {text}");
+    }
     let checked = promtool(&text);
     assert_eq!(checked, "", "{text}");
     proxy.shutdown(Duration::ZERO).await;

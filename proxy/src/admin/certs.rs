@@ -13,6 +13,8 @@ use crate::identity::CredentialsReceiver;
 use crate::identity::credentials::Credentials;
 use crate::snapshot::Snapshot;
 
+const SECONDS_OF_A_DAY: i64 = 24 * 60 * 60;
+
 /// All certificates: the workload's first.
 pub fn certs(credentials: Option<&CredentialsReceiver>, snapshot: &Snapshot) -> Reply {
     let current = credentials.and_then(|credentials| credentials.borrow().clone());
@@ -65,6 +67,20 @@ fn context(shows: &Shown, believes: Option<&Believed>) -> Option<Value> {
     (!is_empty).then(|| json!({"ca_cert": authorities, "cert_chain": chain}))
 }
 
+/// How many days the workload's certificate is valid for; none without an identity.
+pub(super) fn days_left(credentials: Option<&CredentialsReceiver>) -> u64 {
+    let current = credentials.and_then(|credentials| credentials.borrow().clone());
+    let chain = current
+        .iter()
+        .flat_map(|current| current.identity.key.cert.iter());
+    let ends = chain.filter_map(|der| {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    });
+    let left = |ends: i64| (ends - Timestamp::now().as_second()).max(0) / SECONDS_OF_A_DAY;
+    ends.min().map_or(0, |ends| left(ends).unsigned_abs())
+}
+
 fn certificate(credentials: &Credentials) -> Value {
     let chain = credentials.identity.key.cert.iter();
     let roots = credentials.roots.iter().flat_map(|(domain, roots)| {
@@ -84,7 +100,7 @@ fn details(path: &str, der: &[u8]) -> Value {
     };
     let validity = certificate.validity();
     let ends = validity.not_after.timestamp();
-    let days_left = (ends - Timestamp::now().as_second()).max(0) / (24 * 60 * 60);
+    let days_left = (ends - Timestamp::now().as_second()).max(0) / SECONDS_OF_A_DAY;
     json!({
         "path": path,
         "serial_number": certificate.raw_serial_as_string().replace(':', ""),

@@ -16,6 +16,14 @@ use crate::config::cluster::Discovery;
 impl Cluster {
     /// The endpoint for the next request.
     pub fn pick(&self, pick: Pick<'_>) -> Result<Arc<Endpoint>, NoEndpoint> {
+        let picked = self.picked(pick);
+        if picked.is_err() && !matches!(picked, Err(NoEndpoint::Dropped)) {
+            ClusterStats::count(&self.stats.none_healthy);
+        }
+        picked
+    }
+
+    fn picked(&self, pick: Pick<'_>) -> Result<Arc<Endpoint>, NoEndpoint> {
         if self.config.discovery == Discovery::OriginalDestination {
             return self.original(pick);
         }

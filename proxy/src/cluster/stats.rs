@@ -37,6 +37,24 @@ pub struct ClusterStats {
     pub connections_aged: AtomicU64,
     /// Requests that had to wait for a connection.
     pub pending: AtomicU64,
+    /// Tries that were worth it, and more than the policy allows.
+    pub retries_beyond: AtomicU64,
+    /// Retries whose wait the policy has said.
+    pub waits_of_policy: AtomicU64,
+    /// Retries whose wait the upstream has asked for.
+    pub waits_of_upstream: AtomicU64,
+    /// Tries in which nothing was said for too long.
+    pub idle_tries: AtomicU64,
+    /// Streams that an endpoint has reset.
+    pub resets: AtomicU64,
+    /// Choices that found no endpoint.
+    pub none_healthy: AtomicU64,
+    /// Connections of opaque bytes that were tried as often as they may be.
+    pub connects_given_up: AtomicU64,
+    /// Redirects of an upstream that were followed here.
+    pub redirects_followed: AtomicU64,
+    /// Redirects of an upstream that could have been followed here, and were not.
+    pub redirects_not_followed: AtomicU64,
     /// Responses, by status.
     pub responses: Responses,
     /// Endpoints that came or went.

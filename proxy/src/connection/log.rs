@@ -101,6 +101,12 @@ impl Connection {
         );
     }
 
+    /// A handshake took too long.
+    pub(super) fn give_up_handshake(self, reason: &str) {
+        ClusterStats::count(&self.listener.live.handshake_timeouts);
+        self.refuse_handshake(reason);
+    }
+
     pub(super) fn refuse_handshake(mut self, reason: &str) {
         ClusterStats::count(&self.listener.live.tls_failures);
         if let Some(line) = &mut self.line {

@@ -80,11 +80,23 @@ impl Opening<'_> {
         };
         match tokio::time::timeout(patience, look(stream, buffer)).await {
             Ok(seen) => match seen? {
-                Seen::End => Ok(Outcome::Ended),
+                Seen::End => Ok(self.left()),
                 seen => Ok(Outcome::ClientSpoke(seen, None)),
             },
-            Err(_) => Ok(Outcome::Ended),
+            Err(_) => Ok(self.timed_out()),
         }
+    }
+
+    /// The client has gone.
+    fn left(&self) -> Outcome {
+        ClusterStats::count(&self.connection.listener.live.left_unseen);
+        Outcome::Ended
+    }
+
+    /// Nobody has said enough.
+    fn timed_out(&self) -> Outcome {
+        ClusterStats::count(&self.connection.listener.live.openings_timed_out);
+        Outcome::Ended
     }
 
     async fn race(
@@ -124,7 +136,7 @@ impl Opening<'_> {
                 }
                 () = patience.as_mut() => return Ok(match dialled {
                     Some(Ok(server)) if has_greeted => Outcome::ServerSpoke(server),
-                    _ => Outcome::Ended,
+                    _ => self.timed_out(),
                 }),
             }
         };

@@ -17,6 +17,7 @@ use super::Connection;
 use super::detect::Seen;
 use super::forwarded;
 use super::io::DownstreamIo;
+use crate::cluster::stats::ClusterStats;
 use crate::config::http::{ForwardClientCertificate, HttpConfig};
 use crate::config::identity::IdentityReceiver;
 use crate::config::listener::TransportProtocol;
@@ -85,7 +86,7 @@ impl Connection {
                 let raw = self.serve_raw(Seen::Opaque, stream, first, dialled);
                 return Box::pin(raw).await;
             }
-            Err(_) => return self.refuse_handshake("the client hello did not come in time"),
+            Err(_) => return self.give_up_handshake("the client hello did not come in time"),
         };
         let protocols: Vec<&str> = hello.protocols.iter().map(String::as_str).collect();
         let server_name = hello.server_name.as_deref();
@@ -110,7 +111,7 @@ impl Connection {
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, reading).await {
             Ok(Ok(hello)) => self.finish_handshake(chain, hello, stream).await,
             Ok(Err(error)) => self.refuse_handshake(&error.to_string()),
-            Err(_) => self.refuse_handshake("the client hello did not come in time"),
+            Err(_) => self.give_up_handshake("the client hello did not come in time"),
         }
     }
 
@@ -172,6 +173,8 @@ impl Connection {
             }
             (Service::Http(service), Some(version)) => {
                 let service = Arc::clone(service);
+                let managed = self.managed(&service, Some(&peer));
+                let service = (service, managed);
                 self.serve_http(io, chain, service, version, Some(peer))
                     .await;
             }
@@ -200,7 +203,10 @@ impl Connection {
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, start.into_stream(config)).await {
             Ok(Ok(stream)) => Ok((stream, own)),
             Ok(Err(error)) => Err(explain(&error)),
-            Err(_) => Err("it did not end in time".to_owned()),
+            Err(_) => {
+                ClusterStats::count(&self.listener.live.handshake_timeouts);
+                Err("it did not end in time".to_owned())
+            }
         }
     }
 }

@@ -115,6 +115,16 @@ impl Borrowed {
         self.lease.finish(&self.cluster);
     }
 
+    /// The endpoint has reset its stream.
+    pub(super) fn count_reset(&self) {
+        ClusterStats::count(&self.cluster.stats.resets);
+    }
+
+    /// Whose connection it is.
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
     /// The response has taken longer than its route allows.
     pub(super) fn count_timeout(&self) {
         ClusterStats::count(&self.cluster.stats.request_timeouts);
@@ -198,7 +208,7 @@ impl Attempts<'_> {
                 answered.discard();
             }
             request = next;
-            ClusterStats::count(&self.cluster.stats.retries);
+            again.count(&self.cluster.stats);
             permit = Some(again.permit);
             course.tried.extend(again.avoid);
             tokio::time::sleep(again.wait).await;
@@ -294,9 +304,11 @@ impl Attempts<'_> {
             limit = after_request(per_try, self.meter.as_ref()) => Failure::PerTryTimeout { cluster: cluster(), limit },
             limit = limits::silence(per_try_idle, self.meter.as_ref()) => Failure::PerTryIdle { cluster: cluster(), limit },
         };
-        if matches!(failure, Failure::PerTryTimeout { .. }) {
-            ClusterStats::count(&self.cluster.stats.timeouts);
-        }
+        let stats = &self.cluster.stats;
+        ClusterStats::count(match failure {
+            Failure::PerTryIdle { .. } => &stats.idle_tries,
+            _ => &stats.timeouts,
+        });
         course.log.lock().blame_endpoint(self.cluster);
         Err(Missed::sent(failure))
     }

@@ -3,19 +3,22 @@
 //! Made when the request begins, filled in on its way, and handed to whatever lives longest: the response's
 //! body, or the tunnel of an upgrade. Dropped early (the client went away), it reports just that.
 
+mod counted;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::attempt::Borrowed;
 use super::body::{ResponseBody, Source, Watch};
 use super::headers::{self, Head};
 use super::limits::Limits;
-use super::{ActiveRequest, HttpConnection};
+use super::{ActiveRequest, HttpConnection, expectation};
 use crate::cluster::Cluster;
 use crate::cluster::endpoint::Endpoint;
 use crate::cluster::outlier::Outcome;
@@ -24,6 +27,7 @@ use crate::config::metadata::Metadata;
 use crate::config::route::Route;
 use crate::snapshot::chain::HttpService;
 use crate::snapshot::routes::matches::is_grpc;
+use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::{Protocol, RequestReport, ResponseFlags, Upstream};
 use crate::telemetry::trace::TraceContext;
 use crate::upstream::body::meter::BodyMeter;
@@ -44,6 +48,11 @@ struct Inner {
     /// What filters hold until the end.
     held: Vec<Box<dyn Held>>,
     has_ended: bool,
+    /// Whether the request has a body.
+    has_body: bool,
+    is_upgraded: bool,
+    /// Whether it asks for the proxy's own health: its answer is not among those of others.
+    is_health_check: bool,
     keeps_response_headers: bool,
     /// Whether a filter has made gRPC of the request.
     translates_grpc: bool,
@@ -73,6 +82,11 @@ impl Completion {
             Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
             None => headers.get(header::HOST).cloned(),
         };
+        let has_body = request.method() == Method::CONNECT || !request.body().is_end_stream();
+        connection.stats().request_begun(protocol);
+        if has_body && !config.proxies_continue && expectation::is_of_continue(headers) {
+            connection.stats().count(HttpEvent::Informational);
+        }
         let report = RequestReport {
             downstream: Arc::clone(&connection.downstream),
             client: None,
@@ -115,6 +129,9 @@ impl Completion {
             watch: Watch::default(),
             held: vec![],
             has_ended: false,
+            has_body,
+            is_upgraded: false,
+            is_health_check: false,
             keeps_response_headers: false,
             translates_grpc: false,
         })))
@@ -145,6 +162,11 @@ impl Completion {
         if let Some(tracing) = &report.tracing {
             let context = TraceContext::from_headers(&head.headers, tracing.random_sampling);
             context.inject(&mut head.headers);
+            inner.request.0.stats().count(match context.is_sampled() {
+                true if context.is_of_caller() => HttpEvent::TracedForCaller,
+                true => HttpEvent::TracedAtRandom,
+                false => HttpEvent::NotTraced,
+            });
             report.trace = Some(context);
         }
         report.request_id = head.headers.get(headers::REQUEST_ID).cloned();
@@ -311,6 +333,7 @@ impl Completion {
     pub(super) fn carried_by(mut self, response: Response<Source>) -> Response<ResponseBody> {
         let status = response.status();
         self.status(status);
+        self.count_response();
         self.tell(|inner| {
             if inner.keeps_response_headers {
                 inner.report.response_headers = Some(Box::new(response.headers().clone()));
@@ -346,6 +369,9 @@ impl Completion {
     pub(super) fn end(&mut self) {
         if let Some(mut inner) = self.0.take() {
             inner.has_ended = true;
+            if !inner.has_all() {
+                inner.stats().count(HttpEvent::ResetReceived);
+            }
             inner.held.iter_mut().for_each(|held| held.ended());
             let has_sent_request = inner
                 .meter
@@ -363,6 +389,11 @@ impl Completion {
     pub(super) fn fail(&mut self, flag: ResponseFlags, reason: Arc<str>) {
         if let Some(mut inner) = self.0.take() {
             inner.has_ended = true;
+            inner.count_failure(flag);
+            if let (ResponseFlags::UPSTREAM_REMOTE_RESET, Some(borrowed)) = (flag, &inner.borrowed)
+            {
+                borrowed.count_reset();
+            }
             inner.report.flags.add(flag);
             inner.report.reason = Some(reason);
             if let (ResponseFlags::UPSTREAM_TIMEOUT, Some(borrowed)) = (flag, &inner.borrowed) {
@@ -379,6 +410,7 @@ impl Completion {
         });
         if let Some(mut inner) = self.0.take() {
             inner.has_ended = true;
+            inner.stats().count(HttpEvent::ResetReceived);
         }
     }
 
@@ -392,10 +424,15 @@ impl Completion {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.report.duration = self.started.elapsed();
+        self.stats().request_ended(self.report.duration);
+        if self.is_upgraded {
+            self.stats().uncount(HttpEvent::UpgradesActive);
+        }
         if let Some(meter) = &self.meter {
             self.report.request_bytes = meter.bytes();
         }
         if !self.has_ended {
+            self.stats().count(HttpEvent::ResetReceived);
             self.report.flags.add(ResponseFlags::DOWNSTREAM_TERMINATION);
         }
         self.request.0.environment.reports.request(&self.report);

@@ -25,6 +25,7 @@ use super::internal_redirect::Followed;
 use super::upgrade::{self, Upgrade};
 use super::{HttpConnection, Scene, forwarding, path, reply, validity};
 use crate::config::route::RouteAction;
+use crate::telemetry::managers::HttpEvent;
 use crate::upstream::body::client::ClientBody;
 
 /// Answers a request: with the upstream's response, or one of our own.
@@ -96,7 +97,14 @@ fn arrive<'a>(
     // Without a route the answer is that there is none.
     if routed.selected.is_some() {
         let allowed = (&*config.upgrades, routed.upgrades());
-        upgrade = upgrade::admit(upgrade.take(), &mut head.headers, allowed)?;
+        let was_asked_for = upgrade.is_some();
+        upgrade = upgrade::admit(upgrade.take(), &mut head.headers, allowed)
+            .inspect_err(|_| completion.count(HttpEvent::UpgradeRefused))?;
+        match upgrade.is_some() {
+            true => completion.upgraded(),
+            false if was_asked_for => completion.count(HttpEvent::UpgradeRefused),
+            false => {}
+        }
     }
     Ok(Arrived {
         head,
@@ -177,6 +185,7 @@ impl Turn<'_> {
         routed: &mut Routed<'a>,
     ) -> Result<Outcome<'a>, Failure> {
         self.filter(&mut head, &mut body, routed).await?;
+        self.completion.count(HttpEvent::Routed);
         if self.passage.is_rerouted {
             *routed = route(routed.routes, &head, self.connection, self.completion)?;
         }
@@ -185,6 +194,7 @@ impl Turn<'_> {
         };
         match (&selected.route.action, &routed.destination) {
             (RouteAction::Redirect(redirect), _) => {
+                self.completion.count(HttpEvent::DirectResponse);
                 let (connection, completion) = (self.connection, &mut *self.completion);
                 let mut response =
                     reply::redirect(redirect, &head, selected, connection, completion);
@@ -192,6 +202,7 @@ impl Turn<'_> {
                 Ok(Outcome::Response(response))
             }
             (RouteAction::Respond(response), _) => {
+                self.completion.count(HttpEvent::DirectResponse);
                 let mut response = reply::direct(response, self.completion);
                 routed.finish(response.headers_mut(), self.completion);
                 Ok(Outcome::Response(response))

@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::cluster::NoEndpoint;
 use crate::cluster::breaker::Overflow;
+use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::ResponseFlags;
 use crate::upstream::ConnectFailure;
 use crate::upstream::body::is_malformed;
@@ -88,6 +89,8 @@ pub(super) struct LocalReply {
     pub(super) flag: ResponseFlags,
     /// Envoy's response code details.
     pub(super) details: Arc<str>,
+    /// What the connection manager counts it as, if anything.
+    pub(super) event: Option<HttpEvent>,
 }
 
 impl LocalReply {
@@ -100,6 +103,7 @@ impl LocalReply {
             grpc_status: None,
             flag: ResponseFlags::default(),
             details: details.into(),
+            event: None,
         }
     }
 }
@@ -215,6 +219,20 @@ impl Failure {
             Failure::Authority { .. } => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             Failure::Rewrite { .. } => ResponseFlags::LOCAL_RESET,
         }
+    }
+
+    /// What the connection manager counts it as.
+    pub(super) fn event(&self) -> Option<HttpEvent> {
+        Some(match self {
+            Failure::NoRoutesYet { .. } | Failure::NoRoute { .. } => HttpEvent::NoRoute,
+            Failure::NoCluster { .. } => HttpEvent::NoCluster,
+            Failure::Overloaded => HttpEvent::Overloaded,
+            Failure::Idle { .. } => HttpEvent::StreamIdle,
+            Failure::Duration { .. } => HttpEvent::StreamTooLong,
+            Failure::RequestTimeout { .. } => HttpEvent::RequestTimeout,
+            Failure::Answered(reply) => return reply.event,
+            _ => return None,
+        })
     }
 
     /// The body of the answer, in Envoy's words: clients look for them.

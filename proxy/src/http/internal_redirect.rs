@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use super::headers::{self, Head};
 use crate::config::route::internal_redirect::InternalRedirects;
 use crate::snapshot::routes::Selected;
+use crate::telemetry::managers::HttpEvent;
 
 const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -21,19 +22,20 @@ pub(super) struct Followed {
 }
 
 impl Followed {
-    /// The request that a response asks for, where it is one to follow; else the response is the caller's.
+    /// The request that a response asks for, where it is one to follow; else the response is the caller's, and is
+    /// counted as what this returns.
     pub(super) fn next(
         &self,
         policy: &InternalRedirects,
         response: &Response<Incoming>,
         before: Head,
-    ) -> Option<Head> {
-        if self.count >= policy.max || !policy.statuses.contains(&response.status()) {
-            return None;
-        }
+    ) -> Result<Head, HttpEvent> {
         let location = headers::text(response.headers().get(header::LOCATION));
         let next = next_head(policy, response.status(), location, before)?;
-        Some(copied(next, policy, response.headers()))
+        if self.count >= policy.max {
+            return Err(HttpEvent::RedirectTooMany);
+        }
+        Ok(copied(next, policy, response.headers()))
     }
 
     /// Remembers a route that a redirect has led away from.
@@ -69,21 +71,25 @@ fn next_head(
     status: StatusCode,
     location: &str,
     before: Head,
-) -> Option<Head> {
-    let location: Uri = location.parse().ok()?;
+) -> Result<Head, HttpEvent> {
+    let bad = HttpEvent::RedirectBadLocation;
+    let location: Uri = location.parse().map_err(|_| bad)?;
     let scheme = headers::text(before.headers.get(FORWARDED_PROTO)).to_owned();
     let new_scheme = location.scheme_str().unwrap_or(&scheme);
     let is_known = matches!(new_scheme, "http" | "https");
     let is_allowed = new_scheme == scheme
         || (policy.across_schemes && (!policy.safe_schemes_only || scheme == "https"));
-    if !is_known || !is_allowed {
-        return None;
+    if !is_known {
+        return Err(bad);
+    }
+    if !is_allowed {
+        return Err(HttpEvent::RedirectUnsafeScheme);
     }
     let original = format!("{scheme}://{}{}", before.authority(), before.path());
     let mut next = before;
-    next.headers
-        .insert(ORIGINAL_URL, HeaderValue::try_from(original).ok()?);
-    let scheme = HeaderValue::from_str(new_scheme).ok()?;
+    let original = HeaderValue::try_from(original).map_err(|_| bad)?;
+    next.headers.insert(ORIGINAL_URL, original);
+    let scheme = HeaderValue::from_str(new_scheme).map_err(|_| bad)?;
     next.headers.insert(FORWARDED_PROTO, scheme);
     if let Some(authority) = location.authority() {
         next.authority = HeaderValue::from_str(authority.as_str()).ok();
@@ -96,7 +102,7 @@ fn next_head(
             next.headers.remove(name);
         }
     }
-    Some(next)
+    Ok(next)
 }
 
 fn copied(mut next: Head, policy: &InternalRedirects, response: &HeaderMap) -> Head {
@@ -128,7 +134,7 @@ mod tests {
     }
 
     fn redirected(policy: &InternalRedirects, status: StatusCode, location: &str) -> Option<Head> {
-        next_head(policy, status, location, head(Method::POST))
+        next_head(policy, status, location, head(Method::POST)).ok()
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::headers::Head;
 use crate::config::paths::{EscapedSlashes, HostOptions, PathOptions, StripPort};
 use crate::snapshot::routes::matches::is_grpc;
 use crate::snapshot::routes::split_port;
+use crate::telemetry::managers::HttpEvent;
 
 /// Envoy's response code details.
 const DETAILS: &str = "path_normalization_failed";
@@ -113,6 +114,7 @@ fn refused() -> Failure {
     let mut reply = LocalReply::new(http::StatusCode::BAD_REQUEST, DETAILS);
     let close = HeaderValue::from_static("close");
     reply.headers.push((header::CONNECTION, close));
+    reply.event = Some(HttpEvent::PathRefused);
     Failure::Answered(Box::new(reply))
 }
 
@@ -121,6 +123,7 @@ fn redirected(path: &str) -> Failure {
     if let Ok(location) = HeaderValue::from_str(path) {
         reply.headers.push((header::LOCATION, location));
     }
+    reply.event = Some(HttpEvent::PathRedirected);
     Failure::Answered(Box::new(reply))
 }
 

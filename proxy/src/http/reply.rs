@@ -34,6 +34,9 @@ pub(super) fn to_failure(
 ) -> Response<Source> {
     let reason: Arc<str> = explain(failure).into();
     completion.flag(failure.flag());
+    if let Some(event) = failure.event() {
+        completion.count(event);
+    }
     let message = failure.body();
     let is_grpc = completion.replies_grpc();
     let grpc_status = is_grpc.then(|| {

@@ -22,9 +22,12 @@ use self::seldom::Seldom;
 use super::HttpConnection;
 use super::body::ResponseBody;
 use super::exchange::exchange;
+use super::failure::Reset;
+use super::metered::Metered;
 use crate::config::http::HttpConfig;
 use crate::config::overload::Action;
 use crate::drain::Drain;
+use crate::telemetry::managers::{HttpEvent, ManagerStats};
 use crate::upstream::HttpVersion;
 
 /// What is buffered of an HTTP/1 connection; at least hyper's minimum.
@@ -46,10 +49,10 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let config = Arc::clone(&connection.scene().service.config);
-    let io = TokioIo::new(io);
-    let used = Use::limited(&config.lifespan, version);
+    let io = TokioIo::new(Metered::new(io, Arc::clone(&connection)));
+    let used = Use::limited(&config.lifespan, version, connection.stats());
     let service = service(Arc::clone(&connection), drain.clone(), used.clone());
-    match version {
+    let result = match version {
         HttpVersion::Http1 => {
             let served = http1(&config).serve_connection(io, service).with_upgrades();
             // Nothing but a response can tell the client that it is the last.
@@ -69,6 +72,16 @@ where
             })
             .await
         }
+    };
+    result.inspect_err(|error| count_error(error, connection.stats()))
+}
+
+/// Counts why a connection has ended, where its client is to blame.
+fn count_error(error: &hyper::Error, stats: &ManagerStats) {
+    if error.is_timeout() {
+        stats.count(HttpEvent::HeadersTimeout);
+    } else if Reset::of(error, false) == Reset::Protocol {
+        stats.count(HttpEvent::ProtocolError);
     }
 }
 
@@ -110,6 +123,13 @@ async fn answer(
     let is_failed = environment.is_failed.load(Ordering::Relaxed);
     let is_tunnel = is_connect && response.status().is_success();
     let ends = is_last || is_used_up || is_short || is_failed || drain.is_started();
+    let is_to_go = is_failed || drain.is_started();
+    if is_to_go && !connection.is_drained.swap(true, Ordering::Relaxed) {
+        connection.stats().count(HttpEvent::Drained);
+    }
+    if is_short && is_told {
+        connection.stats().count(HttpEvent::KeepaliveDisabled);
+    }
     if is_told && !is_tunnel && ends {
         announce_end(&mut response);
     } else if is_failed {
@@ -187,7 +207,9 @@ async fn finished(
         () = drained => {}
         () = used_up => {}
         () = connection.leave.notified() => {}
-        () = idle_for(connection, idle_timeout) => {}
+        () = idle_for(connection, idle_timeout) => {
+            connection.stats().count(HttpEvent::ConnectionIdle);
+        }
     }
 }
 

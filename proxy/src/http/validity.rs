@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Versi
 use super::failure::{Failure, LocalReply};
 use crate::config::http::UnderscoredNames;
 use crate::config::http1::Http1Options;
+use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::ResponseFlags;
 
 /// Gives a request of HTTP/1.0 that names no host the one that is meant.
@@ -75,7 +76,8 @@ fn absolute<B>(request: &Request<B>, options: &Http1Options) -> Option<Failure> 
         options.refuses_absolute_url && is_http1(request) && request.uri().scheme().is_some();
     is_refused.then(|| {
         let details = "a target with a host is not accepted here";
-        let reply = LocalReply::new(StatusCode::NOT_FOUND, details);
+        let mut reply = LocalReply::new(StatusCode::NOT_FOUND, details);
+        reply.event = Some(HttpEvent::NonRelativePath);
         Failure::Answered(Box::new(reply))
     })
 }
@@ -179,7 +181,8 @@ fn path<B>(request: &Request<B>) -> Option<Failure> {
     let is_path = path.is_some_and(|path| path.starts_with('/'));
     (!is_path && request.method() != Method::CONNECT).then(|| {
         let details = "the target has no path";
-        let reply = LocalReply::new(StatusCode::NOT_FOUND, details);
+        let mut reply = LocalReply::new(StatusCode::NOT_FOUND, details);
+        reply.event = Some(HttpEvent::NonRelativePath);
         Failure::Answered(Box::new(reply))
     })
 }

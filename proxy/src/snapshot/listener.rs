@@ -98,6 +98,14 @@ pub struct ListenerState {
     pub refused_in_overload: AtomicU64,
     /// Connections open.
     pub open: AtomicU64,
+    /// Connections of which it is not known yet what they are.
+    pub opening: AtomicU64,
+    /// Connections that said too little for too long to tell what they are.
+    pub openings_timed_out: AtomicU64,
+    /// Connections that were closed by their client before it was known what they are.
+    pub left_unseen: AtomicU64,
+    /// TLS handshakes that took too long.
+    pub handshake_timeouts: AtomicU64,
     /// Connections that no chain was for.
     pub unmatched: AtomicU64,
     /// Of those, the ones that came in the clear where only TLS is served.

@@ -4,14 +4,15 @@
 //! ends both.
 
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::splice::{self, Moved, SpliceFailure};
+use crate::telemetry::tunnels::{TcpEvent, TcpStats};
 use crate::wire::Wire;
 
 /// Bytes so far, seen from the proxy.
@@ -20,6 +21,8 @@ pub struct Transfer {
     received: AtomicU64,
     sent: AtomicU64,
     first: OnceLock<FirstEnd>,
+    /// Where bytes are counted as they flow, too.
+    stats: Option<Arc<TcpStats>>,
 }
 
 /// How the first of both sides ended.
@@ -39,11 +42,20 @@ pub enum FirstEnd {
 struct Direction<'a> {
     transfer: &'a Transfer,
     count: &'a AtomicU64,
+    event: TcpEvent,
     ended: FirstEnd,
     failed: FirstEnd,
 }
 
 impl Transfer {
+    /// Of a TCP proxy that counts.
+    pub(super) fn counted_by(stats: Arc<TcpStats>) -> Self {
+        Transfer {
+            stats: Some(stats),
+            ..Transfer::default()
+        }
+    }
+
     /// From the client.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
@@ -146,6 +158,7 @@ impl<'a> Direction<'a> {
         Direction {
             transfer,
             count: &transfer.received,
+            event: TcpEvent::ReceivedBytes,
             ended: FirstEnd::Client,
             failed: FirstEnd::ClientFailed,
         }
@@ -156,6 +169,7 @@ impl<'a> Direction<'a> {
         Direction {
             transfer,
             count: &transfer.sent,
+            event: TcpEvent::SentBytes,
             ended: FirstEnd::Server,
             failed: FirstEnd::ServerFailed,
         }
@@ -163,6 +177,9 @@ impl<'a> Direction<'a> {
 
     fn count(&self, bytes: usize) {
         self.count.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(stats) = &self.transfer.stats {
+            stats.add(self.event, bytes as u64);
+        }
     }
 
     fn sender_failed(&self) {
@@ -253,9 +270,7 @@ pub(super) async fn pass_on(
     }
     client.write_all(said).await?;
     client.flush().await?;
-    transfer
-        .sent
-        .fetch_add(said.len() as u64, Ordering::Relaxed);
+    Direction::down(transfer).count(said.len());
     Ok(())
 }
 

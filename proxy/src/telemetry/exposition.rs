@@ -18,6 +18,8 @@ pub enum Kind {
     Gauge,
     /// Classic buckets.
     Histogram,
+    /// A counter or a gauge whose name, which is not ours, does not say so as Prometheus's conventions want it.
+    Untyped,
 }
 
 /// The text so far.
@@ -33,6 +35,7 @@ impl Exposition {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
+            Kind::Untyped => "untyped",
         };
         self.line(format_args!(
             "# HELP {name} {}",

@@ -99,6 +99,11 @@ impl TraceContext {
         self.is_sampled
     }
 
+    /// Whether the caller has decided on it.
+    pub fn is_of_caller(&self) -> bool {
+        self.is_parent_remote
+    }
+
     /// The `tracestate` it carries along.
     pub fn state(&self) -> Option<&str> {
         self.state.as_ref()?.to_str().ok()

@@ -118,6 +118,14 @@ impl Histogram {
         row[self.bounds.len() + 1].fetch_add(value, Ordering::Relaxed);
     }
 
+    /// Counts what another of the same buckets has counted.
+    pub fn absorb(&self, other: &Self) {
+        let row = self.cells.row();
+        for column in 0..self.bounds.len() + 2 {
+            row[column].fetch_add(other.cells.sum(column), Ordering::Relaxed);
+        }
+    }
+
     /// The cumulative buckets, as Prometheus wants them.
     pub fn read(&self) -> HistogramReading {
         let mut count = 0;
@@ -140,6 +148,17 @@ impl Histogram {
     }
 }
 
+impl HistogramReading {
+    /// Of two histograms of the same buckets, what both hold.
+    pub fn add(&mut self, other: &HistogramReading) {
+        for ((_, count), (_, more)) in self.buckets.iter_mut().zip(&other.buckets) {
+            *count += more;
+        }
+        self.count += other.count;
+        self.sum += other.sum;
+    }
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -153,13 +172,13 @@ struct Line([AtomicU64; CELLS_PER_LINE]);
 
 /// A row of cells for each shard; rows start on cache lines of their own.
 #[derive(Debug)]
-struct Grid {
+pub(super) struct Grid {
     lines: Box<[Line]>,
     lines_per_row: usize,
 }
 
 impl Grid {
-    fn new(shards: Shards, columns: usize) -> Self {
+    pub(super) fn new(shards: Shards, columns: usize) -> Self {
         let lines_per_row = columns.div_ceil(CELLS_PER_LINE);
         let lines = (0..shards.0 * lines_per_row)
             .map(|_| Line::default())
@@ -171,13 +190,13 @@ impl Grid {
     }
 
     /// The row of the calling thread.
-    fn row(&self) -> Row<'_> {
+    pub(super) fn row(&self) -> Row<'_> {
         let shards = self.lines.len() / self.lines_per_row;
         let first = (thread_number() % shards) * self.lines_per_row;
         Row(&self.lines[first..first + self.lines_per_row])
     }
 
-    fn sum(&self, column: usize) -> u64 {
+    pub(super) fn sum(&self, column: usize) -> u64 {
         self.lines
             .chunks_exact(self.lines_per_row)
             .map(|lines| Row(lines)[column].load(Ordering::Relaxed))
@@ -185,7 +204,7 @@ impl Grid {
     }
 }
 
-struct Row<'grid>(&'grid [Line]);
+pub(super) struct Row<'grid>(&'grid [Line]);
 
 impl std::ops::Index<usize> for Row<'_> {
     type Output = AtomicU64;

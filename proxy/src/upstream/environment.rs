@@ -9,8 +9,12 @@ use super::Upstreams;
 use crate::drain::Drain;
 use crate::overload::Overload;
 use crate::snapshot::CurrentSnapshot;
+use crate::telemetry::changes::ConfigurationChanges;
 use crate::telemetry::counters::Counters;
+use crate::telemetry::managers::ManagerStats;
 use crate::telemetry::report::ReportSink;
+use crate::telemetry::tally::Tallies;
+use crate::telemetry::tunnels::TcpStats;
 
 /// One for the whole data plane, shared by all workers.
 pub struct Environment {
@@ -28,6 +32,12 @@ pub struct Environment {
     pub changed: Arc<Notify>,
     /// What filters count.
     pub counters: Counters,
+    /// What has become of configurations.
+    pub changes: ConfigurationChanges,
+    /// What connection managers count.
+    pub managers: Tallies<ManagerStats>,
+    /// What TCP proxies count.
+    pub tunnels: Tallies<TcpStats>,
     /// What the proxy itself is short of.
     pub overload: Arc<Overload>,
 }

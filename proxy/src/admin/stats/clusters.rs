@@ -1,9 +1,11 @@
 //! `/stats` of clusters: what has happened in each, in Envoy's words.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::{Scope, Stat, Told};
 use crate::cluster::Cluster;
 use crate::cluster::breaker::{Breakers, Gauge};
 use crate::cluster::endpoint::Standing;
@@ -11,9 +13,9 @@ use crate::cluster::outlier::Detector;
 use crate::cluster::zones::ZoneStats;
 
 /// Adds all that is told of a cluster.
-pub(super) fn of_cluster(cluster: &Cluster, all: &mut BTreeMap<String, u64>) {
-    let mut told = Told {
-        prefix: format!("cluster.{}", cluster.name()),
+pub(super) fn of_cluster(cluster: &Cluster, all: &mut Told) {
+    let mut told = OfCluster {
+        scope: Scope::Cluster(Arc::clone(cluster.name())),
         all,
     };
     told.connections(cluster);
@@ -24,20 +26,55 @@ pub(super) fn of_cluster(cluster: &Cluster, all: &mut BTreeMap<String, u64>) {
     told.membership(cluster);
     told.health_checks(cluster);
     told.outliers(cluster);
+    told.never(cluster);
 }
+
+/// There is no HTTP/3, no limit on streams of a cluster, and no
+/// header of a response is dropped for its name.
+const NEVER: [&str; 15] = [
+    "http1.dropped_headers_with_underscores",
+    "http1.metadata_not_supported_error",
+    "http1.requests_rejected_with_underscores_in_headers",
+    "http1.response_flood",
+    "upstream_cx_connect_with_0_rtt",
+    "upstream_cx_http3_total",
+    "upstream_cx_pool_overflow",
+    "upstream_http3_broken",
+    "upstream_queue_overloaded",
+    "upstream_rq_0rtt",
+    "upstream_rq_maintenance_mode",
+    "upstream_rq_max_duration_reached",
+    "circuit_breakers.default.cx_pool_open",
+    "circuit_breakers.high.cx_pool_open",
+    "warming_state",
+];
+
+/// What only subsets make happen.
+const NEVER_WITHOUT_SUBSETS: [&str; 6] = [
+    "lb_subsets_active",
+    "lb_subsets_created",
+    "lb_subsets_fallback",
+    "lb_subsets_fallback_panic",
+    "lb_subsets_removed",
+    "lb_subsets_selected",
+];
 
 /// Where statistics of one cluster go.
-struct Told<'a> {
-    prefix: String,
-    all: &'a mut BTreeMap<String, u64>,
+struct OfCluster<'a> {
+    scope: Scope,
+    all: &'a mut Told,
 }
 
-impl Told<'_> {
-    fn tell(&mut self, name: &str, value: u64) {
-        self.all.insert(format!("{}.{name}", self.prefix), value);
+impl OfCluster<'_> {
+    fn tell(&mut self, name: impl Into<Cow<'static, str>>, value: u64) {
+        self.all.add(Stat {
+            scope: self.scope.clone(),
+            name: name.into(),
+            value,
+        });
     }
 
-    fn counter(&mut self, name: &str, value: &AtomicU64) {
+    fn counter(&mut self, name: &'static str, value: &AtomicU64) {
         self.tell(name, value.load(Ordering::Relaxed));
     }
 
@@ -52,6 +89,9 @@ impl Told<'_> {
         self.counter("upstream_cx_max_requests", &stats.connections_worn);
         self.counter("upstream_cx_idle_timeout", &stats.connections_idled);
         self.counter("upstream_cx_max_duration_reached", &stats.connections_aged);
+        self.counter("upstream_cx_none_healthy", &stats.none_healthy);
+        let given_up = &stats.connects_given_up;
+        self.counter("upstream_cx_connect_attempts_exceeded", given_up);
         self.counter("ssl.connection_error", &stats.tls_failures);
         let active = counts.current(Gauge::Connections);
         self.tell("upstream_cx_active", active.into());
@@ -66,6 +106,16 @@ impl Told<'_> {
         self.counter("upstream_rq_retry", &stats.retries);
         self.counter("upstream_rq_retry_overflow", &stats.retries_refused);
         self.counter("upstream_rq_retry_success", &stats.retries_succeeded);
+        let beyond = &stats.retries_beyond;
+        self.counter("upstream_rq_retry_limit_exceeded", beyond);
+        let (own, asked) = (&stats.waits_of_policy, &stats.waits_of_upstream);
+        self.counter("upstream_rq_retry_backoff_exponential", own);
+        self.counter("upstream_rq_retry_backoff_ratelimited", asked);
+        let (followed, not) = (&stats.redirects_followed, &stats.redirects_not_followed);
+        self.counter("upstream_internal_redirect_succeeded_total", followed);
+        self.counter("upstream_internal_redirect_failed_total", not);
+        self.counter("upstream_rq_rx_reset", &stats.resets);
+        self.counter("upstream_rq_per_try_idle_timeout", &stats.idle_tries);
         self.counter("upstream_rq_per_try_timeout", &stats.timeouts);
         self.counter("upstream_rq_timeout", &stats.request_timeouts);
         self.counter("upstream_rq_pending_total", &stats.pending);
@@ -88,12 +138,12 @@ impl Told<'_> {
         for (status, count) in cluster.stats.responses.read() {
             classes[usize::from(status / 100 - 1)] += count;
             if status < 600 {
-                self.tell(&format!("upstream_rq_{status}"), count);
+                self.tell(format!("upstream_rq_{status}"), count);
             }
         }
         let known = (1..=5).zip(classes);
         for (class, count) in known.filter(|(_, count)| *count > 0) {
-            self.tell(&format!("upstream_rq_{class}xx"), count);
+            self.tell(format!("upstream_rq_{class}xx"), count);
         }
         self.tell("upstream_rq_completed", classes.iter().sum());
     }
@@ -107,9 +157,9 @@ impl Told<'_> {
         ] {
             let left = breakers.remaining(gauge);
             let prefix = format!("circuit_breakers.{priority}");
-            self.tell(&format!("{prefix}.{open}"), u64::from(left == 0));
+            self.tell(format!("{prefix}.{open}"), u64::from(left == 0));
             if breakers.limits().tracks_remaining {
-                self.tell(&format!("{prefix}.{remaining}"), left.into());
+                self.tell(format!("{prefix}.{remaining}"), left.into());
             }
         }
     }
@@ -155,6 +205,15 @@ impl Told<'_> {
         self.counter("lb_local_cluster_not_ok", not_ok);
     }
 
+    /// What cannot happen here.
+    fn never(&mut self, cluster: &Cluster) {
+        self.all.add_all(&self.scope, NEVER.map(|name| (name, 0)));
+        if cluster.config.subsets.is_none() {
+            let none = NEVER_WITHOUT_SUBSETS.map(|name| (name, 0));
+            self.all.add_all(&self.scope, none);
+        }
+    }
+
     fn health_checks(&mut self, cluster: &Cluster) {
         if cluster.config.health_checks.is_empty() {
             return;
@@ -193,11 +252,11 @@ impl Told<'_> {
             let (detected, enforced) = stats.outliers(detector);
             let name = detector.name();
             self.tell(
-                &format!("outlier_detection.ejections_detected_{name}"),
+                format!("outlier_detection.ejections_detected_{name}"),
                 detected,
             );
             self.tell(
-                &format!("outlier_detection.ejections_enforced_{name}"),
+                format!("outlier_detection.ejections_enforced_{name}"),
                 enforced,
             );
         }

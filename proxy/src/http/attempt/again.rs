@@ -36,6 +36,8 @@ pub(super) struct Again {
     pub(super) permit: Permit,
     pub(super) avoid: Option<SocketAddr>,
     pub(super) wait: Duration,
+    /// Whether the upstream has asked for just that wait.
+    pub(super) is_asked_for: bool,
 }
 
 impl Attempts<'_> {
@@ -91,6 +93,7 @@ impl Attempts<'_> {
         let mut log = course.log.lock();
         if course.retries >= policy.retries {
             log.flag(ResponseFlags::UPSTREAM_RETRY_LIMIT);
+            ClusterStats::count(&self.cluster.stats.retries_beyond);
             return None;
         }
         let Ok(permit) = self
@@ -102,12 +105,14 @@ impl Attempts<'_> {
             log.flag(ResponseFlags::UPSTREAM_OVERFLOW);
             return None;
         };
+        let asked = asked_wait(policy, headers);
         Some(Again {
             permit,
             avoid: log
                 .endpoint_address()
                 .filter(|_| policy.avoid_previous_endpoints),
-            wait: wait(policy, headers, course.retries),
+            is_asked_for: asked.is_some(),
+            wait: asked.unwrap_or_else(|| own_wait(policy, course.retries)),
         })
     }
 }
@@ -130,14 +135,25 @@ pub(super) fn is_timeout(ended: &Result<Answered, Missed>) -> bool {
     )
 }
 
-/// How long to wait before another try: as long as the upstream asks, else as the policy says.
-fn wait(policy: &RetryPolicy, headers: Option<&HeaderMap>, retries: u32) -> Duration {
-    random::with(|random| {
-        let asked = policy.asked_back_off.as_ref().zip(headers);
-        let asked = asked.and_then(|(config, headers)| {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            retry::asked_wait(config, headers, now.unwrap_or_default(), random)
+/// How long the upstream asks to wait before another try.
+fn asked_wait(policy: &RetryPolicy, headers: Option<&HeaderMap>) -> Option<Duration> {
+    let (config, headers) = policy.asked_back_off.as_ref().zip(headers)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    random::with(|random| retry::asked_wait(config, headers, now.unwrap_or_default(), random))
+}
+
+/// How long the policy says to wait.
+fn own_wait(policy: &RetryPolicy, retries: u32) -> Duration {
+    random::with(|random| retry::wait(policy.back_off, retries, random))
+}
+
+impl Again {
+    /// Counts it: it is made.
+    pub(super) fn count(&self, stats: &ClusterStats) {
+        ClusterStats::count(&stats.retries);
+        ClusterStats::count(match self.is_asked_for {
+            true => &stats.waits_of_upstream,
+            false => &stats.waits_of_policy,
         });
-        asked.unwrap_or_else(|| retry::wait(policy.back_off, retries, random))
-    })
+    }
 }

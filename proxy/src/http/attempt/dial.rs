@@ -47,7 +47,7 @@ impl Attempts<'_> {
             let Some(again) = self.after(TryEnd::of(&failure), None, &course) else {
                 return Err(failure);
             };
-            ClusterStats::count(&self.cluster.stats.retries);
+            again.count(&self.cluster.stats);
             course.tried.extend(again.avoid);
             tokio::time::sleep(again.wait).await;
             course.retries += 1;

@@ -62,7 +62,7 @@ impl Attempts<'_> {
                     if let Some((Ok(answered), _)) = last {
                         answered.discard();
                     }
-                    ClusterStats::count(&self.cluster.stats.retries);
+                    again.count(&self.cluster.stats);
                     course.tried.extend(again.avoid);
                     course.retries += 1;
                     self.tell_again(&mut request, course, after_timeout);

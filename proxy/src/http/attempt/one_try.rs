@@ -193,11 +193,15 @@ impl Attempts<'_> {
             self.cluster
                 .record(endpoint, Outcome::LocalOriginFailure, Instant::now());
         }
+        let how = Reset::of(&source, unsent.is_some());
+        if matches!(how, Reset::Stream | Reset::Refused) {
+            ClusterStats::count(&self.cluster.stats.resets);
+        }
         Missed {
             failure: Failure::Reset {
                 cluster: Arc::clone(self.cluster.name()),
                 address: endpoint.address,
-                how: Reset::of(&source, unsent.is_some()),
+                how,
                 source,
             },
             unsent,

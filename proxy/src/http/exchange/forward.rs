@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::LOCATION;
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 
@@ -29,6 +30,7 @@ use crate::http::target::{self, Destination, Rewriting};
 use crate::http::upgrade::{Upgrade, terminate};
 use crate::http::{HttpConnection, mirror};
 use crate::snapshot::routes::{RouteTable, Selected};
+use crate::telemetry::managers::HttpEvent;
 use crate::upstream::HttpVersion;
 use crate::upstream::body::RequestBody;
 use crate::upstream::body::client::ClientBody;
@@ -94,12 +96,8 @@ impl Turn<'_> {
             let attempts = pin!(attempts.run(head, body, completion));
             pin!(limits.enforce(attempts, started, meter.as_ref())).await
         };
-        let status = answered.as_ref().map(|answered| match &upgrade {
-            Some(upgrade) => upgrade.counted(&answered.response, version),
-            None => Some(answered.response.status()),
-        });
-        count(&cluster, status);
         let mut answered = answered.inspect_err(|failure| {
+            count(&cluster, Err(failure));
             // The attempt that was cut short has failed, too.
             if matches!(failure, Failure::Timeout { .. } | Failure::Idle { .. }) {
                 completion.blame_endpoint(&cluster);
@@ -112,6 +110,11 @@ impl Turn<'_> {
             answered.discard();
             return Ok(Outcome::Redirected(Box::new(next)));
         }
+        let status = match &upgrade {
+            Some(upgrade) => upgrade.counted(&answered.response, version),
+            None => Some(answered.response.status()),
+        };
+        count(&cluster, Ok(status));
         let completion = &mut *self.completion;
         let mut router = config.router;
         router.suppresses_envoy_headers |= upgrade.is_some();
@@ -290,15 +293,36 @@ impl Turn<'_> {
         (routed, from): (&Routed<'a>, Selected<'a>),
     ) -> Option<Redirected<'a>> {
         let response = &answered.response;
-        let head = Box::new(self.followed.next(policy, response, *before)?);
-        let target = route(routed.routes, &head, self.connection, self.completion).ok()?;
-        if !self.followed.may_enter(policy, from, target.selected?) {
+        if !policy.statuses.contains(&response.status()) {
             return None;
+        }
+        let stats = &answered.borrowed.cluster().stats;
+        if !response.headers().contains_key(LOCATION) {
+            return self.not_followed(stats, None);
+        }
+        let head = match self.followed.next(policy, response, *before) {
+            Ok(head) => Box::new(head),
+            Err(event) => return self.not_followed(stats, Some(event)),
+        };
+        let target = route(routed.routes, &head, self.connection, self.completion).ok();
+        let Some((target, selected)) = target.and_then(|target| {
+            let selected = target.selected?;
+            Some((target, selected))
+        }) else {
+            return self.not_followed(stats, Some(HttpEvent::RedirectNoRoute));
+        };
+        if !self.followed.may_enter(policy, from, selected) {
+            return self.not_followed(stats, Some(HttpEvent::RedirectPredicate));
         }
         let body = match response.status() {
             StatusCode::SEE_OTHER => ClientBody::Empty,
-            _ => answered.body_again.take()?,
+            _ => match answered.body_again.take() {
+                Some(body) => body,
+                None => return self.not_followed(stats, None),
+            },
         };
+        ClusterStats::count(&stats.redirects_followed);
+        self.completion.count_next();
         self.followed.leave(from);
         Some(Redirected {
             head,
@@ -306,9 +330,19 @@ impl Turn<'_> {
             routed: target,
         })
     }
+
+    /// A redirect of the upstream is left to the caller.
+    fn not_followed<T>(&self, stats: &ClusterStats, event: Option<HttpEvent>) -> Option<T> {
+        ClusterStats::count(&stats.redirects_not_followed);
+        if let Some(event) = event {
+            self.completion.count(event);
+        }
+        None
+    }
 }
 
-/// Counts a response by its status, as Envoy does: also one that is made in the upstream's place.
+/// Counts a response by its status, as Envoy does: also one that is made in the upstream's place, and none that is a
+/// redirect which is followed.
 fn count(cluster: &Cluster, answered: Result<Option<StatusCode>, &Failure>) {
     let stats = &cluster.stats;
     if matches!(answered, Err(Failure::Timeout { .. })) {

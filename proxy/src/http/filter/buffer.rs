@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Passing;
 use crate::config::filter::buffer::BufferConfig;
 use crate::http::failure::{Failure, LocalReply};
+use crate::telemetry::managers::HttpEvent;
 use crate::upstream::body::BodyError;
 use crate::upstream::body::client::ClientBody;
 
@@ -54,6 +55,7 @@ pub(super) fn too_large() -> Failure {
         body: Bytes::from_static(b"Payload Too Large"),
         // The rest of it is not read.
         headers: vec![(header::CONNECTION, HeaderValue::from_static("close"))],
+        event: Some(HttpEvent::BodyTooLarge),
         ..LocalReply::new(StatusCode::PAYLOAD_TOO_LARGE, "request_payload_too_large")
     }))
 }

@@ -32,6 +32,7 @@ pub(super) fn request(
     {
         return Ok(());
     }
+    passing.completion.is_health_check();
     match &config.answer {
         HealthAnswer::Upstream(None) => Ok(()),
         HealthAnswer::Upstream(Some(time)) => {

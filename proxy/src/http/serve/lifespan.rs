@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::LAST_WORDS;
 use crate::cluster::random;
 use crate::config::lifespan::Lifespan;
+use crate::telemetry::managers::{HttpEvent, ManagerStats};
 use crate::upstream::HttpVersion;
 
 /// The use of one connection.
@@ -20,6 +21,7 @@ use crate::upstream::HttpVersion;
 pub(super) struct Use {
     limits: Lifespan,
     version: HttpVersion,
+    stats: Arc<ManagerStats>,
     requests: AtomicU32,
     is_over: AtomicBool,
     over: Notify,
@@ -27,12 +29,17 @@ pub(super) struct Use {
 
 impl Use {
     /// Of a connection; `None` where nothing limits it.
-    pub(super) fn limited(limits: &Lifespan, version: HttpVersion) -> Option<Arc<Self>> {
+    pub(super) fn limited(
+        limits: &Lifespan,
+        version: HttpVersion,
+        stats: &Arc<ManagerStats>,
+    ) -> Option<Arc<Self>> {
         let is_limited = limits.max_requests.is_some() || limits.max_duration.is_some();
         is_limited.then(|| {
             Arc::new(Use {
                 limits: limits.clone(),
                 version,
+                stats: Arc::clone(stats),
                 requests: AtomicU32::new(0),
                 is_over: AtomicBool::new(false),
                 over: Notify::new(),
@@ -48,6 +55,9 @@ impl Use {
             .max_requests
             .is_some_and(|max| before + 1 >= max)
         {
+            if !self.is_over() {
+                self.stats.count(HttpEvent::ConnectionUsedUp);
+            }
             self.end();
         }
     }
@@ -66,7 +76,10 @@ impl Use {
     pub(super) async fn ended(&self) {
         tokio::select! {
             () = self.over.notified() => {}
-            () = self.aged() => self.end(),
+            () = self.aged() => {
+                self.stats.count(HttpEvent::ConnectionTooOld);
+                self.end();
+            }
         }
         match self.version {
             HttpVersion::Http2 => {}

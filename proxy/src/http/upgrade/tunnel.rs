@@ -15,6 +15,7 @@ use crate::http::body::Source;
 use crate::http::completion::Completion;
 use crate::http::limits::Limits;
 use crate::tcp::copy::{self, FirstEnd, Transfer};
+use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::ResponseFlags;
 
 /// Both sides must have left HTTP by then.
@@ -52,6 +53,7 @@ impl Upgrade {
         IO: AsyncRead + AsyncWrite + Send + 'static,
         H: Send + 'static,
     {
+        completion.count_response();
         let mut completion = completion.take();
         let is_http2 = self.is_http2;
         let token = connection.environment.drain.token();
@@ -69,9 +71,13 @@ impl Upgrade {
                     tracing::debug!(%error, "tunnel ended");
                     if error.kind() == io::ErrorKind::TimedOut {
                         completion.flag(ResponseFlags::STREAM_IDLE_TIMEOUT);
+                        completion.count(HttpEvent::StreamIdle);
                     }
                 }
-                Err(_) => completion.flag(ResponseFlags::DURATION_TIMEOUT),
+                Err(_) => {
+                    completion.flag(ResponseFlags::DURATION_TIMEOUT);
+                    completion.count(HttpEvent::StreamTooLong);
+                }
             }
             if has_lost_client(transfer.first_end(), is_http2) {
                 completion.flag(ResponseFlags::DOWNSTREAM_TERMINATION);
