@@ -45,6 +45,7 @@ const PROXY_LAYERS: [&[&str]; 7] = [
         "drain",
         "handover",
         "proxy_protocol",
+        "socket_option",
         "sys",
         "wire",
     ],
