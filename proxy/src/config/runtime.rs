@@ -247,4 +247,49 @@ mod tests {
         assert_eq!(runtime.count("negative"), None);
         assert_eq!(runtime.switch("number"), None);
     }
+
+    #[test]
+    fn only_an_admin_layer_is_modified_and_an_empty_text_takes_a_key_out() {
+        let mut fixed = runtime(&[json!({"share": 1})]);
+        assert_eq!(fixed.modify([("share", "2")]), Err(NoAdminLayer));
+
+        let mut layers = fixed.layers().to_vec();
+        layers.push(Layer::empty("admin", LayerSource::Admin));
+        let mut open = Runtime::new(layers);
+        open.modify([("share", "30"), ("new", "true")])
+            .expect("an admin layer");
+        assert_eq!(
+            (open.count("share"), open.switch("new")),
+            (Some(30), Some(true))
+        );
+        open.modify([("share", ""), ("never there", "")])
+            .expect("an admin layer");
+        assert_eq!(
+            (open.count("share"), open.switch("new")),
+            (Some(1), Some(true))
+        );
+    }
+
+    #[test]
+    fn what_is_discovered_is_replaced_as_a_whole_in_layers_of_its_name() {
+        let source = |name: &str| LayerSource::Discovered(name.into());
+        let mut runtime = Runtime::new(vec![
+            Layer::empty("first", source("site")),
+            Layer::empty("second", source("other")),
+        ]);
+        let names: Vec<_> = runtime.discovered().map(ToString::to_string).collect();
+        assert_eq!(names, ["site", "other"]);
+
+        let entries = |values: Value| {
+            let layer = Layer::new("site", values.as_object().expect("an object"));
+            layer.entries().clone()
+        };
+        runtime.set_discovered(&"site".into(), &entries(json!({"a": {"b": 1}, "c": 2})));
+        assert_eq!(
+            (runtime.count("a.b"), runtime.count("c")),
+            (Some(1), Some(2))
+        );
+        runtime.set_discovered(&"site".into(), &entries(json!({"c": 3})));
+        assert_eq!((runtime.count("a.b"), runtime.count("c")), (None, Some(3)));
+    }
 }
