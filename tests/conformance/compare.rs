@@ -71,8 +71,8 @@ fn is_by_history(counter: &str) -> bool {
 /// Whether a counter says how connections and streams end, of which a case may show more than it is about: compared where
 /// it is named.
 fn is_of_the_end(counter: &str) -> bool {
-    [
-        "downstream_cx_destroy",
+    let is_close = counter.starts_with("http.") && counter.contains(".downstream_cx_destroy");
+    let others = [
         "downstream_cx_drain_close",
         "downstream_cx_idle_timeout",
         "downstream_cx_protocol_error",
@@ -85,9 +85,8 @@ fn is_of_the_end(counter: &str) -> bool {
         "downstream_rq_header_timeout",
         "downstream_pre_cx_timeout",
         "upstream_rq_rx_reset",
-    ]
-    .iter()
-    .any(|part| counter.contains(part))
+    ];
+    is_close || others.iter().any(|part| counter.contains(part))
 }
 
 /// Whether a counter rises with time: that it does is compared, not how often.
