@@ -101,13 +101,16 @@ impl<E: Event> Tally<E> {
 /// Stands for all listeners that are gone; none is called so.
 const GONE: &str = "";
 
+/// What is kept of things of one prefix, by listener.
+type OfListeners<S> = HashMap<Arc<str>, Arc<S>>;
+
 /// What is kept of each thing of one kind, by its prefix and by its listener. Both come from configuration.
 #[derive(Debug)]
 pub struct Tallies<S> {
     shards: Shards,
     make: fn(Shards) -> S,
     absorb: fn(&S, &S),
-    all: RwLock<HashMap<Arc<str>, HashMap<Arc<str>, Arc<S>>>>,
+    all: RwLock<HashMap<Arc<str>, OfListeners<S>>>,
 }
 
 impl<S> Tallies<S> {
