@@ -165,6 +165,8 @@ pub(crate) struct ExpectedDifference {
     pub(crate) places: OneOrMany,
     /// The key of the paragraph.
     pub(crate) because: String,
+    /// What weft does there, as a failure prints it; so that it goes on doing so.
+    pub(crate) weft: Option<String>,
 }
 
 impl ExpectedDifference {

@@ -12,6 +12,7 @@ mod case;
 mod client;
 mod compare;
 mod configuration;
+mod expectation;
 mod frame;
 mod h2;
 mod h2_step;

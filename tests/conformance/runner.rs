@@ -2,14 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use serde_json::{Value, json};
-
 use crate::case::{Case, CaseFile, ExpectedDifference, is_at};
 use crate::compare::{Difference, differences};
+use crate::expectation;
 use crate::known::KnownDifferences;
-use crate::outcome::{End, Outcome};
 use crate::pair::Pair;
-use crate::text::shown;
 
 /// A file, and both proxies once the first of its cases has run.
 pub(crate) struct FileRun {
@@ -47,8 +44,15 @@ impl FileRun {
             if !pair.weft_is_running() {
                 return Err(format!("weft has ended:\n{}", pair.weft_output()));
             }
-            check_expectation(exchange.expect.as_ref(), &envoy)?;
+            expectation::check(exchange.expect.as_ref(), &envoy)?;
             found.extend(differences(&envoy, &weft, &case.counters));
+            if std::env::var_os("CONFORMANCE_RECORD").is_some() {
+                let found = relevant(case, found.clone());
+                println!(
+                    "{}",
+                    expectation::recorded(&self.file.title(index), &envoy, &found)
+                );
+            }
         }
         self.judge(case, &relevant(case, found))
     }
@@ -109,7 +113,7 @@ impl FileRun {
             .collect();
         let gone = missing(case, found);
         match (unexpected.is_empty(), gone.is_empty()) {
-            (true, true) => Ok(()),
+            (true, true) => other_than_said(case, found).map_or(Ok(()), Err),
             (false, _) => Err(format!("they differ:{unexpected}")),
             (true, false) => Err(format!(
                 "expected to differ, and do not any more: {}",
@@ -127,6 +131,26 @@ fn relevant(case: &Case, mut found: Vec<Difference>) -> Vec<Difference> {
     found
 }
 
+/// Where weft differs in another way than a case says.
+fn other_than_said(case: &Case, found: &[Difference]) -> Option<String> {
+    let said = case
+        .differs
+        .iter()
+        .filter_map(|expected| Some((expected, expected.weft.as_deref()?)));
+    for (expected, weft) in said {
+        let is_there = |one: &&Difference| expected.places().iter().any(|at| is_at(at, &one.place));
+        if let Some(other) = found.iter().filter(is_there).find(|one| one.weft != weft) {
+            let Difference {
+                place, weft: did, ..
+            } = other;
+            return Some(format!(
+                "{place}: weft was expected to say {weft}, and said {did}"
+            ));
+        }
+    }
+    None
+}
+
 /// Places where a case expects a difference and there is none.
 fn missing(case: &Case, found: &[Difference]) -> Vec<String> {
     case.differs
@@ -139,27 +163,4 @@ fn missing(case: &Case, found: &[Difference]) -> Vec<String> {
         })
         .cloned()
         .collect()
-}
-
-/// What a case says that Envoy does: a status, several, `closed` or `nothing`; so a case shows what it means, and
-/// fails where its configuration is not what it meant.
-fn check_expectation(expected: Option<&Value>, envoy: &Outcome) -> Result<(), String> {
-    let Some(expected) = expected else {
-        return Err("an exchange does not say what it expects".into());
-    };
-    let statuses: Vec<u16> = envoy.responses.iter().map(|each| each.status).collect();
-    let actual = match (statuses.as_slice(), envoy.end) {
-        ([], _) if !envoy.received.is_empty() => json!(shown(&envoy.received)),
-        ([], End::Closed) => json!("closed"),
-        ([], End::Open) => json!("nothing"),
-        ([one], _) => json!(one),
-        (many, _) => json!(many),
-    };
-    match *expected == actual || *expected == json!("any") {
-        true => Ok(()),
-        false => Err(format!(
-            "Envoy was expected to answer {expected}, and answered {actual} ({:?})",
-            envoy.end
-        )),
-    }
 }
