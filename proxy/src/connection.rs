@@ -16,7 +16,7 @@ mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -41,6 +41,9 @@ use crate::telemetry::managers::{HttpEvent, ManagedConnection};
 use crate::telemetry::report::Downstream;
 use crate::upstream::environment::Environment;
 use crate::upstream::{HttpVersion, explain};
+
+/// What the next connection is numbered, in access logs.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// A connection that has just been accepted.
 pub struct Accepted {
@@ -338,9 +341,10 @@ impl Connection {
                 let service = Arc::clone(service);
                 drop(dialled);
                 let managed = self.managed(&service, None);
-                let service = (service, managed);
-                self.serve_http(io, chain, service, seen.http_version(), None)
-                    .await;
+                if let Some(version) = spoken(service.config.codec, seen) {
+                    let service = (service, managed);
+                    self.serve_http(io, chain, service, version, None).await;
+                }
             }
         }
     }
@@ -356,8 +360,7 @@ impl Connection {
         let managed = self.managed(&service, peer.as_ref());
         let version = match service.config.codec {
             Codec::Http1 => HttpVersion::Http1,
-            Codec::Http2 => HttpVersion::Http2,
-            Codec::Auto => {
+            codec => {
                 let idle = service.config.idle_timeout;
                 let looked = tokio::select! {
                     looked = detect::look_ahead(&mut io) => looked,
@@ -370,8 +373,12 @@ impl Connection {
                         return;
                     }
                 };
-                match looked {
-                    Ok(seen) => seen.http_version(),
+                match looked.map(|seen| spoken(codec, seen)) {
+                    Ok(Some(version)) => version,
+                    Ok(None) => {
+                        managed.stats().count(HttpEvent::EndedHere);
+                        return;
+                    }
                     Err(_) => {
                         managed.stats().count(HttpEvent::EndedByClient);
                         return;
@@ -478,6 +485,7 @@ impl Connection {
 
     fn described(&self, peer: Option<&tls::Peer>) -> Arc<Downstream> {
         Arc::new(Downstream {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             listener: Arc::clone(&self.listener.config.name),
             direction: self.listener.config.direction,
             peer: self.peer,
@@ -485,7 +493,18 @@ impl Connection {
             local: self.destination(),
             principal: peer.and_then(|peer| peer.principal.clone()),
             server_name: peer.and_then(|peer| peer.server_name.clone()),
+            session: peer.and_then(|peer| peer.session.clone()),
             access_logs: Arc::clone(&self.listener.config.access_logs),
         })
+    }
+}
+
+/// The version that is spoken; none where only HTTP/2 is, and this is none: as in Envoy, it gets no answer.
+fn spoken(codec: Codec, seen: Seen) -> Option<HttpVersion> {
+    match (codec, seen) {
+        (Codec::Http1, _) => Some(HttpVersion::Http1),
+        (Codec::Http2, Seen::Http2) => Some(HttpVersion::Http2),
+        (Codec::Http2, _) => None,
+        (Codec::Auto, seen) => Some(seen.http_version()),
     }
 }

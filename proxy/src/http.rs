@@ -8,6 +8,7 @@ mod asked;
 mod attempt;
 mod body;
 mod completion;
+mod decoration;
 mod exchange;
 mod expectation;
 mod failure;

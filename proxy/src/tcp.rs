@@ -272,7 +272,7 @@ pub async fn proxy(
     stats.count(TcpEvent::Connections);
     let mut told = Told {
         report: report(&dialled, config, downstream),
-        transfer: Transfer::counted_by(Arc::clone(&stats)),
+        transfer: Transfer::counted_by(Arc::clone(&stats)).within(config.buffer_bytes),
         started: Instant::now(),
         environment,
     };
@@ -334,6 +334,12 @@ fn report(
         }),
         upstream: endpoint.map(|endpoint| Upstream {
             address: endpoint.address,
+            local: dialled.as_ref().ok().and_then(|dialled| match &dialled.io {
+                Either::Left(io) => io.local_address(),
+                // A stream of a connection that others may share.
+                Either::Right(_) => None,
+            }),
+            protocol: None,
             workload: Arc::clone(&endpoint.workload),
             is_mutual_tls: endpoint.transport.is_tls(),
         }),

@@ -15,6 +15,7 @@ pub mod recorder;
 pub mod registry;
 pub mod report;
 pub mod series;
+pub mod session;
 pub mod span;
 pub mod tally;
 pub mod trace;

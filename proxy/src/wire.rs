@@ -1,6 +1,7 @@
 //! What carries the bytes of a connection: TCP, or a local channel to another sidecar of this machine.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -37,6 +38,14 @@ pub trait Bare {
 }
 
 impl Wire {
+    /// Our own end of it; none of a local channel.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Wire::Tcp(stream) => stream.local_addr().ok(),
+            Wire::Local(_) => None,
+        }
+    }
+
     /// Ready once there is something to read, or it has ended.
     pub fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, stream => stream.poll_read_ready(context))

@@ -27,3 +27,33 @@ pub fn below(random: &mut impl Rng, end: u64) -> u64 {
         random.random_range(0..end)
     }
 }
+
+/// The text of a random UUID (RFC 9562 §5.4).
+pub fn uuid() -> [u8; 36] {
+    const HALVES: [(usize, usize); 16] = halves();
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut bits: u128 = with(|random| random.random());
+    bits = bits & !(0xf << 76) | (0x4 << 76);
+    bits = bits & !(0x3 << 62) | (0x2 << 62);
+    let mut text = [b'-'; 36];
+    for (byte, (high, low)) in bits.to_be_bytes().into_iter().zip(HALVES) {
+        text[high] = DIGITS[usize::from(byte >> 4)];
+        text[low] = DIGITS[usize::from(byte & 0xf)];
+    }
+    text
+}
+
+/// Where the two digits of each byte of a UUID are.
+const fn halves() -> [(usize, usize); 16] {
+    let mut halves = [(0, 0); 16];
+    let (mut byte, mut position) = (0, 0);
+    while byte < 16 {
+        if matches!(byte, 4 | 6 | 8 | 10) {
+            position += 1;
+        }
+        halves[byte] = (position, position + 1);
+        position += 2;
+        byte += 1;
+    }
+    halves
+}

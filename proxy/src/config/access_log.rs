@@ -91,24 +91,29 @@ pub enum Comparison {
 impl AccessLogConfig {
     /// Whether a line, or the choice of lines, depends on request headers of the configuration's choosing.
     pub fn needs_request_headers(&self) -> bool {
-        let by_format = match &self.format {
-            AccessLogFormat::Default => false,
-            AccessLogFormat::Text(text) => text.contains("%REQ"),
-            AccessLogFormat::Json(value) => value.to_string().contains("%REQ"),
-        };
-        by_format
+        self.says_one_of(&["%REQ(", "%REQ_WITHOUT_QUERY(", "%REQUEST_HEADER("])
             || self
                 .filter
                 .as_ref()
                 .is_some_and(AccessLogFilter::looks_at_headers)
     }
 
-    /// Whether a line depends on response headers of the configuration's choosing.
+    /// Whether a line depends on response headers or trailers of the configuration's choosing.
     pub fn needs_response_headers(&self) -> bool {
+        self.says_one_of(&[
+            "%RESP(",
+            "%RESPONSE_HEADER(",
+            "%TRAILER(",
+            "%RESPONSE_TRAILER(",
+        ])
+    }
+
+    fn says_one_of(&self, operators: &[&str]) -> bool {
+        let says = |text: &str| operators.iter().any(|operator| text.contains(operator));
         match &self.format {
             AccessLogFormat::Default => false,
-            AccessLogFormat::Text(text) => text.contains("%RESP"),
-            AccessLogFormat::Json(value) => value.to_string().contains("%RESP"),
+            AccessLogFormat::Text(text) => says(text),
+            AccessLogFormat::Json(value) => says(&value.to_string()),
         }
     }
 }

@@ -11,7 +11,9 @@ use super::Network;
 use super::balancing::{Balancer, Hashing, Localities, SlowStart, SubsetConfig, ZoneRouting};
 use super::endpoints::EndpointsConfig;
 use super::health_check::HealthCheckConfig;
-use super::http::Http2Options;
+use super::http::{
+    DEFAULT_BUFFER_BYTES, DEFAULT_MAX_HEADER_BYTES, DEFAULT_MAX_HEADERS, Http2Options,
+};
 use super::http1::Http1Options;
 use super::percent::Percent;
 use super::tls::UpstreamTls;
@@ -86,12 +88,35 @@ pub struct ClusterConfig {
     /// How many connections there are for each stream of the cluster, from 1 to 3: those beyond the streams are made to
     /// the endpoints that will be chosen next. `None`: none are.
     pub predictive_preconnect_ratio: Option<f64>,
+    /// What is taken of one response, and buffered of one connection.
+    pub bounds: ConnectionBounds,
     /// What connections are made from; `None`: what those of all clusters are.
     pub sources: Option<Arc<Sources>>,
     /// Whether the kernel asks after silent peers.
     pub keepalive: Option<Keepalive>,
     /// Whose network endpoints are dialled in.
     pub network: Network,
+}
+
+/// What is taken of one response, and buffered of one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionBounds {
+    /// Headers of a response.
+    pub max_headers: usize,
+    /// Header bytes of a response.
+    pub max_header_bytes: u32,
+    /// Bytes buffered of a connection.
+    pub buffer_bytes: usize,
+}
+
+impl Default for ConnectionBounds {
+    fn default() -> Self {
+        ConnectionBounds {
+            max_headers: DEFAULT_MAX_HEADERS,
+            max_header_bytes: DEFAULT_MAX_HEADER_BYTES,
+            buffer_bytes: DEFAULT_BUFFER_BYTES,
+        }
+    }
 }
 
 impl ClusterConfig {
@@ -130,6 +155,7 @@ impl ClusterConfig {
             max_connection_duration: None,
             preconnect_ratio: None,
             predictive_preconnect_ratio: None,
+            bounds: ConnectionBounds::default(),
             sources: None,
             keepalive: None,
             network: Network::Sandbox,
@@ -312,6 +338,13 @@ pub enum Transport {
     Plaintext,
     /// TLS.
     Tls(Arc<UpstreamTls>),
+}
+
+impl Transport {
+    /// Whether it is TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Transport::Tls(_))
+    }
 }
 
 /// What is spoken upstream.

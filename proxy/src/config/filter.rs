@@ -190,6 +190,11 @@ impl FilterOverrides {
         self.metadata.as_deref().unwrap_or(&NO_METADATA)
     }
 
+    /// The same, to be kept; none where nothing is said.
+    pub fn shared_metadata(&self) -> Option<&Arc<Metadata>> {
+        self.metadata.as_ref()
+    }
+
     /// Says something about the route itself.
     pub fn describe(&mut self, metadata: Metadata) {
         self.metadata = (!metadata.is_empty()).then(|| Arc::new(metadata));

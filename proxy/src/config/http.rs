@@ -37,6 +37,12 @@ pub struct HttpConfig {
     pub stream_idle_timeout: Option<Duration>,
     /// Header bytes of a request.
     pub max_header_bytes: u32,
+    /// Headers of a request.
+    pub max_headers: usize,
+    /// Bytes that are buffered of a connection.
+    pub buffer_bytes: usize,
+    /// Whether connections end when the proxy is declared unhealthy (`drain_type: DEFAULT`).
+    pub ends_when_failed: bool,
     /// HTTP/1.1 of the client side.
     pub http1: Http1Options,
     /// HTTP/2 of the client side.
@@ -84,6 +90,10 @@ pub struct ForwardingOptions {
     pub via: Option<Arc<str>>,
     /// What becomes of `server`.
     pub server: ServerHeader,
+    /// What every request is said to have come by: `http` or `https`; none: what it says itself.
+    pub scheme: Option<&'static str>,
+    /// Whether an upstream is told the scheme of its own connection instead.
+    pub scheme_matches_upstream: bool,
     /// Whether a request from outside keeps the `x-request-id` that it has.
     pub preserves_request_id: bool,
     /// Whether responses have the request's `x-request-id`.
@@ -97,6 +107,8 @@ impl Default for ForwardingOptions {
             appends_peer: true,
             via: None,
             server: ServerHeader::Upstreams,
+            scheme: None,
+            scheme_matches_upstream: false,
             preserves_request_id: false,
             returns_request_id: false,
         }
@@ -135,7 +147,11 @@ pub struct RouterOptions {
     pub respects_expected_timeout: bool,
 }
 
-/// Envoy's default for the header bytes of a request.
+/// Envoy's default for what is buffered of a connection.
+pub const DEFAULT_BUFFER_BYTES: usize = 1024 * 1024;
+/// Envoy's default for the headers of a message.
+pub const DEFAULT_MAX_HEADERS: usize = 100;
+/// Envoy's default for the header bytes of a message.
 pub const DEFAULT_MAX_HEADER_BYTES: u32 = 60 * 1024;
 
 impl HttpConfig {
@@ -152,6 +168,9 @@ impl HttpConfig {
             lifespan: Lifespan::default(),
             stream_idle_timeout: None,
             max_header_bytes: DEFAULT_MAX_HEADER_BYTES,
+            max_headers: DEFAULT_MAX_HEADERS,
+            buffer_bytes: DEFAULT_BUFFER_BYTES,
+            ends_when_failed: true,
             http1: Http1Options::default(),
             http2: Http2Options::default(),
             access_logs: Arc::new([]),
@@ -214,6 +233,8 @@ pub struct Http2Options {
 /// Bytes in flight of a stream where nothing is said. Small beside those of a connection, so that many streams that nobody
 /// reads leave room for the others.
 pub const DEFAULT_STREAM_WINDOW: u32 = 256 * 1024;
+/// RFC 9113, section 6.9.2.
+const MIN_WINDOW: u32 = 65_535;
 /// Bytes in flight of a connection where nothing is said: Envoy's, and the most that is held of one.
 pub const DEFAULT_CONNECTION_WINDOW: u32 = 24 * 1024 * 1024;
 
@@ -221,6 +242,14 @@ impl Http2Options {
     /// Bytes in flight of a stream.
     pub fn stream_window(&self) -> u32 {
         self.initial_stream_window.unwrap_or(DEFAULT_STREAM_WINDOW)
+    }
+
+    /// Lets no more be in flight of a stream than is buffered of a connection, where nothing is said of streams; RFC
+    /// 9113's own window is the least.
+    pub fn bound(&mut self, buffer_bytes: usize) {
+        let bytes = u32::try_from(buffer_bytes).unwrap_or(u32::MAX);
+        let window = DEFAULT_STREAM_WINDOW.min(bytes.max(MIN_WINDOW));
+        self.initial_stream_window.get_or_insert(window);
     }
 
     /// Bytes in flight of a connection.

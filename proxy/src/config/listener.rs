@@ -191,6 +191,8 @@ pub struct TcpConfig {
     pub stat_prefix: Arc<str>,
     /// Where they go.
     pub target: TcpTarget,
+    /// Bytes that are buffered of a connection, each way.
+    pub buffer_bytes: usize,
     /// How long a connection may be silent.
     pub idle_timeout: Option<Duration>,
     /// What labels the endpoint must have.

@@ -129,12 +129,23 @@ pub struct Route {
     pub matches: RouteMatch,
     /// What becomes of them.
     pub action: RouteAction,
+    /// What the operation of its requests is called in traces.
+    pub decorator: Option<Arc<Decorator>>,
     /// For every request.
     pub request_headers: HeaderMutations,
     /// For every response.
     pub response_headers: HeaderMutations,
     /// Filters configured for this route only.
     pub filters: FilterOverrides,
+}
+
+/// What the operation of requests is called in traces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decorator {
+    /// The name of their spans.
+    pub operation: Arc<str>,
+    /// Whether the proxy at the other end is told.
+    pub is_told: bool,
 }
 
 impl Route {
@@ -144,6 +155,7 @@ impl Route {
             name: name.into(),
             matches,
             action,
+            decorator: None,
             request_headers: HeaderMutations::default(),
             response_headers: HeaderMutations::default(),
             filters: FilterOverrides::default(),

@@ -13,6 +13,8 @@ pub struct TracingConfig {
     pub client_sampling: Percent,
     /// Of all that would be sampled.
     pub overall_sampling: Percent,
+    /// Whether requests are those that leave, seen from the application (`traffic_direction: OUTBOUND`).
+    pub is_egress: bool,
     /// `service.name` of the spans; empty: the workload's.
     pub service_name: Arc<str>,
     /// The collector's cluster; none: only context is propagated.

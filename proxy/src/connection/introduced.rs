@@ -22,6 +22,7 @@ use crate::drain::Drain;
 use crate::snapshot::Snapshot;
 use crate::snapshot::chain::Chain;
 use crate::snapshot::listener::Listener;
+use crate::telemetry::session::Session;
 use crate::tls::introduced::{Side, believe};
 use crate::upstream::environment::Environment;
 use crate::upstream::{HttpVersion, explain};
@@ -114,10 +115,14 @@ impl Connection {
             })
             .ok()?;
         let certificates = introduction.certificates.0.iter();
+        let certificates: Vec<_> = certificates.cloned().map(CertificateDer::from).collect();
+        // There was no handshake.
+        let session = Session::new(None, None, certificates.first());
         let peer = Peer {
             principal: Some(principal),
             server_name: server_name.map(Arc::from),
-            certificates: certificates.cloned().map(CertificateDer::from).collect(),
+            session: Some(Box::new(session)),
+            certificates,
             own: Some(Arc::clone(&identity.spiffe_id)),
         };
         Some((Arc::clone(chain), peer))

@@ -24,6 +24,7 @@ use crate::config::listener::TransportProtocol;
 use crate::config::tls::{NameKind, Shown};
 use crate::snapshot::chain::{Chain, Service, TlsTermination};
 use crate::tcp::{Dialled, TcpFailure};
+use crate::telemetry::session::Session;
 use crate::tls;
 use crate::tls::names::Names;
 use crate::upstream::{HttpVersion, explain};
@@ -42,6 +43,8 @@ pub(super) struct Peer {
     pub(super) certificates: Vec<CertificateDer<'static>>,
     /// Our own identity, as the client saw it.
     pub(super) own: Option<Arc<str>>,
+    /// Where TLS has ended here.
+    pub(super) session: Option<Box<Session>>,
 }
 
 impl Peer {
@@ -262,11 +265,15 @@ fn peer(
     own: Option<Arc<str>>,
     server_name: Option<Arc<str>>,
 ) -> Peer {
-    let certificates = stream.get_ref().1.peer_certificates();
+    let tls = stream.get_ref().1;
+    let certificates = tls.peer_certificates();
     let certificates = certificates.unwrap_or_default().to_vec();
     let names = certificates.first().map(Names::of);
     let principal = names.as_ref().and_then(Names::principal);
+    let cipher = tls.negotiated_cipher_suite().map(|suite| suite.suite());
+    let session = Session::new(tls.protocol_version(), cipher, certificates.first());
     Peer {
+        session: Some(Box::new(session)),
         principal: principal.map(Arc::from),
         server_name,
         certificates,

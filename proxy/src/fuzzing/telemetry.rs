@@ -48,6 +48,7 @@ fn connection() -> TcpReport {
     use crate::config::listener::Direction;
     use crate::telemetry::report::{Downstream, ResponseFlags};
     let downstream = Downstream {
+        id: 1,
         listener: "outbound".into(),
         direction: Direction::Outbound,
         peer: ([10, 0, 0, 1], 40000).into(),
@@ -55,6 +56,7 @@ fn connection() -> TcpReport {
         local: ([10, 0, 0, 2], 80).into(),
         principal: None,
         server_name: None,
+        session: None,
         access_logs: [].into(),
     };
     TcpReport {

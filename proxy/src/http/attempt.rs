@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -19,7 +19,7 @@ use super::HttpConnection;
 use super::affinity::Aim;
 use super::asked::{self, Timeouts};
 use super::completion::Completion;
-use super::failure::Failure;
+use super::failure::{Failure, LocalReply};
 use super::headers::{ATTEMPT_COUNT, Head};
 use super::limits;
 use super::outgoing::{Keep, Outgoing};
@@ -172,12 +172,22 @@ impl Attempts<'_> {
 
     /// Whether what failed is the client, and nobody else is to blame or to be asked.
     fn has_bad_body(&self) -> bool {
-        let is_bad = |body: &Arc<BodyMeter>| body.is_malformed() || body.is_cut_off();
+        let is_bad = |body: &Arc<BodyMeter>| {
+            body.is_malformed() || body.is_cut_off() || body.unreadable().is_some()
+        };
         self.meter.as_ref().is_some_and(is_bad)
     }
 
     fn bad_body(&self) -> Failure {
-        match self.meter.as_ref().is_some_and(|body| body.is_malformed()) {
+        let Some(body) = &self.meter else {
+            return Failure::ClientGone;
+        };
+        if let Some(reason) = body.unreadable() {
+            let mut reply = LocalReply::new(StatusCode::BAD_REQUEST, reason);
+            reply.body = reason.to_string().into();
+            return Failure::Answered(Box::new(reply));
+        }
+        match body.is_malformed() {
             true => Failure::RequestBody,
             false => Failure::ClientGone,
         }

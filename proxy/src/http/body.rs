@@ -52,6 +52,8 @@ pub(super) struct ResponseBody {
     alarm: Option<Pin<Box<Sleep>>>,
     /// Where silence is limited.
     last_frame: Option<Instant>,
+    /// Whether the response has no body by its status, whatever its source says.
+    has_no_body: bool,
     /// Why it ends, told with the next look: what came before is on its way by then.
     failed: Option<ResponseError>,
 }
@@ -92,8 +94,15 @@ impl ResponseBody {
             watch,
             alarm: None,
             last_frame: watch.idle.map(|_| Instant::now()),
+            has_no_body: false,
             failed: None,
         }
+    }
+
+    /// One that is not read, as its status leaves it out.
+    pub(super) fn left_out(mut self, is_left_out: bool) -> Self {
+        self.has_no_body = is_left_out;
+        self
     }
 
     /// Called while nothing comes: whether it has taken too long.
@@ -277,7 +286,8 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         // A body without bytes is never polled, and one of our own may not be (HEAD): both have ended well.
-        if self.source.is_end_stream() || matches!(self.source, Source::Full(_)) {
+        let is_own = matches!(self.source, Source::Full(_));
+        if self.source.is_end_stream() || self.has_no_body || is_own {
             self.completion.end();
         }
     }

@@ -5,7 +5,7 @@
 
 mod counted;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -30,6 +30,7 @@ use crate::snapshot::routes::matches::is_grpc;
 use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::{Protocol, RequestReport, ResponseFlags, Upstream};
 use crate::telemetry::trace::TraceContext;
+use crate::upstream::HttpVersion;
 use crate::upstream::body::meter::BodyMeter;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -56,6 +57,8 @@ struct Inner {
     keeps_response_headers: bool,
     /// Whether a filter has made gRPC of the request.
     translates_grpc: bool,
+    /// What the caller's proxy is told that the operation is called.
+    answered_operation: Option<HeaderValue>,
 }
 
 /// What a filter holds until the request is over; dropped then, however it ends.
@@ -92,9 +95,11 @@ impl Completion {
             client: None,
             start: SystemTime::now(),
             duration: std::time::Duration::ZERO,
+            request_duration: None,
             upstream_latency: None,
             protocol,
             is_grpc: is_grpc(headers),
+            scheme: "",
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
             rewritten_path: None,
@@ -116,7 +121,10 @@ impl Completion {
             access_logs: Arc::clone(&config.access_logs),
             request_headers: None,
             response_headers: None,
+            response_trailers: None,
+            route_metadata: None,
             tracing: config.tracing.clone(),
+            operation: None,
             metadata: Metadata::new(),
         };
         Completion(Some(Box::new(Inner {
@@ -134,6 +142,7 @@ impl Completion {
             is_health_check: false,
             keeps_response_headers: false,
             translates_grpc: false,
+            answered_operation: None,
         })))
     }
 
@@ -159,6 +168,7 @@ impl Completion {
         let Some(inner) = &mut self.0 else { return };
         inner.keeps_response_headers = service.keeps_response_headers;
         let report = &mut inner.report;
+        report.scheme = head.scheme;
         if let Some(tracing) = &report.tracing {
             let context = TraceContext::from_headers(&head.headers, tracing.random_sampling);
             context.inject(&mut head.headers);
@@ -174,6 +184,27 @@ impl Completion {
         if service.keeps_request_headers {
             report.request_headers = Some(Box::new(head.headers.clone()));
         }
+    }
+
+    /// Where requests are traced: whether as what leaves here, seen from the application.
+    pub(super) fn traced_as_egress(&self) -> Option<bool> {
+        let tracing = self.report()?.tracing.as_ref()?;
+        Some(tracing.is_egress)
+    }
+
+    /// What the request's span is called.
+    pub(super) fn named(&mut self, operation: Arc<str>) {
+        self.tell(|inner| inner.report.operation = Some(operation));
+    }
+
+    /// The response tells the caller's proxy what the operation is called.
+    pub(super) fn answer_operation(&mut self, operation: Option<HeaderValue>) {
+        self.tell(|inner| inner.answered_operation = operation);
+    }
+
+    /// What the response is to tell the caller's proxy.
+    pub(super) fn operation_to_answer(&mut self) -> Option<HeaderValue> {
+        self.0.as_mut()?.answered_operation.take()
     }
 
     /// What the client speaks.
@@ -196,7 +227,10 @@ impl Completion {
     }
 
     pub(super) fn routed(&mut self, route: &Route) {
-        self.tell(|inner| inner.report.route = Arc::clone(&route.name));
+        self.tell(|inner| {
+            inner.report.route = Arc::clone(&route.name);
+            inner.report.route_metadata = route.filters.shared_metadata().cloned();
+        });
     }
 
     /// The cluster that the route chose; what filters answer is told of it, too.
@@ -222,9 +256,24 @@ impl Completion {
             inner.endpoint = Some(Arc::clone(endpoint));
             inner.report.upstream = Some(Upstream {
                 address: endpoint.address,
+                local: None,
+                protocol: None,
                 workload: Arc::clone(&endpoint.workload),
                 is_mutual_tls: endpoint.transport.is_tls(),
             });
+        });
+    }
+
+    /// Whence the endpoint is reached, and what is spoken with it.
+    pub(super) fn connected(&mut self, local: Option<SocketAddr>, version: HttpVersion) {
+        self.tell(|inner| {
+            if let Some(upstream) = &mut inner.report.upstream {
+                upstream.local = local;
+                upstream.protocol = Some(match version {
+                    HttpVersion::Http1 => Protocol::Http11,
+                    HttpVersion::Http2 => Protocol::Http2,
+                });
+            }
         });
     }
 
@@ -343,7 +392,8 @@ impl Completion {
             .0
             .as_ref()
             .map_or_else(Watch::default, |inner| inner.watch);
-        response.map(|source| ResponseBody::new(source, self, watch))
+        let has_no_body = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        response.map(|source| ResponseBody::new(source, self, watch).left_out(has_no_body))
     }
 
     pub(super) fn status(&mut self, status: StatusCode) {
@@ -360,9 +410,13 @@ impl Completion {
     }
 
     pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
-        if let Some(status) = grpc_status(trailers) {
-            self.tell(|inner| inner.report.grpc_status = Some(status));
-        }
+        let status = grpc_status(trailers);
+        self.tell(|inner| {
+            inner.report.grpc_status = status.or(inner.report.grpc_status);
+            if inner.keeps_response_headers {
+                inner.report.response_trailers = Some(Box::new(trailers.clone()));
+            }
+        });
     }
 
     /// The response has ended as it should: its connection can be used again.
@@ -431,6 +485,13 @@ impl Drop for Inner {
         if let Some(meter) = &self.meter {
             self.report.request_bytes = meter.bytes();
         }
+        self.report.request_duration = match &self.meter {
+            Some(meter) => meter
+                .ended_at()
+                .map(|at| at.saturating_duration_since(self.started)),
+            // Nothing follows its headers.
+            None => Some(std::time::Duration::ZERO),
+        };
         if !self.has_ended {
             self.stats().count(HttpEvent::ResetReceived);
             self.report.flags.add(ResponseFlags::DOWNSTREAM_TERMINATION);

@@ -23,7 +23,7 @@ use super::filter::{self, Passage, Passing};
 use super::headers::{self, Head};
 use super::internal_redirect::Followed;
 use super::upgrade::{self, Upgrade};
-use super::{HttpConnection, Scene, forwarding, path, reply, validity};
+use super::{HttpConnection, Scene, decoration, forwarding, path, reply, validity};
 use crate::config::route::RouteAction;
 use crate::telemetry::managers::HttpEvent;
 use crate::upstream::body::client::ClientBody;
@@ -54,6 +54,7 @@ pub(super) async fn exchange(
         Err(failure) => reply::to_failure(&failure, &connection, &mut completion),
     };
     passage.back(&mut response, &mut completion);
+    decoration::send_back(response.headers_mut(), &mut completion);
     forwarding::send_back(&mut response, &scene.service.config.forwarding, &completion);
     Ok(completion.carried_by(response))
 }
@@ -76,6 +77,7 @@ fn arrive<'a>(
     let config = &scene.service.config;
     validity::complete(&mut request, &config.http1);
     let objection = validity::objection(&request, &config.http1)
+        .or_else(|| validity::too_many_headers(&request, config.max_headers))
         .or_else(|| validity::underscored(&mut request, config.underscored_names))
         .map_or(Ok(()), Err);
     let mut upgrade = Upgrade::asked_for(&mut request, &config.http1.ignored_upgrades);
@@ -106,6 +108,9 @@ fn arrive<'a>(
             false => {}
         }
     }
+    let selected = routed.selected;
+    let decorator = selected.and_then(|selected| selected.route.decorator.as_deref());
+    decoration::receive(&mut head.headers, decorator, completion);
     Ok(Arrived {
         head,
         body,
@@ -195,15 +200,13 @@ impl Turn<'_> {
         match (&selected.route.action, &routed.destination) {
             (RouteAction::Redirect(redirect), _) => {
                 self.completion.count(HttpEvent::DirectResponse);
-                let (connection, completion) = (self.connection, &mut *self.completion);
-                let mut response =
-                    reply::redirect(redirect, &head, selected, connection, completion);
+                let mut response = reply::redirect(redirect, &head, selected, self.completion);
                 routed.finish(response.headers_mut(), self.completion);
                 Ok(Outcome::Response(response))
             }
             (RouteAction::Respond(response), _) => {
                 self.completion.count(HttpEvent::DirectResponse);
-                let mut response = reply::direct(response, self.completion);
+                let mut response = reply::direct(response, &head, self.completion);
                 routed.finish(response.headers_mut(), self.completion);
                 Ok(Outcome::Response(response))
             }

@@ -82,7 +82,7 @@ pub(super) enum Failure {
 pub(super) struct LocalReply {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
-    /// In place of others of their names.
+    /// In place of what else would be said by their names.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// What a gRPC caller is told in place of what corresponds to the status.
     pub(super) grpc_status: Option<u32>,

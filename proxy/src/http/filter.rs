@@ -119,7 +119,7 @@ impl Passing<'_> {
 
     /// Method, path, authority and scheme.
     pub(super) fn line(&self) -> RequestLine<'_> {
-        self.head.line(self.connection.is_tls)
+        self.head.line()
     }
 
     /// The counters' name of the chain.
@@ -191,8 +191,10 @@ async fn pass_one(
     passing: &mut Passing<'_>,
 ) -> Result<(), Failure> {
     match (filter, own) {
-        (_, Some(RouteFilter::Rbac(own))) => rbac::request(own, passing),
-        (FilterKind::Rbac(config), _) => rbac::request(config, passing),
+        (FilterKind::Rbac(config), Some(RouteFilter::Rbac(own))) => {
+            rbac::request(config, own, passing)
+        }
+        (FilterKind::Rbac(config), _) => rbac::request(config, config, passing),
         (_, Some(RouteFilter::LocalRateLimit(own))) => local_ratelimit::request(own, passing),
         (FilterKind::LocalRateLimit(config), _) => local_ratelimit::request(config, passing),
         (FilterKind::Cors(live), _) => cors::request(live, passing),

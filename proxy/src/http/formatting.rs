@@ -14,13 +14,12 @@ pub(super) fn change_request(
     mutations: &HeaderMutations,
     head: &mut Head,
     completion: &Completion,
-    is_tls: bool,
 ) {
     let line = RequestLine {
         method: head.method.as_str(),
         path: head.path.as_str(),
         authority: headers::text(head.authority.as_ref()),
-        scheme: headers::scheme(is_tls),
+        scheme: head.scheme,
     };
     mutations.apply_in(&mut head.headers, |(template, headers)| {
         text(template, completion, |exchange| Exchange {
@@ -32,14 +31,9 @@ pub(super) fn change_request(
 }
 
 /// What a template comes to for a request.
-pub(super) fn request_text(
-    template: &Template,
-    head: &Head,
-    completion: &Completion,
-    is_tls: bool,
-) -> String {
+pub(super) fn request_text(template: &Template, head: &Head, completion: &Completion) -> String {
     text(template, completion, |exchange| Exchange {
-        line: Some(head.line(is_tls)),
+        line: Some(head.line()),
         request: Some(&head.headers),
         ..exchange
     })

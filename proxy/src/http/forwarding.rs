@@ -15,12 +15,13 @@ use http::{HeaderMap, HeaderValue, Response};
 use super::HttpConnection;
 use super::asked::INTERNAL_ONLY;
 use super::completion::Completion;
-use super::headers::{self, FORWARDED_FOR, REQUEST_ID, scheme};
+use super::headers::{
+    self, FORWARDED_FOR, FORWARDED_PROTO, Head, REQUEST_ID, known_scheme, scheme, text,
+};
 use crate::config::http::{ForwardingOptions, HttpConfig, ServerHeader};
 
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What nobody outside may say to a proxy at the edge.
 const EDGE_ONLY: [HeaderName; 4] = [
@@ -41,10 +42,11 @@ struct Client {
 
 /// Tells the upstream who has sent a request; says who it is, where it is not the peer of the connection.
 pub(super) fn receive(
-    headers: &mut HeaderMap,
+    head: &mut Head,
     connection: &HttpConnection,
     config: &HttpConfig,
 ) -> Option<IpAddr> {
+    let headers = &mut head.headers;
     let options = &config.forwarding;
     let peer = connection.downstream.peer.ip().to_canonical();
     let client = client(headers, peer, config);
@@ -52,11 +54,9 @@ pub(super) fn receive(
     if config.use_remote_address && options.appends_peer {
         append(headers, &FORWARDED_FOR, &peer.to_string(), ",");
     }
-    // Who is believed to be the client is believed about its scheme, too.
-    let is_peer_the_client = config.use_remote_address && options.trusted_hops == 0;
-    if is_peer_the_client || !headers.contains_key(FORWARDED_PROTO) {
-        let scheme = HeaderValue::from_static(scheme(connection.is_tls));
-        headers.insert(FORWARDED_PROTO, scheme);
+    let told = tell_scheme(headers, connection.is_tls, config);
+    if options.scheme.is_some() || head.scheme.is_empty() {
+        head.scheme = told;
     }
     let is_internal = client.is_first_hop && is_inside(config, client.address);
     tell_from_where(headers, client, is_internal, config.use_remote_address);
@@ -71,6 +71,22 @@ pub(super) fn receive(
         append(headers, &header::VIA, via, ", ");
     }
     (client.address != peer).then_some(client.address)
+}
+
+/// Tells the upstream by which scheme a request has come, and says so.
+fn tell_scheme(headers: &mut HeaderMap, is_tls: bool, config: &HttpConfig) -> &'static str {
+    let options = &config.forwarding;
+    let own = scheme(is_tls);
+    // Who is believed to be the client is believed about its scheme, too.
+    let is_peer_the_client = config.use_remote_address && options.trusted_hops == 0;
+    let told = match headers.get(FORWARDED_PROTO) {
+        Some(told) if !is_peer_the_client && options.scheme.is_none() => {
+            return known_scheme(text(Some(told))).unwrap_or(own);
+        }
+        _ => options.scheme.unwrap_or(own),
+    };
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(told));
+    told
 }
 
 fn is_inside(config: &HttpConfig, address: IpAddr) -> bool {

@@ -31,6 +31,7 @@ pub(crate) const TARGETS: [Target; 6] = [
 
 fn head(path: PathAndQuery) -> Head {
     Head {
+        scheme: "http",
         method: Method::GET,
         path,
         authority: None,

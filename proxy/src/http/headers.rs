@@ -8,7 +8,6 @@ use http::header::{self, HeaderName};
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
-use rand::RngExt;
 
 use super::HttpConnection;
 use super::attempt::HostBefore;
@@ -25,6 +24,7 @@ use crate::upstream::HttpVersion;
 pub(super) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
@@ -41,6 +41,9 @@ pub(super) struct Head {
     /// Host and port; `Host` is not among the headers.
     pub(super) authority: Option<HeaderValue>,
     pub(super) headers: HeaderMap,
+    /// `http` or `https`: what its target says, else `x-forwarded-proto`, else its connection. Empty until
+    /// [`receive`] has seen who is believed about it.
+    pub(super) scheme: &'static str,
     /// As it is sent upstream; set by [`address`].
     pub(super) uri: Uri,
     /// What hyper is told beside the request: how names of headers came, what an extended CONNECT asks for.
@@ -61,7 +64,12 @@ impl Head {
         let named = uri
             .authority
             .and_then(|authority| authority.as_str().try_into().ok());
+        let named_scheme = uri
+            .scheme
+            .as_ref()
+            .and_then(|scheme| known_scheme(scheme.as_str()));
         let head = Head {
+            scheme: named_scheme.unwrap_or_default(),
             method: parts.method,
             path: uri
                 .path_and_query
@@ -80,12 +88,12 @@ impl Head {
     }
 
     /// What routes and filters match on, beside headers.
-    pub(super) fn line(&self, is_tls: bool) -> RequestLine<'_> {
+    pub(super) fn line(&self) -> RequestLine<'_> {
         RequestLine {
             method: self.method.as_str(),
             path: self.path(),
             authority: self.authority(),
-            scheme: scheme(is_tls),
+            scheme: self.scheme,
         }
     }
 
@@ -119,6 +127,13 @@ pub(super) fn scheme(is_tls: bool) -> &'static str {
     if is_tls { "https" } else { "http" }
 }
 
+/// The scheme of this name; none where a proxy of HTTP knows no such scheme.
+pub(super) fn known_scheme(name: &str) -> Option<&'static str> {
+    ["http", "https"]
+        .into_iter()
+        .find(|known| known.eq_ignore_ascii_case(name))
+}
+
 /// What is done to every request when it arrives; says who has sent it, where that is not the peer of the connection.
 pub(super) fn receive(
     head: &mut Head,
@@ -134,7 +149,7 @@ pub(super) fn receive(
     if let Some(upgrade) = upgrade {
         upgrade.ask_for(&mut head.headers);
     }
-    let client = forwarding::receive(&mut head.headers, connection, config);
+    let client = forwarding::receive(head, connection, config);
     client_certificate(&mut head.headers, connection, config.client_certificate);
     client
 }
@@ -179,7 +194,7 @@ pub(super) fn remember_host(
 }
 
 /// Puts the head into the form of the version that is spoken upstream.
-pub(super) fn address(head: &mut Head, version: HttpVersion, is_tls: bool) -> Result<(), Failure> {
+pub(super) fn address(head: &mut Head, version: HttpVersion) -> Result<(), Failure> {
     head.uri = match version {
         HttpVersion::Http1 => {
             // RFC 9112 §3.2: Host is sent also where it is empty.
@@ -190,15 +205,15 @@ pub(super) fn address(head: &mut Head, version: HttpVersion, is_tls: bool) -> Re
             head.headers.insert(header::HOST, host);
             Uri::from(head.path.clone())
         }
-        HttpVersion::Http2 => absolute(head, is_tls)?,
+        HttpVersion::Http2 => absolute(head)?,
     };
     Ok(())
 }
 
 /// The whole URL of a request.
-pub(super) fn absolute(head: &Head, is_tls: bool) -> Result<Uri, Failure> {
+pub(super) fn absolute(head: &Head) -> Result<Uri, Failure> {
     let uri = Uri::builder()
-        .scheme(scheme(is_tls))
+        .scheme(head.scheme)
         .authority(head.authority())
         .path_and_query(head.path.clone());
     uri.build().map_err(|_| Failure::Authority {
@@ -372,20 +387,11 @@ thread_local! {
 }
 const IDS_AT_ONCE: usize = 32;
 
-/// A random UUID (RFC 9562 §5.4).
+/// A random UUID.
 ///
 /// HTTP/2 sends it as what is never indexed: it comes once, and would push out of the table what comes again.
 pub(super) fn random_request_id() -> HeaderValue {
-    const HALVES: [(usize, usize); 16] = halves();
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut bits: u128 = random::with(|random| random.random());
-    bits = bits & !(0xf << 76) | (0x4 << 76);
-    bits = bits & !(0x3 << 62) | (0x2 << 62);
-    let mut text = [b'-'; 36];
-    for (byte, (high, low)) in bits.to_be_bytes().into_iter().zip(HALVES) {
-        text[high] = DIGITS[usize::from(byte >> 4)];
-        text[low] = DIGITS[usize::from(byte & 0xf)];
-    }
+    let text = random::uuid();
     let text = IDS.with_borrow_mut(|ids| {
         if ids.capacity() < text.len() {
             ids.reserve(text.len() * IDS_AT_ONCE);
@@ -397,21 +403,6 @@ pub(super) fn random_request_id() -> HeaderValue {
         .expect("hexadecimal digits and dashes are a header value");
     id.set_sensitive(true);
     id
-}
-
-/// Where the two digits of each byte of a UUID are.
-const fn halves() -> [(usize, usize); 16] {
-    let mut halves = [(0, 0); 16];
-    let (mut byte, mut position) = (0, 0);
-    while byte < 16 {
-        if matches!(byte, 4 | 6 | 8 | 10) {
-            position += 1;
-        }
-        halves[byte] = (position, position + 1);
-        position += 2;
-        byte += 1;
-    }
-    halves
 }
 
 #[cfg(test)]

@@ -91,6 +91,7 @@ fn next_head(
     next.headers.insert(ORIGINAL_URL, original);
     let scheme = HeaderValue::from_str(new_scheme).map_err(|_| bad)?;
     next.headers.insert(FORWARDED_PROTO, scheme);
+    next.scheme = headers::known_scheme(new_scheme).unwrap_or(next.scheme);
     if let Some(authority) = location.authority() {
         next.authority = HeaderValue::from_str(authority.as_str()).ok();
     }
@@ -124,6 +125,7 @@ mod tests {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("4"));
         Head {
+            scheme: "http",
             method,
             path: PathAndQuery::from_static("/a?b=c"),
             authority: Some(HeaderValue::from_static("here")),

@@ -60,7 +60,7 @@ pub(super) fn send_copies(
         }
         let version = target::version(cluster, protocol);
         let mut head = shadow(head, mirror);
-        if headers::address(&mut head, version, connection.is_tls).is_err() {
+        if headers::address(&mut head, version).is_err() {
             continue;
         }
         let copy = Copy {

@@ -242,6 +242,7 @@ mod tests {
 
     fn head(path: &str, host: &str) -> Head {
         Head {
+            scheme: "http",
             method: http::Method::GET,
             path: path.parse().expect("a path"),
             authority: HeaderValue::from_str(host).ok(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::HttpConnection;
 use super::body::Source;
@@ -64,9 +64,7 @@ pub(super) fn to_failure(
         response.headers_mut().insert(header::CONNECTION, close);
     }
     if let Failure::Answered(reply) = failure {
-        for (name, value) in &reply.headers {
-            response.headers_mut().insert(name.clone(), value.clone());
-        }
+        replace(response.headers_mut(), &reply.headers);
     }
     // Outside the mesh nobody needs to know what is inside.
     if !connection.is_published
@@ -86,8 +84,22 @@ pub(super) fn to_failure(
     response
 }
 
+/// Sets headers in place of those of their names; one name may have several values.
+fn replace(headers: &mut HeaderMap, set: &[(HeaderName, HeaderValue)]) {
+    for (name, _) in set {
+        headers.remove(name);
+    }
+    for (name, value) in set {
+        headers.append(name.clone(), value.clone());
+    }
+}
+
 /// The answer that a route gives itself.
-pub(super) fn direct(config: &DirectResponse, completion: &mut Completion) -> Response<Source> {
+pub(super) fn direct(
+    config: &DirectResponse,
+    head: &Head,
+    completion: &mut Completion,
+) -> Response<Source> {
     completion.status(config.status);
     let body = match &config.format {
         None => config.body.clone(),
@@ -103,11 +115,21 @@ pub(super) fn direct(config: &DirectResponse, completion: &mut Completion) -> Re
     }
     completion.replied("direct_response".into(), None);
     let mut response = text(config.status, body);
+    let headers = response.headers_mut();
     if let Some(content_type) = &config.content_type {
-        let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, content_type.clone());
     }
+    if let Some(location) = own_location(config.status, head) {
+        headers.insert(header::LOCATION, location);
+    }
     response
+}
+
+/// Where an answer says that something is: as in Envoy, what was asked for (RFC 9110 §15.3.2).
+fn own_location(status: StatusCode, head: &Head) -> Option<HeaderValue> {
+    let tells = status == StatusCode::CREATED || status.is_redirection();
+    let location = || format!("{}://{}{}", head.scheme, head.authority(), head.path());
+    tells.then(|| HeaderValue::try_from(location()).ok())?
 }
 
 /// The caller is sent elsewhere.
@@ -115,13 +137,9 @@ pub(super) fn redirect(
     config: &Redirect,
     head: &Head,
     selected: Selected<'_>,
-    connection: &HttpConnection,
     completion: &mut Completion,
 ) -> Response<Source> {
-    let scheme = config
-        .scheme
-        .as_deref()
-        .unwrap_or(headers::scheme(connection.is_tls));
+    let scheme = config.scheme.as_deref().unwrap_or(head.scheme);
     let host = match &config.host {
         Some(host) => host,
         None => host_of(head, scheme, config.port),
@@ -130,7 +148,7 @@ pub(super) fn redirect(
         .port
         .map(|port| format!(":{port}"))
         .unwrap_or_default();
-    let path = redirected_path(config, head, selected, completion, connection.is_tls);
+    let path = redirected_path(config, head, selected, completion);
     let mut response = Response::new(Source::Empty);
     let grpc_status = completion
         .replies_grpc()
@@ -166,14 +184,13 @@ fn redirected_path(
     head: &Head,
     selected: Selected<'_>,
     completion: &mut Completion,
-    is_tls: bool,
 ) -> String {
     let matches = &selected.route.matches;
     let mut path = match &config.path {
         // Envoy: the query of the new path goes before the request's, and stays.
         Some(PathRewrite::Full(path)) if path.contains('?') => return path.to_string(),
         Some(PathRewrite::Formatted(template)) => {
-            let path = formatting::request_text(template, head, completion, is_tls);
+            let path = formatting::request_text(template, head, completion);
             target::rewritten(head.path(), &PathRewrite::Full(path.into()), matches)
         }
         Some(rewrite @ PathRewrite::Full(_)) => target::rewritten(head.path(), rewrite, matches),

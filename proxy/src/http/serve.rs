@@ -24,14 +24,16 @@ use super::body::ResponseBody;
 use super::exchange::exchange;
 use super::failure::Reset;
 use super::metered::Metered;
-use crate::config::http::HttpConfig;
+use crate::config::http::{DEFAULT_MAX_HEADERS, HttpConfig};
 use crate::config::overload::Action;
 use crate::drain::Drain;
 use crate::telemetry::managers::{HttpEvent, ManagerStats};
 use crate::upstream::HttpVersion;
 
-/// What is buffered of an HTTP/1 connection; at least hyper's minimum.
-const MIN_BUFFER_BYTES: usize = 64 * 1024;
+/// The least that hyper buffers of an HTTP/1 connection.
+const MIN_BUFFER_BYTES: usize = 8 * 1024;
+/// The most that is buffered of one: more gains nothing.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
 /// How long a connection that is to finish may be without a request; Envoy's default `drain_timeout`.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -120,7 +122,8 @@ async fn answer(
     let environment = &connection.environment;
     let is_used_up = used.is_some_and(|used| used.is_over());
     let is_short = environment.overload.is_taken(Action::DisableKeepalive);
-    let is_failed = environment.is_failed.load(Ordering::Relaxed);
+    let is_failed = environment.is_failed.load(Ordering::Relaxed)
+        && connection.scene().service.config.ends_when_failed;
     let is_tunnel = is_connect && response.status().is_success();
     let ends = is_last || is_used_up || is_short || is_failed || drain.is_started();
     let is_to_go = is_failed || drain.is_started();
@@ -163,10 +166,21 @@ fn http1(config: &HttpConfig) -> http1::Builder {
         .timer(TokioTimer::new())
         .header_read_timeout(config.request_headers_timeout)
         .max_header_size(max_header_bytes)
-        .max_buf_size(max_header_bytes.max(MIN_BUFFER_BYTES))
+        .max_buf_size(buffer_bytes(max_header_bytes, config.buffer_bytes))
         .preserve_header_case(config.http1.names.are_preserved())
         .title_case_headers(config.http1.names.are_proper());
+    // Told only where it is another than hyper's own: that one has its place on the stack.
+    if config.max_headers != DEFAULT_MAX_HEADERS {
+        builder.max_headers(config.max_headers);
+    }
     builder
+}
+
+/// What is buffered of an HTTP/1 connection: a head, and no more of a body than is allowed.
+fn buffer_bytes(max_header_bytes: usize, allowed: usize) -> usize {
+    allowed
+        .clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)
+        .max(max_header_bytes)
 }
 
 fn http2(config: &HttpConfig) -> http2::Builder<TokioExecutor> {

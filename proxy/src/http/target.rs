@@ -88,7 +88,6 @@ pub(super) struct Rewriting<'a> {
     pub(super) forward: &'a Forward,
     pub(super) completion: &'a Completion,
     pub(super) router: RouterOptions,
-    pub(super) is_tls: bool,
 }
 
 impl Rewriting<'_> {
@@ -102,7 +101,7 @@ impl Rewriting<'_> {
         let original = head.path().to_owned();
         let path = match rewrite {
             PathRewrite::Formatted(template) => {
-                let path = formatting::request_text(template, head, self.completion, self.is_tls);
+                let path = formatting::request_text(template, head, self.completion);
                 rewritten(
                     &original,
                     &PathRewrite::Full(path.into()),
@@ -133,7 +132,7 @@ impl Rewriting<'_> {
             Some(&config.request_headers),
         ];
         for mutations in in_order(all, config.innermost_wins) {
-            formatting::change_request(mutations, head, self.completion, self.is_tls);
+            formatting::change_request(mutations, head, self.completion);
         }
     }
 
@@ -150,7 +149,7 @@ impl Rewriting<'_> {
                 HeaderValue::from_str(&substitution.apply(path)).ok()
             }
             Some(HostRewrite::Formatted(template)) => {
-                let host = formatting::request_text(template, head, self.completion, self.is_tls);
+                let host = formatting::request_text(template, head, self.completion);
                 HeaderValue::try_from(host)
                     .ok()
                     .filter(|host| !host.is_empty())

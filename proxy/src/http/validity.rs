@@ -82,6 +82,26 @@ fn absolute<B>(request: &Request<B>, options: &Http1Options) -> Option<Failure> 
     })
 }
 
+/// Pseudo-headers of a request of HTTP/2, which count as headers there.
+const PSEUDO_HEADERS: usize = 4;
+
+/// More headers than a request may have; hyper counts those of HTTP/1.
+pub(super) fn too_many_headers<B>(request: &Request<B>, max_headers: usize) -> Option<Failure> {
+    let is_counted = request.version() == Version::HTTP_2;
+    (is_counted && request.headers().len() + PSEUDO_HEADERS > max_headers).then(|| {
+        refusal(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "it has more headers than a request may have",
+            ResponseFlags::default(),
+        )
+    })
+}
+
+/// More headers than a response of HTTP/2 may have, of which the status is one.
+pub(super) fn has_too_many_headers<B>(response: &Response<B>, max_headers: usize) -> bool {
+    response.version() == Version::HTTP_2 && response.headers().len() + 1 > max_headers
+}
+
 /// What is wrong with the head of a response of HTTP/1.1, if anything: a switch of protocols that nobody asked for, and
 /// a framing that two readers could see differently (RFC 9112, §6.1 and §6.3).
 pub(super) fn misframed<B>(response: &Response<B>, may_switch: bool) -> Option<&'static str> {

@@ -160,6 +160,7 @@ mod tests {
             hashes_source: false,
             stat_prefix: "".into(),
             target: TcpTarget::Cluster("c".into()),
+            buffer_bytes: 1024,
             idle_timeout: None,
             access_logs: Arc::new([]),
         };

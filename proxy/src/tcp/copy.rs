@@ -16,8 +16,10 @@ use crate::telemetry::tunnels::{TcpEvent, TcpStats};
 use crate::wire::Wire;
 
 /// Bytes so far, seen from the proxy.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Transfer {
+    /// What is buffered each way at most.
+    largest: usize,
     received: AtomicU64,
     sent: AtomicU64,
     first: OnceLock<FirstEnd>,
@@ -47,6 +49,18 @@ struct Direction<'a> {
     failed: FirstEnd,
 }
 
+impl Default for Transfer {
+    fn default() -> Self {
+        Transfer {
+            largest: LARGEST_BUFFER_BYTES,
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            first: OnceLock::new(),
+            stats: None,
+        }
+    }
+}
+
 impl Transfer {
     /// Of a TCP proxy that counts.
     pub(super) fn counted_by(stats: Arc<TcpStats>) -> Self {
@@ -54,6 +68,12 @@ impl Transfer {
             stats: Some(stats),
             ..Transfer::default()
         }
+    }
+
+    /// With so many bytes buffered each way at most; beyond a size that gains nothing any more, there are never more.
+    pub(super) fn within(mut self, buffer_bytes: usize) -> Self {
+        self.largest = buffer_bytes.clamp(1, LARGEST_BUFFER_BYTES);
+        self
     }
 
     /// From the client.
@@ -212,7 +232,8 @@ impl<'a> Direction<'a> {
         to: &mut (impl AsyncWrite + Unpin),
         plenty: Option<usize>,
     ) -> io::Result<Turn> {
-        let mut buffer = vec![0; BUFFER_BYTES];
+        let largest = self.transfer.largest;
+        let mut buffer = vec![0; BUFFER_BYTES.min(largest)];
         loop {
             let read = from.read(&mut buffer).await;
             let read = read.inspect_err(|_| self.sender_failed())?;
@@ -226,8 +247,8 @@ impl<'a> Direction<'a> {
             if Some(read) == plenty {
                 return Ok(Turn::Plenty);
             }
-            if read == buffer.len() && read < LARGEST_BUFFER_BYTES {
-                buffer.resize(2 * read, 0);
+            if read == buffer.len() && read < largest {
+                buffer.resize(largest.min(2 * read), 0);
             }
         }
     }

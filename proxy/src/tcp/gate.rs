@@ -59,7 +59,7 @@ fn ask(
 ) -> Result<(), &'static str> {
     match &gate.kind {
         GateKind::Rbac(rules) => {
-            let prefix = || format!("{}.rbac.", gate.stat_prefix);
+            let prefix = || format!("{}.rbac.", gate.stat_prefix.trim_end_matches('.'));
             let stats = gate
                 .live
                 .get_or_init(|| RuleStats::new(counters, &prefix()));
@@ -104,6 +104,7 @@ fn is_allowed(config: &RbacConfig, downstream: &Downstream, stats: &RuleStats) -
     let facts = Facts {
         request: None,
         peer,
+        direct: downstream.direct_peer.ip().to_canonical(),
         client: peer,
         destination: (
             downstream.local.ip().to_canonical(),

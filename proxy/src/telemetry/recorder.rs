@@ -157,6 +157,7 @@ mod tests {
         let mut report = request();
         report.trace = Some(TraceContext::from_headers(&HeaderMap::new(), sampling));
         report.tracing = Some(Arc::new(TracingConfig {
+            is_egress: false,
             random_sampling: sampling,
             client_sampling: Percent::ALL,
             overall_sampling: Percent::ALL,

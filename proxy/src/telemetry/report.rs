@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 
+use super::session::Session;
 use super::trace::TraceContext;
 use crate::config::Workload;
 use crate::config::access_log::AccessLogConfig;
@@ -170,6 +171,8 @@ impl std::fmt::Display for ResponseFlags {
 /// The client's side of a connection: the same for all its requests.
 #[derive(Debug, Clone)]
 pub struct Downstream {
+    /// Its number, of all connections of this process.
+    pub id: u64,
     /// The listener it came in by.
     pub listener: Arc<str>,
     /// Which way its traffic goes.
@@ -184,6 +187,8 @@ pub struct Downstream {
     pub principal: Option<Arc<str>>,
     /// The name a TLS client asked for.
     pub server_name: Option<Arc<str>>,
+    /// Its TLS, where it has ended here.
+    pub session: Option<Box<Session>>,
     /// Where the listener writes about its connections.
     pub access_logs: Arc<[Arc<AccessLogConfig>]>,
 }
@@ -193,6 +198,10 @@ pub struct Downstream {
 pub struct Upstream {
     /// Its address.
     pub address: SocketAddr,
+    /// Whence it was reached, where that is known.
+    pub local: Option<SocketAddr>,
+    /// What was spoken with it, where that was HTTP.
+    pub protocol: Option<Protocol>,
     /// What it is called.
     pub workload: Arc<Workload>,
     /// Whether it was reached by mTLS.
@@ -210,6 +219,8 @@ pub struct RequestReport {
     pub start: SystemTime,
     /// From there to the end of the response.
     pub duration: Duration,
+    /// From there to the last byte of the request; none where it has not come.
+    pub request_duration: Option<Duration>,
     /// From there to the first byte of the upstream's response.
     pub upstream_latency: Option<Duration>,
     /// What the client speaks.
@@ -218,6 +229,8 @@ pub struct RequestReport {
     pub is_grpc: bool,
     /// Its method.
     pub method: Method,
+    /// `http` or `https`; empty where nobody has said.
+    pub scheme: &'static str,
     /// Path and query, as the client sent it.
     pub path: Option<PathAndQuery>,
     /// Path and query, as a route has rewritten it.
@@ -258,8 +271,14 @@ pub struct RequestReport {
     pub request_headers: Option<Box<HeaderMap>>,
     /// Response headers, likewise.
     pub response_headers: Option<Box<HeaderMap>>,
+    /// Response trailers, likewise.
+    pub response_trailers: Option<Box<HeaderMap>>,
+    /// What the route says of itself.
+    pub route_metadata: Option<Arc<Metadata>>,
     /// How it is traced.
     pub tracing: Option<Arc<TracingConfig>>,
+    /// What a route, or the proxy at the other end, calls it: the name of its span.
+    pub operation: Option<Arc<str>>,
     /// What filters have found out.
     pub metadata: Metadata,
 }

@@ -67,8 +67,11 @@ fn context(trace: &TraceContext) -> SpanContext {
     )
 }
 
-/// Of low cardinality: the method and the route's name, or gRPC's full method.
+/// Of low cardinality: what the route calls it, else the method and the route's name, or gRPC's full method.
 fn name(report: &RequestReport) -> String {
+    if let Some(operation) = &report.operation {
+        return operation.to_string();
+    }
     match grpc_method(report) {
         Some((service, method)) => format!("{service}/{method}"),
         None if report.route.is_empty() => report.method.to_string(),

@@ -23,6 +23,8 @@ pub(crate) fn own_workload() -> Workload {
 pub(crate) fn upstream() -> Upstream {
     Upstream {
         address: "10.96.0.7:15006".parse().expect("an address"),
+        local: "10.96.0.5:50000".parse().ok(),
+        protocol: Some(Protocol::Http2),
         workload: Arc::new(Workload {
             name: "reviews-v1".into(),
             namespace: "default".into(),
@@ -36,6 +38,7 @@ pub(crate) fn upstream() -> Upstream {
 /// A connection of the application.
 pub(crate) fn outbound() -> Arc<Downstream> {
     Arc::new(Downstream {
+        id: 7,
         listener: "outbound|9080||reviews.default".into(),
         direction: Direction::Outbound,
         peer: "10.96.0.5:40000".parse().expect("an address"),
@@ -43,6 +46,7 @@ pub(crate) fn outbound() -> Arc<Downstream> {
         local: "240.240.0.9:9080".parse().expect("an address"),
         principal: None,
         server_name: None,
+        session: None,
         access_logs: Arc::new([]),
     })
 }
@@ -50,6 +54,7 @@ pub(crate) fn outbound() -> Arc<Downstream> {
 /// A connection to the application.
 pub(crate) fn inbound(principal: Option<&str>) -> Arc<Downstream> {
     Arc::new(Downstream {
+        id: 7,
         listener: "inbound".into(),
         direction: Direction::Inbound,
         peer: "10.96.0.9:40000".parse().expect("an address"),
@@ -57,6 +62,7 @@ pub(crate) fn inbound(principal: Option<&str>) -> Arc<Downstream> {
         local: "10.96.0.5:9080".parse().expect("an address"),
         principal: principal.map(Arc::from),
         server_name: None,
+        session: None,
         access_logs: Arc::new([]),
     })
 }
@@ -68,9 +74,11 @@ pub(crate) fn request() -> RequestReport {
         client: None,
         start: UNIX_EPOCH + Duration::from_millis(1_000_000_000_123),
         duration: Duration::from_millis(12),
+        request_duration: Some(Duration::from_millis(3)),
         upstream_latency: Some(Duration::from_millis(9)),
         protocol: Protocol::Http11,
         is_grpc: false,
+        scheme: "http",
         method: Method::GET,
         path: Some("/reviews/1?full=yes".parse().expect("a path")),
         rewritten_path: None,
@@ -92,7 +100,10 @@ pub(crate) fn request() -> RequestReport {
         access_logs: Arc::new([]),
         request_headers: None,
         response_headers: None,
+        response_trailers: None,
+        route_metadata: None,
         tracing: None,
+        operation: None,
         metadata: Default::default(),
     }
 }

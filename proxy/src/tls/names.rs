@@ -33,7 +33,7 @@ impl Names {
             .flat_map(|extension| &extension.value.general_names);
         Names {
             alternative: names.filter_map(name).collect(),
-            subject: subject(certificate.subject()),
+            subject: distinguished_name(certificate.subject()),
         }
     }
 
@@ -68,7 +68,7 @@ impl Names {
 }
 
 /// RFC 2253: the last part first, without blanks between.
-fn subject(name: &X509Name<'_>) -> String {
+pub fn distinguished_name(name: &X509Name<'_>) -> String {
     let mut parts: Vec<String> = name
         .iter_rdn()
         .map(|parts| parts.iter().map(attribute).collect::<Vec<_>>().join("+"))

@@ -74,6 +74,9 @@ pub enum BodyError {
     /// A filter cannot go on with it.
     #[error("{0}")]
     Filter(Arc<str>),
+    /// The client has sent what a filter cannot read.
+    #[error("{0}")]
+    Unreadable(Arc<str>),
     /// Another try reads it now.
     #[error("the request is being tried elsewhere")]
     TakenOver,

@@ -1,6 +1,7 @@
 //! An HTTP/1.1 connection to an endpoint: one request at a time.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::{Builder, SendRequest};
@@ -10,7 +11,8 @@ use super::body::RequestBody;
 use super::io::{Mark, Seen, UpstreamIo, Watch};
 use super::preamble::Preamble;
 use crate::cluster::connections::ConnectionPermit;
-use crate::config::http1::HeaderNames;
+use crate::config::cluster::{ClusterConfig, ConnectionBounds};
+use crate::config::http::DEFAULT_MAX_HEADERS;
 
 /// A connection that carries one request at a time.
 #[derive(Debug)]
@@ -25,7 +27,9 @@ pub(super) struct Http1Connection {
     watch: Watch,
 }
 
-/// Response heads are bounded by this, and so is what is buffered of a connection.
+/// The least that hyper buffers of a connection.
+const MIN_BUFFER_BYTES: usize = 8 * 1024;
+/// The most that is buffered of one: more gains nothing.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
 /// Nothing is waited for longer that only this process has to do.
 const READY_WITHIN: Duration = Duration::from_secs(1);
@@ -35,15 +39,31 @@ impl Http1Connection {
     pub(super) async fn over(
         io: UpstreamIo,
         permit: ConnectionPermit,
-        names: HeaderNames,
+        config: &ClusterConfig,
     ) -> hyper::Result<Self> {
         let watch = io.watch();
-        let (sender, connection) = Builder::new()
-            .max_buf_size(MAX_BUFFER_BYTES)
+        let names = config.http1.names;
+        let ConnectionBounds {
+            max_headers,
+            max_header_bytes,
+            buffer_bytes,
+        } = config.bounds;
+        let max_header_bytes = max_header_bytes as usize;
+        let mut builder = Builder::new();
+        builder
+            .max_header_size(max_header_bytes)
+            .max_buf_size(
+                buffer_bytes
+                    .clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)
+                    .max(max_header_bytes),
+            )
             .preserve_header_case(names.are_preserved())
-            .title_case_headers(names.are_proper())
-            .handshake(TokioIo::new(io))
-            .await?;
+            .title_case_headers(names.are_proper());
+        // Told only where it is another than hyper's own: that one has its place on the stack.
+        if max_headers != DEFAULT_MAX_HEADERS {
+            builder.max_headers(max_headers);
+        }
+        let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
         tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::trace!(%error, "upstream connection ended");
@@ -68,6 +88,11 @@ impl Http1Connection {
     /// What has been written to it so far; `None`: it is closed.
     pub(super) fn mark(&self) -> Option<Mark> {
         self.watch.mark()
+    }
+
+    /// Our own end of it, where that is known.
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        self.watch.local
     }
 
     /// Waits until it can carry a request; `false` where it has been closed. The request before has been

@@ -1,6 +1,7 @@
 //! An HTTP/2 connection to an endpoint: shared by as many requests as the endpoint allows.
 
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,7 +17,7 @@ use super::io::{UpstreamIo, Watch};
 use super::preamble::Preamble;
 use crate::cluster::connections::ConnectionPermit;
 use crate::cluster::outlier::millis;
-use crate::config::http::Http2Options;
+use crate::config::cluster::ClusterConfig;
 
 /// A connection that requests share. It is in its pool before it is made, so that all who come meanwhile
 /// wait for the same one.
@@ -39,8 +40,6 @@ pub(super) struct Http2Connection {
 const INITIAL_MAX_STREAMS: u32 = 100;
 /// How many of those are sent before: a peer that allows fewer refuses the others, and it says what it allows at once.
 const UNTOLD_MAX_STREAMS: u32 = 1;
-/// Header bytes of a response.
-const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
 impl Http2Connection {
     pub(super) fn new(preamble: Option<Preamble>) -> Arc<Self> {
@@ -62,6 +61,11 @@ impl Http2Connection {
     /// What it begins with.
     pub(super) fn preamble(&self) -> Option<Preamble> {
         self.preamble
+    }
+
+    /// Our own end of it, where that is known.
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        self.watch.get()?.local
     }
 
     /// Whether one more request may use it.
@@ -155,12 +159,12 @@ impl Http2Connection {
     pub(super) async fn sender(
         &self,
         make: impl Future<Output = Result<(UpstreamIo, ConnectionPermit), ConnectFailure>>,
-        options: &Http2Options,
+        config: &ClusterConfig,
         to_failure: impl Fn(hyper::Error) -> ConnectFailure,
     ) -> Result<SendRequest<RequestBody>, ConnectFailure> {
         let made = self.made.get_or_init(|| async {
             let (io, permit) = make.await?;
-            self.over(io, permit, options).await.map_err(to_failure)
+            self.over(io, permit, config).await.map_err(to_failure)
         });
         made.await.clone()
     }
@@ -169,15 +173,16 @@ impl Http2Connection {
         &self,
         io: UpstreamIo,
         permit: ConnectionPermit,
-        options: &Http2Options,
+        config: &ClusterConfig,
     ) -> hyper::Result<SendRequest<RequestBody>> {
         let _ = self.watch.set(io.watch());
         self.made_at
             .store(millis(Instant::now()), Ordering::Relaxed);
+        let options = &config.http2;
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .max_header_list_size(MAX_HEADER_BYTES)
+            .max_header_list_size(config.bounds.max_header_bytes)
             .initial_stream_window_size(options.stream_window())
             .initial_connection_window_size(options.connection_window())
             .initial_max_send_streams(UNTOLD_MAX_STREAMS as usize)

@@ -4,6 +4,7 @@ mod arrival;
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,14 +27,16 @@ impl UpstreamIo {
     /// What tells, without reading, whether the peer has closed it.
     pub(super) fn watch(&self) -> Watch {
         match self {
-            MaybeTls::Plain(socket) => Watch {
-                socket: Arc::downgrade(&socket.0),
-                is_plain: true,
-            },
-            MaybeTls::Tls(stream) => Watch {
-                socket: Arc::downgrade(&stream.get_ref().0.0),
-                is_plain: false,
-            },
+            MaybeTls::Plain(socket) => socket.watch(true),
+            MaybeTls::Tls(stream) => stream.get_ref().0.watch(false),
+        }
+    }
+
+    /// Our own end of it; none of a local channel.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            MaybeTls::Plain(socket) => socket.0.wire.local_address(),
+            MaybeTls::Tls(stream) => stream.get_ref().0.0.wire.local_address(),
         }
     }
 }
@@ -59,6 +62,14 @@ impl Socket {
         }))
     }
 
+    fn watch(&self, is_plain: bool) -> Watch {
+        Watch {
+            socket: Arc::downgrade(&self.0),
+            local: self.0.wire.local_address(),
+            is_plain,
+        }
+    }
+
     fn count(&self, written: &io::Result<usize>) {
         if let Ok(count) = written {
             self.0.written.fetch_add(*count as u64, Ordering::Relaxed);
@@ -70,6 +81,8 @@ impl Socket {
 #[derive(Debug)]
 pub(super) struct Watch {
     socket: Weak<Held>,
+    /// Our own end of it.
+    pub(super) local: Option<SocketAddr>,
     is_plain: bool,
 }
 

@@ -6,6 +6,7 @@
 
 mod spare;
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,7 @@ impl SendFailure {
     pub fn is_closed_early(&self) -> bool {
         let cause = std::error::Error::source(&self.error)
             .and_then(|source| source.downcast_ref::<std::io::Error>())
+            .or_else(|| http2_error(&self.error)?.get_io())
             .map(std::io::Error::kind);
         let is_reset = matches!(
             cause,
@@ -65,6 +67,17 @@ impl SendFailure {
         );
         is_reset || self.error.is_incomplete_message() || self.error.is_closed()
     }
+
+    /// Whether the peer of HTTP/2 says that it has not looked at the request: its stream is above the last that a GOAWAY
+    /// names. Streams below it fail otherwise, when the connection ends.
+    pub fn is_unprocessed(&self) -> bool {
+        http2_error(&self.error).is_some_and(|error| error.is_go_away() && error.is_remote())
+    }
+}
+
+/// What a failure of HTTP/2 says, where it is one.
+fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error)?.downcast_ref()
 }
 
 /// Which connections will do.
@@ -80,6 +93,14 @@ impl Lease {
     /// Whether requests have used it before.
     pub fn is_reused(&self) -> bool {
         self.is_reused
+    }
+
+    /// Whence its endpoint is reached, where that is known.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match &self.connection {
+            Connection::Http1(connection) => connection.local_address(),
+            Connection::Http2(_, stream) => stream.connection().local_address(),
+        }
     }
 
     /// Sends the request; its body is sent while the response may already be coming.
@@ -220,7 +241,7 @@ impl Upstreams {
             .dial(cluster, endpoint, Some(HttpVersion::Http1.alpn()), preamble)
             .await?;
         ClusterStats::count(&cluster.stats.http1_connections);
-        let made = Http1Connection::over(io, permit, cluster.config.http1.names).await;
+        let made = Http1Connection::over(io, permit, &cluster.config).await;
         let mut connection = made.map_err(|error| http_failure(endpoint, error))?;
         connection.preamble = preamble;
         Ok(connection)
@@ -269,7 +290,7 @@ impl Upstreams {
             Ok((io, permit))
         };
         let to_failure = |error| http_failure(endpoint, error);
-        shared.sender(make, &cluster.config.http2, to_failure).await
+        shared.sender(make, &cluster.config, to_failure).await
     }
 }
 

@@ -81,6 +81,7 @@ pub(crate) fn tcp(cluster: &str) -> NetworkFilter {
     NetworkFilter::Tcp(Arc::new(TcpConfig {
         stat_prefix: "test".into(),
         target: TcpTarget::Cluster(cluster.into()),
+        buffer_bytes: 64 * 1024,
         idle_timeout: None,
         subset: None,
         tunnel: None,

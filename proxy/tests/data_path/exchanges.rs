@@ -170,6 +170,7 @@ async fn a_trace_is_continued() {
     let upstream = Upstream::echoing().await;
     let mut config = http(all_to(Forward::to("echo")));
     config.tracing = Some(Arc::new(TracingConfig {
+        is_egress: false,
         random_sampling: Percent::ALL,
         client_sampling: Percent::ALL,
         overall_sampling: Percent::ALL,

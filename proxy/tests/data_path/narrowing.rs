@@ -22,6 +22,7 @@ async fn opaque(cluster: ClusterConfig, change: impl FnOnce(&mut TcpConfig)) -> 
     let mut config = TcpConfig {
         stat_prefix: "test".into(),
         target: TcpTarget::Cluster("c".into()),
+        buffer_bytes: 64 * 1024,
         idle_timeout: None,
         subset: None,
         tunnel: None,

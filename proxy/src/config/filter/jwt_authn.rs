@@ -55,8 +55,8 @@ pub enum Requirement {
 /// What a part of the routes requires in place of the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwtOverride {
-    /// The name of a requirement.
-    pub requirement: Arc<str>,
+    /// The name of a requirement; none: nothing is required.
+    pub requirement: Option<Arc<str>>,
 }
 
 /// Who signs tokens, where they are found, and what becomes of them.

@@ -86,6 +86,8 @@ pub enum Rule {
     Principal(TextMatch),
     /// The peer of the connection.
     PeerIp(IpNet),
+    /// Who has made the connection, whoever was announced by it.
+    DirectIp(IpNet),
     /// The client, by `x-forwarded-for` where that is believed.
     ClientIp(IpNet),
     /// What filters have found out.
@@ -101,6 +103,8 @@ pub struct Facts<'a> {
     pub request: Option<(RequestLine<'a>, &'a HeaderMap)>,
     /// The peer of the connection.
     pub peer: IpAddr,
+    /// Who has made the connection, whoever was announced by it.
+    pub direct: IpAddr,
     /// The client.
     pub client: IpAddr,
     /// Where it is going.
@@ -166,6 +170,7 @@ impl Rule {
             Rule::Authenticated => facts.principal.is_some(),
             Rule::Principal(test) => facts.principal.is_some_and(|name| test.is_match(name)),
             Rule::PeerIp(network) => network.contains(&facts.peer),
+            Rule::DirectIp(network) => network.contains(&facts.direct),
             Rule::ClientIp(network) => network.contains(&facts.client),
             Rule::Metadata(test) => test.is_match(facts.metadata),
             Rule::RouteMetadata(test) => test.is_match(facts.route_metadata),
@@ -191,6 +196,7 @@ mod tests {
         Facts {
             request: Some((line, headers)),
             peer: [10, 96, 0, 7].into(),
+            direct: [10, 96, 0, 7].into(),
             client: [192, 0, 2, 1].into(),
             destination: ([10, 96, 0, 5].into(), 8080),
             principal: Some("spiffe://cluster.local/ns/default/sa/cart"),

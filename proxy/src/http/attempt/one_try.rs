@@ -74,7 +74,7 @@ impl Attempts<'_> {
             headers::readdress(&mut request, self.version, host, before);
         }
         let active = endpoint.state.begin();
-        let (response, lease) = pin!(self.send(request, &endpoint)).await?;
+        let (response, lease) = pin!(self.send(request, &endpoint, log)).await?;
         let now = Instant::now();
         let latency = now.saturating_duration_since(begun);
         self.cluster.record_latency(&endpoint, latency, now);
@@ -101,6 +101,7 @@ impl Attempts<'_> {
         &self,
         mut request: Box<Request<RequestBody>>,
         endpoint: &Arc<Endpoint>,
+        log: &Log<'_>,
     ) -> Result<(Response<Incoming>, Lease), Missed> {
         let mut freshness = Freshness::Any;
         for stale in 0.. {
@@ -109,6 +110,7 @@ impl Attempts<'_> {
                 Ok(lease) => lease,
                 Err(source) => return Err(self.not_connected(source, endpoint, request)),
             };
+            log.lock().connected(lease.local_address(), self.version);
             if stale == 0 {
                 ClusterStats::count(&self.cluster.stats.tries);
             }
@@ -119,6 +121,10 @@ impl Attempts<'_> {
                 Ok(response) => {
                     if let Some(spare) = spare {
                         spare.spared();
+                    }
+                    let max_headers = self.cluster.config.bounds.max_headers;
+                    if validity::has_too_many_headers(&response, max_headers) {
+                        return Err(self.malformed("it has too many headers", endpoint));
                     }
                     return match validity::misframed(&response, may_switch) {
                         Some(what) => Err(self.malformed(what, endpoint)),

@@ -35,7 +35,6 @@ use crate::upstream::HttpVersion;
 use crate::upstream::body::RequestBody;
 use crate::upstream::body::client::ClientBody;
 use crate::upstream::body::meter::BodyMeter;
-use crate::upstream::body::replay::MAX_REPLAYED;
 
 impl Turn<'_> {
     /// Sends a request to the cluster of its route.
@@ -70,9 +69,12 @@ impl Turn<'_> {
         let redirects = forward.internal_redirects.as_ref();
         let redirects = redirects.filter(|_| upgrade.is_none());
         let before = redirects.map(|policy| (Arc::clone(policy), head.clone()));
-        headers::address(&mut head, version, connection.is_tls)?;
+        if config.forwarding.scheme_matches_upstream {
+            head.scheme = headers::scheme(cluster.config.transport.is_tls());
+        }
+        headers::address(&mut head, version)?;
         if version == HttpVersion::Http1 && cluster.config.http1.sends_absolute_url {
-            head.uri = headers::absolute(&head, connection.is_tls)?;
+            head.uri = headers::absolute(&head)?;
         }
         if let Some(upgrade) = &upgrade {
             upgrade.shape(&mut head, version)?;
@@ -193,7 +195,6 @@ impl Turn<'_> {
             forward,
             completion: self.completion,
             router: self.scene.service.config.router,
-            is_tls: self.connection.is_tls,
         };
         rewriting.apply(head)
     }
@@ -207,7 +208,7 @@ impl Turn<'_> {
             method: head.method.as_str(),
             path: head.path.as_str(),
             authority: headers::text(head.authority.as_ref()),
-            scheme: headers::scheme(self.connection.is_tls),
+            scheme: head.scheme,
         };
         let headers = &mut head.headers;
         let policy = asked::policy(headers, line, of_route);
@@ -265,7 +266,9 @@ impl Turn<'_> {
                 timeout_retries: selected.host.tells_timeout_retries,
                 expected_time: says,
             },
-            max_kept_bytes: forward.max_kept_bytes.unwrap_or(MAX_REPLAYED),
+            max_kept_bytes: forward
+                .max_kept_bytes
+                .unwrap_or(self.scene.service.config.buffer_bytes),
             meter: None,
             is_wanted_again: false,
         }

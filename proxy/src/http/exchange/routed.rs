@@ -87,7 +87,7 @@ pub(super) fn route<'a>(
     completion: &mut Completion,
 ) -> Result<Routed<'a>, Failure> {
     let facts = RequestFacts {
-        line: head.line(connection.is_tls),
+        line: head.line(),
         headers: &head.headers,
         drawn: random::draw(),
         is_authenticated: connection.client_certificate.is_some(),

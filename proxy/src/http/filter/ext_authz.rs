@@ -223,7 +223,7 @@ fn carry_out(config: &ExtAuthzConfig, allowed: Allowed, passing: &mut Passing<'_
         if change.name == header::HOST {
             passing.head.authority = Some(change.value.clone());
         } else {
-            change.apply(headers);
+            change.apply_to_request(headers);
         }
     }
     change_query(&allowed, passing);
@@ -311,6 +311,20 @@ fn undecided(
 }
 
 impl Change {
+    /// As in Envoy, what is appended to a request becomes part of a value that is there already, or of none.
+    fn apply_to_request(&self, headers: &mut HeaderMap) {
+        if self.action != HeaderAction::Append {
+            return self.apply(headers);
+        }
+        let Some(value) = headers.get_mut(&self.name) else {
+            return;
+        };
+        let both = [value.as_bytes(), self.value.as_bytes()].join(&b',');
+        if let Ok(both) = HeaderValue::from_bytes(&both) {
+            *value = both;
+        }
+    }
+
     fn apply(&self, headers: &mut HeaderMap) {
         let is_there = headers.contains_key(&self.name);
         match (self.action, is_there) {

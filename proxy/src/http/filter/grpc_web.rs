@@ -58,7 +58,7 @@ pub(super) fn request(passing: &mut Passing<'_>) {
     if asked == Form::Text {
         headers.remove(header::CONTENT_LENGTH);
         let body = std::mem::take(passing.body);
-        *passing.body = body.filtered(|inner| FromText::new(inner, BodyError::Filter));
+        *passing.body = body.filtered(|inner| FromText::new(inner, BodyError::Unreadable));
     }
     passing.passage.on_response(move |returning| {
         let response = &mut *returning.response;

@@ -1,9 +1,10 @@
 //! Health checks that are answered here, or whose answers are remembered.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 use parking_lot::Mutex;
 
 use super::Passing;
@@ -14,6 +15,9 @@ use crate::config::percent::Percent;
 use crate::http::failure::{Failure, LocalReply};
 use crate::snapshot::Snapshot;
 use crate::telemetry::report::ResponseFlags;
+
+/// Tells whoever asks to send nothing more at once.
+const IMMEDIATE_FAIL: HeaderName = HeaderName::from_static("x-envoy-immediate-health-check-fail");
 
 /// The upstream's last answer, and until when it counts.
 type Remembered = Arc<Mutex<Option<(StatusCode, Instant)>>>;
@@ -33,6 +37,14 @@ pub(super) fn request(
         return Ok(());
     }
     passing.completion.is_health_check();
+    let environment = &passing.connection.environment;
+    if environment.is_failed.load(Ordering::Relaxed) || environment.drain.is_started() {
+        let mut reply = failed("health_check_failed");
+        reply
+            .headers
+            .push((IMMEDIATE_FAIL, HeaderValue::from_static("true")));
+        return Err(Failure::Answered(Box::new(reply)));
+    }
     match &config.answer {
         HealthAnswer::Upstream(None) => Ok(()),
         HealthAnswer::Upstream(Some(time)) => {
@@ -40,27 +52,21 @@ pub(super) fn request(
             cached(remembered, *time, passing)
         }
         HealthAnswer::Proxy(clusters) => {
-            let is_draining = passing.connection.environment.drain.is_started();
             let snapshot = &passing.scene.snapshot;
             let is_low = |(name, min): &(Arc<str>, Percent)| !is_enough(snapshot, name, *min);
-            let (status, flag, details) = if is_draining {
-                let flag = ResponseFlags::FAILED_LOCAL_HEALTH_CHECK;
-                (StatusCode::SERVICE_UNAVAILABLE, flag, "health_check_failed")
-            } else if clusters.iter().any(is_low) {
-                let flag = ResponseFlags::FAILED_LOCAL_HEALTH_CHECK;
-                (
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    flag,
-                    "health_check_failed_cluster_unhealthy",
-                )
-            } else {
-                (StatusCode::OK, ResponseFlags::default(), "health_check_ok")
+            let reply = match clusters.iter().any(is_low) {
+                true => failed("health_check_failed_cluster_unhealthy"),
+                false => LocalReply::new(StatusCode::OK, "health_check_ok"),
             };
-            Err(Failure::Answered(Box::new(LocalReply {
-                flag,
-                ..LocalReply::new(status, details)
-            })))
+            Err(Failure::Answered(Box::new(reply)))
         }
+    }
+}
+
+fn failed(details: &str) -> LocalReply {
+    LocalReply {
+        flag: ResponseFlags::FAILED_LOCAL_HEALTH_CHECK,
+        ..LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, details)
     }
 }
 
@@ -73,10 +79,11 @@ fn cached(
     if let Some((status, until)) = *remembered.lock()
         && now < until
     {
-        return Err(Failure::Answered(Box::new(LocalReply::new(
-            status,
-            "health_check_cached",
-        ))));
+        let mut reply = LocalReply::new(status, "health_check_cached");
+        if status != StatusCode::OK {
+            reply.flag = ResponseFlags::FAILED_LOCAL_HEALTH_CHECK;
+        }
+        return Err(Failure::Answered(Box::new(reply)));
     }
     let remembered = Arc::clone(remembered);
     passing.passage.on_response(move |returning| {

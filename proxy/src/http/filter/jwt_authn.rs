@@ -22,7 +22,7 @@ use crate::telemetry::counters::counted;
 
 /// Where tokens are told.
 const NAMESPACE: &str = "envoy.filters.http.jwt_authn";
-/// No longer realm is told, as in Envoy.
+/// No longer path is told as a realm, as in Envoy.
 const MAX_REALM: usize = 256;
 
 counted! {
@@ -64,10 +64,13 @@ pub(super) async fn request(
     }
     remove_claim_headers(config, passing);
     let required = match own {
-        Some(own) => match named(config, own) {
+        Some(JwtOverride { requirement: None }) => None,
+        Some(JwtOverride {
+            requirement: Some(name),
+        }) => match named(config, name) {
             Some(requirement) => Some(requirement),
             // The route means something that is not configured: nobody passes.
-            None => return Err(denied(config, state, &Refusal::WrongRequirement, passing)),
+            None => return Err(misconfigured(state, name)),
         },
         None => by_rules(config, passing),
     };
@@ -102,9 +105,9 @@ fn remove_claim_headers(config: &JwtAuthnConfig, passing: &mut Passing<'_>) {
     }
 }
 
-fn named<'c>(config: &'c JwtAuthnConfig, own: &JwtOverride) -> Option<&'c Requirement> {
+fn named<'c>(config: &'c JwtAuthnConfig, wanted: &str) -> Option<&'c Requirement> {
     let mut named = config.named.iter();
-    let (_, requirement) = named.find(|(name, _)| *name == own.requirement)?;
+    let (_, requirement) = named.find(|(name, _)| **name == *wanted)?;
     Some(requirement)
 }
 
@@ -234,7 +237,7 @@ fn tell(provider: &JwtProvider, token: &Token<'_>, located: &Located, passing: &
         }
     }
     if !provider.forwards {
-        located.remove(headers);
+        located.remove(passing.head);
     }
     passing.passage.is_rerouted |= provider.clears_route && has_changed;
     passing.completion.with_metadata(|metadata| {
@@ -263,22 +266,30 @@ fn denied(
     let mut reply = LocalReply::new(status, &details);
     if !config.hides_reasons {
         reply.body = Bytes::from(reason);
-        if status == StatusCode::UNAUTHORIZED
-            && let Ok(challenge) = HeaderValue::try_from(challenge(refusal, passing))
-        {
+        if let Ok(challenge) = HeaderValue::try_from(challenge(refusal, passing)) {
             reply.headers.push((header::WWW_AUTHENTICATE, challenge));
         }
     }
     Failure::Answered(Box::new(reply))
 }
 
+fn misconfigured(state: &State, name: &str) -> Failure {
+    state.stats.denied.increment();
+    let mut reply = LocalReply::new(StatusCode::FORBIDDEN, "jwt_authn_access_denied");
+    reply.body = Bytes::from(format!(
+        "Failed JWT authentication: Wrong requirement_name: {name}"
+    ));
+    Failure::Answered(Box::new(reply))
+}
+
 /// RFC 6750 §3.
 fn challenge(refusal: &Refusal, passing: &Passing<'_>) -> String {
     let line = passing.line();
-    let mut realm = format!("{}://{}{}", line.scheme, line.authority, line.path);
-    if let Some((end, _)) = realm.char_indices().nth(MAX_REALM) {
-        realm.truncate(end);
-    }
+    let path = match line.path.char_indices().nth(MAX_REALM) {
+        Some((end, _)) => &line.path[..end],
+        None => line.path,
+    };
+    let realm = format!("{}://{}{path}", line.scheme, line.authority);
     match refusal {
         Refusal::Missing => format!("Bearer realm=\"{realm}\""),
         _ => format!("Bearer realm=\"{realm}\", error=\"invalid_token\""),

@@ -41,15 +41,19 @@ impl Stats {
     }
 }
 
-/// Asks the shadow rules, then the others.
-pub(super) fn request(config: &RbacConfig, passing: &mut Passing<'_>) -> Result<(), Failure> {
+/// Asks the shadow rules, then the others: those of the route, where it has its own. They are counted as the filter's.
+pub(super) fn request(
+    config: &RbacConfig,
+    own: &RbacConfig,
+    passing: &mut Passing<'_>,
+) -> Result<(), Failure> {
     let counters = &passing.connection.environment.counters;
     let stats = config
         .live
         .get_or_init(|| Stats::new(config, passing.stat_prefix(), counters));
     let facts = facts(passing);
-    let shadow = config.shadow.as_ref().map(|rules| rules.verdict(&facts));
-    let enforced = config.rules.as_ref().map(|rules| rules.verdict(&facts));
+    let shadow = own.shadow.as_ref().map(|rules| rules.verdict(&facts));
+    let enforced = own.rules.as_ref().map(|rules| rules.verdict(&facts));
 
     if let Some(verdict) = shadow {
         count(
@@ -67,7 +71,10 @@ pub(super) fn request(config: &RbacConfig, passing: &mut Passing<'_>) -> Result<
         return Ok(());
     };
     count(verdict, &stats.enforced.allowed, &stats.enforced.denied);
-    if let (true, Some(policy)) = (config.counts_policies, verdict.policy) {
+    if let (true, Some(policy)) = (
+        config.counts_policies || own.counts_policies,
+        verdict.policy,
+    ) {
         let name = if verdict.is_allowed {
             "allowed"
         } else {
@@ -119,6 +126,7 @@ fn facts<'a>(passing: &'a Passing<'_>) -> Facts<'a> {
     Facts {
         request: Some((passing.line(), &passing.head.headers)),
         peer: downstream.peer.ip().to_canonical(),
+        direct: downstream.direct_peer.ip().to_canonical(),
         client: client(passing),
         destination: (
             downstream.local.ip().to_canonical(),

@@ -325,6 +325,41 @@ mod tests {
     }
 
     #[test]
+    fn times_of_a_request_are_written() {
+        assert_eq!(text("%REQUEST_DURATION%"), "3");
+        assert_eq!(text("%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"), "12000");
+        assert_eq!(text("%COMMON_DURATION(DS_RX_END:DS_TX_END:ms)%"), "9");
+        assert_eq!(text("%COMMON_DURATION(DS_TX_END:DS_RX_BEG:ms)%"), "-");
+        let year: u32 = text("%EMIT_TIME(%Y)%").parse().expect("a year");
+        assert!(year > 2024, "{year}");
+    }
+
+    #[test]
+    fn connections_of_either_side_are_written() {
+        assert_eq!(text("%CONNECTION_ID%"), "7");
+        assert_eq!(text("%UPSTREAM_PROTOCOL%"), "HTTP/2");
+        assert_eq!(text("%UPSTREAM_LOCAL_ADDRESS%"), "10.96.0.5:50000");
+        assert_eq!(text("%UPSTREAM_LOCAL_PORT%"), "50000");
+        assert_eq!(
+            text("%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_PEER_SUBJECT%"),
+            "- -"
+        );
+        assert_ne!(text("%UNIQUE_ID%"), text("%UNIQUE_ID%"));
+    }
+
+    #[test]
+    fn a_kept_trailer_is_written() {
+        let mut report = request();
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", HeaderValue::from_static("7"));
+        report.response_trailers = Some(Box::new(trailers));
+        let text = AccessLogFormat::Text("%TRAILER(X-SUM)% %TRAILER(X-NONE?X-SUM)%".into());
+        let format = Format::new(&text).expect("a format");
+
+        assert_eq!(format.line(Entry::Request(&report)), "7 7");
+    }
+
+    #[test]
     fn a_kept_header_is_written() {
         let mut report = request();
         let mut headers = HeaderMap::new();

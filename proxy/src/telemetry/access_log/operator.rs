@@ -4,16 +4,17 @@
 
 mod argument;
 mod header;
+mod moment;
 mod plain;
 
 use std::borrow::Cow;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
-use jiff::Timestamp;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use self::argument::WithArgument;
 use self::header::{Header, ResponseHeader};
+use self::moment::{Moment, time};
 use self::plain::Plain;
 use super::super::report::{RequestReport, TcpReport};
 use crate::config::matching::RequestLine;
@@ -90,6 +91,15 @@ pub enum Operator {
         /// Where it is missing.
         alternative: Option<ResponseHeader>,
     },
+    /// `%TRAILER(NAME?ALTERNATIVE)%`.
+    ResponseTrailer {
+        /// The trailer.
+        name: HeaderName,
+        /// Where it is missing.
+        alternative: Option<HeaderName>,
+    },
+    /// One about another time.
+    Moment(Moment),
     /// One of the others with an argument.
     WithArgument(WithArgument),
     /// One of those without arguments.
@@ -122,16 +132,24 @@ impl Operator {
         };
         let unknown = || InvalidOperator::Unknown(text.to_owned());
         match (word, argument) {
-            ("START_TIME", argument) => start_time(argument.unwrap_or_default()),
+            ("START_TIME", argument) => {
+                moment::format(argument.unwrap_or_default()).map(Operator::StartTime)
+            }
             ("REQ" | "REQUEST_HEADER", Some(argument)) => request_header(argument),
             ("RESP" | "RESPONSE_HEADER", Some(argument)) => response_header(argument),
-            (word, argument) => match (WithArgument::parse(word, argument)?, argument) {
-                (Some(operator), _) => Ok(Operator::WithArgument(operator)),
-                (None, None) => Plain::from_word(word)
-                    .map(Operator::Plain)
-                    .ok_or_else(unknown),
-                (None, Some(_)) => Err(unknown()),
-            },
+            ("TRAILER" | "RESPONSE_TRAILER", Some(argument)) => response_trailer(argument),
+            (word, argument) => {
+                if let Some(moment) = Moment::parse(word, argument)? {
+                    return Ok(Operator::Moment(moment));
+                }
+                match (WithArgument::parse(word, argument)?, argument) {
+                    (Some(operator), _) => Ok(Operator::WithArgument(operator)),
+                    (None, None) => Plain::from_word(word)
+                        .map(Operator::Plain)
+                        .ok_or_else(unknown),
+                    (None, Some(_)) => Err(unknown()),
+                }
+            }
         }
     }
 
@@ -155,6 +173,16 @@ impl Operator {
                     .map_or(Value::Missing, |name| name.value(exchange)),
                 value => value,
             },
+            Operator::ResponseTrailer { name, alternative } => {
+                let trailers = exchange.report.response_trailers.as_deref();
+                let value = trailers.and_then(|trailers| {
+                    let alternative = alternative.as_ref();
+                    let other = || trailers.get(alternative?);
+                    trailers.get(name).or_else(other)
+                });
+                value.map_or(Value::Missing, header_text)
+            }
+            Operator::Moment(moment) => moment.of_request(exchange.report),
             Operator::WithArgument(operator) => operator.value(exchange),
             Operator::Plain(Plain::LocalReplyBody) => {
                 exchange.local_body.map_or(Value::Missing, text)
@@ -168,8 +196,10 @@ impl Operator {
             Operator::StartTime(format) => time(report.start, format),
             Operator::Plain(plain) => plain.of_connection(report),
             Operator::WithArgument(WithArgument::Fixed(fixed)) => Value::Text(fixed.clone().into()),
+            Operator::Moment(moment) => moment.of_connection(&report.downstream),
             Operator::RequestHeader { .. }
             | Operator::ResponseHeader { .. }
+            | Operator::ResponseTrailer { .. }
             | Operator::WithArgument(_) => Value::Missing,
         }
     }
@@ -224,21 +254,6 @@ impl<'report> Exchange<'report> {
     }
 }
 
-/// Envoy's: `2016-04-15T20:17:00.310Z`.
-const DEFAULT_TIME_FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.3fZ";
-
-fn start_time(format: &str) -> Result<Operator, InvalidOperator> {
-    let format = if format.is_empty() {
-        DEFAULT_TIME_FORMAT
-    } else {
-        format
-    };
-    match jiff::fmt::strtime::format(format, Timestamp::UNIX_EPOCH) {
-        Ok(_) => Ok(Operator::StartTime(format.to_owned())),
-        Err(_) => Err(InvalidOperator::TimeFormat(format.to_owned())),
-    }
-}
-
 fn request_header(argument: &str) -> Result<Operator, InvalidOperator> {
     let (name, alternative) = match argument.split_once('?') {
         Some((name, alternative)) => (name, Some(Header::parse(alternative)?)),
@@ -261,14 +276,23 @@ fn response_header(argument: &str) -> Result<Operator, InvalidOperator> {
     })
 }
 
-fn header_text(value: &HeaderValue) -> Value<'_> {
-    Value::Text(String::from_utf8_lossy(value.as_bytes()))
+fn response_trailer(argument: &str) -> Result<Operator, InvalidOperator> {
+    let parse = |name: &str| {
+        let known = name.parse();
+        known.map_err(|_| InvalidOperator::HeaderName(name.to_owned()))
+    };
+    let (name, alternative) = match argument.split_once('?') {
+        Some((name, alternative)) => (name, Some(parse(alternative)?)),
+        None => (argument, None),
+    };
+    Ok(Operator::ResponseTrailer {
+        name: parse(name)?,
+        alternative,
+    })
 }
 
-fn time(time: SystemTime, format: &str) -> Value<'static> {
-    Timestamp::try_from(time)
-        .and_then(|time| jiff::fmt::strtime::format(format, time))
-        .map_or(Value::Missing, |text| Value::Text(text.into()))
+fn header_text(value: &HeaderValue) -> Value<'_> {
+    Value::Text(String::from_utf8_lossy(value.as_bytes()))
 }
 
 fn text(text: &str) -> Value<'_> {

@@ -19,6 +19,8 @@ pub struct BodyMeter {
     ended: Notify,
     is_malformed: AtomicBool,
     is_cut_off: AtomicBool,
+    /// What a filter says of a body that it cannot read.
+    unreadable: OnceLock<Arc<str>>,
     copies: Mutex<Vec<mpsc::Sender<Copied>>>,
 }
 
@@ -48,6 +50,11 @@ impl BodyMeter {
     /// Whether the client has gone before the body came to its end.
     pub fn is_cut_off(&self) -> bool {
         self.is_cut_off.load(Ordering::Relaxed)
+    }
+
+    /// Why a filter cannot read what the client has sent.
+    pub fn unreadable(&self) -> Option<&Arc<str>> {
+        self.unreadable.get()
     }
 
     /// When all of it had been taken, if it has.
@@ -85,12 +92,15 @@ impl BodyMeter {
 
     /// No more can be taken from the client.
     pub(super) fn fail(&self, error: &BodyError) {
-        if let BodyError::Downstream(error) = error {
-            let what = match is_malformed(error) {
-                true => &self.is_malformed,
-                false => &self.is_cut_off,
-            };
-            what.store(true, Ordering::Relaxed);
+        match error {
+            BodyError::Downstream(error) if is_malformed(error) => {
+                self.is_malformed.store(true, Ordering::Relaxed);
+            }
+            BodyError::Downstream(_) => self.is_cut_off.store(true, Ordering::Relaxed),
+            BodyError::Unreadable(reason) => {
+                self.unreadable.get_or_init(|| Arc::clone(reason));
+            }
+            BodyError::Filter(_) | BodyError::TakenOver | BodyError::NotWhole => {}
         }
     }
 

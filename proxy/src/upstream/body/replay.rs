@@ -13,9 +13,6 @@ use super::client::ClientBody;
 use super::meter::BodyMeter;
 use super::{BodyError, RequestBody, is_last};
 
-/// No more of a body is kept for another try, unless the route says otherwise: Envoy's default buffer.
-pub const MAX_REPLAYED: usize = 1024 * 1024;
-
 /// A body that several tries may read: one at a time as long as it comes in, at once when all of it is here.
 #[derive(Debug)]
 pub struct ReplayBuffer {

@@ -1,7 +1,9 @@
 //! A request once more, for the case that the peer closes the connection that it is sent on: one that was used before,
 //! and that the peer may have thought nobody wanted any more.
 //!
-//! It is sent again where it may be sent twice (RFC 9110 §9.2.2), or where the peer's system has taken nothing of it.
+//! It is sent again where it may be sent twice (RFC 9110 §9.2.2), where the peer's system has taken nothing of it, or
+//! where the peer says that it has not looked at it: a stream of HTTP/2 above the last one that a GOAWAY names
+//! (RFC 9113 §6.8).
 
 use std::sync::Arc;
 
@@ -18,8 +20,30 @@ use crate::upstream::io::Mark;
 pub struct Spare {
     head: Request<()>,
     body: SpareBody,
-    /// Before it was sent; `None`: it may be sent twice.
-    mark: Option<Mark>,
+    condition: Condition,
+}
+
+/// Where a request may be sent once more.
+#[derive(Debug)]
+enum Condition {
+    /// Anywhere: it may be processed twice.
+    Repeatable,
+    /// Where nothing has arrived of what was written since, on a connection of HTTP/1.1.
+    Unacknowledged(Mark),
+    /// Where the peer of HTTP/2 says that it was not processed.
+    Unprocessed,
+}
+
+impl Condition {
+    fn is_met(&self, failure: &SendFailure) -> bool {
+        match self {
+            Condition::Repeatable => failure.is_closed_early() || failure.is_unprocessed(),
+            Condition::Unacknowledged(mark) => {
+                failure.is_closed_early() && mark.has_nothing_arrived()
+            }
+            Condition::Unprocessed => failure.is_unprocessed(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -39,15 +63,13 @@ impl Lease {
     /// What the request would be made of again; `None` where the connection was not used before, or would be changed
     /// by the request. A body that can be read once is changed to one that can be read again.
     pub fn spare(&self, request: &mut Request<RequestBody>) -> Option<Spare> {
-        let Connection::Http1(connection) = &self.connection else {
-            return None;
-        };
         if !self.is_reused || request.headers().contains_key(UPGRADE) {
             return None;
         }
-        let mark = match request.method().is_idempotent() {
-            true => None,
-            false => Some(connection.mark()?),
+        let condition = match &self.connection {
+            _ if request.method().is_idempotent() => Condition::Repeatable,
+            Connection::Http1(connection) => Condition::Unacknowledged(connection.mark()?),
+            Connection::Http2(..) => Condition::Unprocessed,
         };
         let body = SpareBody::of(request.body_mut())?;
         let mut head = Request::new(());
@@ -55,7 +77,11 @@ impl Lease {
         head.uri_mut().clone_from(request.uri());
         head.headers_mut().clone_from(request.headers());
         head.extensions_mut().clone_from(request.extensions());
-        Some(Spare { head, body, mark })
+        Some(Spare {
+            head,
+            body,
+            condition,
+        })
     }
 }
 
@@ -84,8 +110,7 @@ impl Spare {
     /// The request once more, after it failed so; `None` where the peer may have processed what must not be processed
     /// twice, or where its body is not all here any more.
     pub fn after(self, failure: &SendFailure) -> Option<Request<RequestBody>> {
-        let is_safe = self.mark.is_none_or(|mark| mark.has_nothing_arrived());
-        if !failure.is_closed_early() || !is_safe {
+        if !self.condition.is_met(failure) {
             return None;
         }
         let body = match self.body {

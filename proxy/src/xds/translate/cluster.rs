@@ -18,6 +18,7 @@ use super::cluster_http::{ClusterHttp, cluster_http};
 use super::cluster_limits::{outlier_detection, thresholds};
 use super::common_lb::{Common, common_lb};
 use super::health_checks::health_checks;
+use super::listener::buffer_bytes;
 use super::metadata::{labels, network};
 use super::policies::newer;
 use super::preconnect::preconnect;
@@ -25,7 +26,8 @@ use super::proxied_transport::announced;
 use super::subsets::older_subsets;
 use super::tls::upstream_transport;
 use super::upstream_socket::{keepalive, sources};
-use crate::config::cluster::{ClusterConfig, DnsOptions, TransportMatch};
+use crate::config::cluster::{ClusterConfig, ConnectionBounds, DnsOptions, TransportMatch};
+use crate::config::http::DEFAULT_BUFFER_BYTES;
 
 /// Envoy's.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -88,7 +90,7 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
     unsupported!(at; upstream_http_protocol_options, dns_resolvers,
         use_tcp_for_dns_lookups, dns_resolution_config, filters, upstream_config,
         connection_pool_per_downstream_connection);
-    harmless!(at; stats_matcher, alt_stat_name, per_connection_buffer_limit_bytes,
+    harmless!(at; stats_matcher, alt_stat_name,
         per_connection_buffer_high_watermark_timeout, typed_dns_resolver_config,
         wait_for_warm_on_init, lrs_server,
         lrs_report_endpoint_metrics, track_timeout_budgets, track_cluster_stats, queuing_policies);
@@ -99,6 +101,8 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
         idle_timeout,
         max_requests,
         max_connection_duration,
+        max_headers,
+        max_header_bytes,
     } = cluster_http(
         at,
         common_http_protocol_options.as_ref(),
@@ -107,6 +111,11 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
         *protocol_selection,
         typed_extension_protocol_options,
     )?;
+    let buffered = buffer_bytes(*per_connection_buffer_limit_bytes);
+    let mut http2 = http2;
+    if let Some(bytes) = buffered {
+        http2.bound(bytes);
+    }
     let at_transport = at.field("transport_socket");
     let mut balancing = match load_balancing_policy {
         Some(wire) => newer(&at.field("load_balancing_policy"), wire)?,
@@ -201,6 +210,11 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
         max_connection_duration,
         preconnect_ratio: preconnect.per_upstream,
         predictive_preconnect_ratio: preconnect.predictive,
+        bounds: ConnectionBounds {
+            max_headers,
+            max_header_bytes,
+            buffer_bytes: buffered.unwrap_or(DEFAULT_BUFFER_BYTES),
+        },
         sources: sources(
             &at.field("upstream_bind_config"),
             upstream_bind_config.as_ref(),

@@ -41,6 +41,10 @@ pub(super) struct ClusterHttp {
     pub(super) max_requests: Option<u32>,
     /// How long a connection is used at most.
     pub(super) max_connection_duration: Option<Duration>,
+    /// Headers of a response.
+    pub(super) max_headers: usize,
+    /// Header bytes of a response.
+    pub(super) max_header_bytes: u32,
 }
 
 /// From all the fields that say it; the newer go before the older.
@@ -172,6 +176,8 @@ fn together(
         idle_timeout: common.idle_timeout.unwrap_or(NO_LIMIT),
         max_requests: common.lifespan.max_requests,
         max_connection_duration: common.lifespan.max_duration,
+        max_headers: common.max_headers,
+        max_header_bytes: common.max_response_header_bytes,
     })
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use ipnet::IpNet;
+use weft_proto::envoy::config::core::v3::SchemeHeaderTransformation;
+use weft_proto::envoy::config::core::v3::scheme_header_transformation::Transformation;
 use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     CodecType, ForwardClientCertDetails, InternalAddressConfig, PathWithEscapedSlashesAction,
     RouteSpecifier, ServerHeaderTransformation, SetCurrentClientCertDetails, StripPortMode,
@@ -24,8 +26,8 @@ use super::http1_options::http1_options;
 use super::route::route_config;
 use super::tracing::tracing;
 use crate::config::http::{
-    CertificateDetails, Codec, DEFAULT_MAX_HEADER_BYTES, ForwardClientCertificate,
-    ForwardingOptions, HttpConfig, RouteSource, ServerHeader,
+    CertificateDetails, Codec, DEFAULT_BUFFER_BYTES, DEFAULT_MAX_HEADER_BYTES,
+    ForwardClientCertificate, ForwardingOptions, HttpConfig, RouteSource, ServerHeader,
 };
 use crate::config::lifespan::Lifespan;
 use crate::config::paths::{EscapedSlashes, HostOptions, PathOptions, StripPort};
@@ -99,7 +101,7 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
     unsupported!(at; original_ip_detection_extensions,
         early_header_mutation_extensions, local_reply_config, path_normalization_options,
         append_x_forwarded_port, forward_proto_config);
-    harmless!(at; add_user_agent, scheme_header_transformation, stream_flush_timeout, drain_timeout,
+    harmless!(at; add_user_agent, stream_flush_timeout, drain_timeout,
         drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval,
         flush_access_log_on_new_request, access_log_options,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6, request_id_extension,
@@ -156,6 +158,10 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         max_header_bytes: max_request_headers_kb.map_or(DEFAULT_MAX_HEADER_BYTES, |kilobytes| {
             kilobytes.saturating_mul(1024)
         }),
+        max_headers: common.max_headers,
+        // The listener says.
+        buffer_bytes: DEFAULT_BUFFER_BYTES,
+        ends_when_failed: true,
         http1: http1_options(
             &at.field("http_protocol_options"),
             http_protocol_options.as_ref(),
@@ -184,12 +190,34 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
             appends_peer: !skip_xff_append,
             via: (!via.is_empty()).then(|| via.as_str().into()),
             server: server_header(at, *server_header_transformation, server_name)?,
+            scheme: scheme_header(
+                &at.field("scheme_header_transformation"),
+                scheme_header_transformation.as_ref(),
+            )?,
+            scheme_matches_upstream: scheme_header_transformation
+                .as_ref()
+                .is_some_and(|wire| wire.match_upstream),
             preserves_request_id: *preserve_external_request_id,
             returns_request_id: *always_set_request_id_in_response,
         },
         generate_request_id: generate_request_id.unwrap_or(true),
         upgrades: upgrades(&at.field("upgrade_configs"), upgrade_configs)?,
     })
+}
+
+/// What every request is said to have come by; Envoy takes no other schemes.
+fn scheme_header(
+    at: &At<'_>,
+    wire: Option<&SchemeHeaderTransformation>,
+) -> Result<Option<&'static str>, Invalid> {
+    match wire.and_then(|wire| wire.transformation.as_ref()) {
+        None => Ok(None),
+        Some(Transformation::SchemeToOverwrite(scheme)) => match scheme.as_str() {
+            "http" => Ok(Some("http")),
+            "https" => Ok(Some("https")),
+            other => Err(at.field("scheme_to_overwrite").refuse_value(other)),
+        },
+    }
 }
 
 /// Without a name of its own a proxy leaves `server` to the upstream: it has nothing to say that anybody needs.

@@ -9,7 +9,9 @@ use weft_proto::envoy::config::core::v3::{
 
 use super::at::{At, Invalid, duration, enumeration, harmless, limit, unsupported};
 use super::share::percent;
-use crate::config::http::{Http2Options, UnderscoredNames};
+use crate::config::http::{
+    DEFAULT_MAX_HEADER_BYTES, DEFAULT_MAX_HEADERS, Http2Options, UnderscoredNames,
+};
 use crate::config::lifespan::Lifespan;
 use crate::config::percent::Percent;
 
@@ -24,6 +26,10 @@ pub(super) struct CommonOptions {
     pub(super) max_stream_duration: Option<Duration>,
     /// What becomes of header names with underscores.
     pub(super) underscored_names: UnderscoredNames,
+    /// How many headers a message may have.
+    pub(super) max_headers: usize,
+    /// Header bytes of a response.
+    pub(super) max_response_header_bytes: u32,
 }
 
 /// Options of every version of HTTP; `idle_timeout` holds where they say nothing.
@@ -38,6 +44,8 @@ pub(super) fn common_options(
             lifespan: Lifespan::default(),
             max_stream_duration: None,
             underscored_names: UnderscoredNames::default(),
+            max_headers: DEFAULT_MAX_HEADERS,
+            max_response_header_bytes: DEFAULT_MAX_HEADER_BYTES,
         });
     };
     let HttpProtocolOptions {
@@ -50,7 +58,6 @@ pub(super) fn common_options(
         headers_with_underscores_action,
         max_requests_per_connection,
     } = wire;
-    harmless!(at; max_headers_count, max_response_headers_kb);
     let at_action = at.field("headers_with_underscores_action");
     let underscored_names = match enumeration(&at_action, *headers_with_underscores_action)? {
         HeadersWithUnderscoresAction::Allow => UnderscoredNames::Kept,
@@ -79,6 +86,11 @@ pub(super) fn common_options(
             None,
         )?,
         underscored_names,
+        max_headers: max_headers_count.map_or(DEFAULT_MAX_HEADERS, |max| max as usize),
+        max_response_header_bytes: max_response_headers_kb
+            .map_or(DEFAULT_MAX_HEADER_BYTES, |kilobytes| {
+                kilobytes.saturating_mul(1024)
+            }),
     })
 }
 

@@ -1,11 +1,12 @@
 //! LDS: listeners.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_proto::envoy::config::core::v3::TrafficDirection;
 use weft_proto::envoy::config::core::v3::proxy_protocol_config::Version as WireVersion;
-use weft_proto::envoy::config::listener::v3::listener::DeprecatedV1;
+use weft_proto::envoy::config::listener::v3::listener::{DeprecatedV1, DrainType};
 use weft_proto::envoy::config::listener::v3::listener_filter::ConfigType;
 use weft_proto::envoy::config::listener::v3::{AdditionalAddress, Listener, ListenerFilter};
 use weft_proto::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
@@ -21,7 +22,10 @@ use super::at::{
 use super::filter_chain::filter_chain;
 use super::listener_socket::sockets;
 use super::metadata::network;
-use crate::config::listener::{Binding, Direction, FilterChain, ListenerConfig, ProxyHeader};
+use crate::config::http::HttpConfig;
+use crate::config::listener::{
+    Binding, Direction, FilterChain, ListenerConfig, NetworkFilter, ProxyHeader,
+};
 use crate::proxy_protocol::Version;
 
 /// Envoy's, where none is said.
@@ -67,8 +71,8 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
         stats_matcher,
     } = wire;
     unsupported!(at; api_listener, enable_mptcp, fcds_config, listener_specifier);
-    harmless!(at; stats_matcher, stat_prefix, per_connection_buffer_limit_bytes,
-        per_connection_buffer_high_watermark_timeout, drain_type, tcp_fast_open_queue_length,
+    harmless!(at; stats_matcher, stat_prefix,
+        per_connection_buffer_high_watermark_timeout, tcp_fast_open_queue_length,
         connection_balance_config, max_connections_to_accept_per_socket_event,
         ignore_global_conn_limit, bypass_overload_manager, tcp_keepalive);
     // Detection waits for nobody and sockets are always shared among workers: these have nothing to decide.
@@ -91,6 +95,20 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
             });
     }
     let addresses = addresses(at, address.as_ref(), additional_addresses)?;
+    let direction = enumeration(&at.field("traffic_direction"), *traffic_direction)?;
+    let common = OfListener {
+        buffer_bytes: buffer_bytes(*per_connection_buffer_limit_bytes),
+        ends_when_failed: DrainType::Default == enumeration(&at.field("drain_type"), *drain_type)?,
+        is_egress: direction == TrafficDirection::Outbound,
+    };
+    let mut filter_chains = chains(&at.field("filter_chains"), filter_chains)?;
+    let mut default_chain = default_filter_chain
+        .as_ref()
+        .map(|chain| filter_chain(&at.field("default_filter_chain"), chain))
+        .transpose()?;
+    for chain in filter_chains.iter_mut().chain(&mut default_chain) {
+        common.tell(&mut chain.filter);
+    }
     Ok(ListenerConfig {
         // One without a name is called by where it listens.
         name: match (&**name, addresses.first()) {
@@ -105,21 +123,53 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
             _ => Binding::Bound,
         },
         network: network(&at.field("metadata"), metadata.as_ref())?,
-        direction: match enumeration(&at.field("traffic_direction"), *traffic_direction)? {
+        direction: match direction {
             TrafficDirection::Inbound => Direction::Inbound,
             TrafficDirection::Outbound | TrafficDirection::Unspecified => Direction::Outbound,
         },
         use_original_destination: use_original_dst.unwrap_or(false) || filters.original_destination,
         proxy_header: filters.proxy_header,
-        filter_chains: chains(&at.field("filter_chains"), filter_chains)?,
-        default_chain: default_filter_chain
-            .as_ref()
-            .map(|chain| filter_chain(&at.field("default_filter_chain"), chain))
-            .transpose()?,
+        filter_chains,
+        default_chain,
         inspect_http: filters.http,
         inspect_tls: filters.tls,
         access_logs: access_logs(&at.field("access_log"), access_log)?,
     })
+}
+
+/// What a listener says for all of its filter chains.
+struct OfListener {
+    buffer_bytes: Option<usize>,
+    ends_when_failed: bool,
+    is_egress: bool,
+}
+
+impl OfListener {
+    fn tell(&self, filter: &mut NetworkFilter) {
+        match filter {
+            NetworkFilter::Http(http) => self.tell_http(Arc::make_mut(http)),
+            NetworkFilter::Tcp(tcp) => {
+                let tcp = Arc::make_mut(tcp);
+                tcp.buffer_bytes = self.buffer_bytes.unwrap_or(tcp.buffer_bytes);
+            }
+        }
+    }
+
+    fn tell_http(&self, http: &mut HttpConfig) {
+        http.ends_when_failed = self.ends_when_failed;
+        if let Some(bytes) = self.buffer_bytes {
+            http.buffer_bytes = bytes;
+            http.http2.bound(bytes);
+        }
+        if let Some(tracing) = &mut http.tracing {
+            Arc::make_mut(tracing).is_egress = self.is_egress;
+        }
+    }
+}
+
+/// Envoy: zero is no limit. There is one: the default.
+pub(super) fn buffer_bytes(wire: Option<u32>) -> Option<usize> {
+    wire.filter(|bytes| *bytes > 0).map(|bytes| bytes as usize)
 }
 
 fn addresses(

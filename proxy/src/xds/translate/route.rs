@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use weft_proto::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use weft_proto::envoy::config::route::v3::{
-    Route as WireRoute, RouteConfiguration, VirtualHost as WireVirtualHost, route,
+    Decorator as WireDecorator, Route as WireRoute, RouteConfiguration,
+    VirtualHost as WireVirtualHost, route,
 };
 
 use super::at::{At, Invalid, enumeration, harmless, nonempty, required, unsupported};
@@ -18,7 +19,9 @@ use super::route_match::route_match;
 use super::route_mirror::mirrors;
 use super::text::header_name;
 use crate::config::route::conditions::TlsRequirement;
-use crate::config::route::{Domain, Mirror, Route, RouteAction, RouteConfig, VirtualHost};
+use crate::config::route::{
+    Decorator, Domain, Mirror, Route, RouteAction, RouteConfig, VirtualHost,
+};
 
 /// Envoy's: bodies of direct responses are no longer, unless more are allowed.
 const MAX_ANSWER_BYTES: usize = 4096;
@@ -255,13 +258,17 @@ fn route_of(at: &At<'_>, wire: &WireRoute, around: &Around) -> Result<Route, Inv
         action,
     } = wire;
     unsupported!(at; tracing, route_specifiers);
-    harmless!(at; decorator, stat_prefix);
+    harmless!(at; stat_prefix);
     let max_kept = kept_bytes(*request_body_buffer_limit, *per_request_buffer_limit_bytes);
     let at_match = at.field("match");
     Ok(Route {
         name: name.as_str().into(),
         matches: route_match(&at_match, required(&at_match, r#match.as_ref())?)?,
         action: action_of(at, action.as_ref(), around, max_kept)?,
+        decorator: decorator
+            .as_ref()
+            .map(|wire| decoration(&at.field("decorator"), wire).map(Arc::new))
+            .transpose()?,
         request_headers: formatted_mutations(
             at,
             ("request_headers_to_add", request_headers_to_add),
@@ -273,6 +280,17 @@ fn route_of(at: &At<'_>, wire: &WireRoute, around: &Around) -> Result<Route, Inv
             ("response_headers_to_remove", response_headers_to_remove),
         )?,
         filters: of_route(at, wire)?,
+    })
+}
+
+fn decoration(at: &At<'_>, wire: &WireDecorator) -> Result<Decorator, Invalid> {
+    let WireDecorator {
+        operation,
+        propagate,
+    } = wire;
+    Ok(Decorator {
+        operation: nonempty(&at.field("operation"), operation)?.into(),
+        is_told: propagate.unwrap_or(true),
     })
 }
 

@@ -17,6 +17,7 @@ use super::route_weighted::both;
 use super::subsets::asked;
 use super::tcp_tunnel::tunnel;
 use crate::config::balancing::Criteria;
+use crate::config::http::DEFAULT_BUFFER_BYTES;
 use crate::config::listener::{TcpConfig, TcpTarget};
 use crate::config::route::{WeightedCluster, WeightedClusters};
 
@@ -62,6 +63,8 @@ pub(super) fn tcp_proxy(at: &At<'_>, wire: &TcpProxy) -> Result<TcpConfig, Inval
         target: target(at, cluster_specifier.as_ref(), subset.as_ref())?,
         subset,
         hashes_source: hashes_source(&at.field("hash_policy"), hash_policy)?,
+        // The listener says.
+        buffer_bytes: DEFAULT_BUFFER_BYTES,
         tunnel: tunneling_config
             .as_ref()
             .map(|wire| tunnel(&at.field("tunneling_config"), wire).map(Arc::new))

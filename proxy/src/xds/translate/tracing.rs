@@ -43,6 +43,8 @@ pub(super) fn tracing(at: &At<'_>, wire: &Tracing) -> Result<TracingConfig, Inva
         random_sampling: sampling(&at.field("random_sampling"), random_sampling.as_ref())?,
         client_sampling: sampling(&at.field("client_sampling"), client_sampling.as_ref())?,
         overall_sampling: sampling(&at.field("overall_sampling"), overall_sampling.as_ref())?,
+        // The listener says.
+        is_egress: false,
         service_name: collector.service_name,
         cluster: collector.cluster,
         tags: tags(&at.field("custom_tags"), custom_tags)?,

@@ -185,7 +185,7 @@ fn decision(answer: CheckResponse) -> Result<Decision, CallFailure> {
     } = answer;
     let metadata = dynamic_metadata.as_ref().map(struct_to_json);
     let metadata = metadata.unwrap_or_default();
-    let is_ok = status.is_some_and(|status| status.code == 0);
+    let is_ok = status.is_none_or(|status| status.code == 0);
     match http_response {
         Some(HttpResponse::OkResponse(ok)) if is_ok => Ok(Decision::Allowed(Allowed {
             metadata,
@@ -279,6 +279,12 @@ fn header(wire: &HeaderValueOption) -> Option<(HeaderName, HeaderValue)> {
     Some((name.parse().ok()?, HeaderValue::from_bytes(value).ok()?))
 }
 
+/// As in Envoy, those that would be appended are left out.
+fn denied_headers(wire: &[HeaderValueOption]) -> Vec<(HeaderName, HeaderValue)> {
+    let set = wire.iter().filter(|option| option.append != Some(true));
+    set.filter_map(header).collect()
+}
+
 fn to_denied(wire: DeniedHttpResponse) -> Denied {
     let DeniedHttpResponse {
         status,
@@ -291,7 +297,7 @@ fn to_denied(wire: DeniedHttpResponse) -> Denied {
         .filter(|status| (200..600).contains(&status.as_u16()));
     Denied {
         status: status.unwrap_or(StatusCode::FORBIDDEN),
-        headers: headers.iter().filter_map(header).collect(),
+        headers: denied_headers(&headers),
         body: body.into(),
         metadata: Default::default(),
     }

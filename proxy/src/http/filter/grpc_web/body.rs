@@ -34,7 +34,7 @@ impl<B: Body> FromText<B> {
 
     fn fail(&mut self) -> B::Error {
         self.has_ended = true;
-        (self.to_error)("the body is no base64".into())
+        (self.to_error)("Bad gRPC-web request, invalid base64 data.".into())
     }
 }
 

@@ -62,6 +62,7 @@ fn find_everywhere(text: &str) {
     }
     let path = PathAndQuery::try_from(format!("/?{text}"));
     let mut head = Head {
+        scheme: "http",
         method: Method::GET,
         path: path.unwrap_or(PathAndQuery::from_static("/")),
         authority: None,
@@ -79,7 +80,7 @@ fn find_everywhere(text: &str) {
     ];
     for located in find(&locations, &head) {
         assert!(text.contains(&located.text));
-        located.remove(&mut head.headers);
+        located.remove(&mut head);
     }
 }
 

@@ -5,12 +5,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::prelude::{BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD};
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap};
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 use super::keys::KeySet;
+use crate::config::filter::header_mutation::QueryChange;
 use crate::config::filter::jwt_authn::{JwtProvider, TokenLocation};
+use crate::http::filter::header_mutation::change_query;
 use crate::http::headers::Head;
 
 /// Why a token does not do, in Envoy's words.
@@ -46,8 +48,6 @@ pub(super) enum Refusal {
     NoKey,
     #[error("Jwt verification fails")]
     Signature,
-    #[error("Wrong requirement_name")]
-    WrongRequirement,
 }
 
 impl Refusal {
@@ -61,14 +61,21 @@ impl Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Located {
     pub(super) text: String,
-    header: Option<HeaderName>,
+    location: TokenLocation,
 }
 
 impl Located {
-    /// Takes it out of a request's headers.
-    pub(super) fn remove(&self, headers: &mut HeaderMap) {
-        if let Some(name) = &self.header {
-            headers.remove(name);
+    /// Takes it out of a request; as in Envoy, a cookie stays.
+    pub(super) fn remove(&self, head: &mut Head) {
+        match &self.location {
+            TokenLocation::Header(name, _) => {
+                head.headers.remove(name);
+            }
+            TokenLocation::Parameter(name) => {
+                let change = QueryChange::Remove(Arc::clone(name));
+                change_query(&[change], &mut head.path);
+            }
+            TokenLocation::Cookie(_) => {}
         }
     }
 }
@@ -77,17 +84,17 @@ impl Located {
 pub(super) fn find(locations: &[TokenLocation], head: &Head) -> Vec<Located> {
     let mut found = vec![];
     for location in locations {
-        let (text, header) = match location {
+        let text = match location {
             TokenLocation::Header(name, prefix) => {
                 let value = head.headers.get(name).and_then(|value| value.to_str().ok());
-                (value.and_then(|value| after(value, prefix)), Some(name))
+                value.and_then(|value| after(value, prefix))
             }
-            TokenLocation::Parameter(name) => (parameter(head.path(), name), None),
-            TokenLocation::Cookie(name) => (cookie(&head.headers, name), None),
+            TokenLocation::Parameter(name) => parameter(head.path(), name),
+            TokenLocation::Cookie(name) => cookie(&head.headers, name),
         };
         found.extend(text.map(|text| Located {
             text: text.to_owned(),
-            header: header.cloned(),
+            location: location.clone(),
         }));
     }
     found

@@ -15,6 +15,8 @@ pub enum WithArgument {
     Fixed(String),
     /// `%DYNAMIC_METADATA(NAMESPACE:KEY…)%`.
     DynamicMetadata(MetadataPath),
+    /// `%METADATA(ROUTE:NAMESPACE:KEY…)%`.
+    RouteMetadata(MetadataPath),
     /// `%QUERY_PARAM(NAME)%`.
     QueryParameter(String),
     /// `%PATH(WQ|NQ:ORIG|PATH)%`.
@@ -64,7 +66,14 @@ impl WithArgument {
                 Ok(value) => WithArgument::Fixed(value),
                 Err(_) => WithArgument::Fixed("-".to_owned()),
             },
-            ("DYNAMIC_METADATA", Some(argument)) => metadata(argument)?,
+            ("DYNAMIC_METADATA", Some(argument)) => {
+                WithArgument::DynamicMetadata(metadata(argument)?)
+            }
+            ("METADATA", Some(argument)) => match argument.split_once(':') {
+                Some(("DYNAMIC", rest)) => WithArgument::DynamicMetadata(metadata(rest)?),
+                Some(("ROUTE", rest)) => WithArgument::RouteMetadata(metadata(rest)?),
+                _ => return Err(InvalidOperator::Argument(argument.to_owned())),
+            },
             ("QUERY_PARAM", Some(name)) => WithArgument::QueryParameter(name.to_owned()),
             ("PATH", argument) => path(argument.unwrap_or_default())?,
             ("REQ_WITHOUT_QUERY", Some(argument)) => match argument.split_once('?') {
@@ -91,6 +100,11 @@ impl WithArgument {
             WithArgument::DynamicMetadata(path) => path
                 .of(&exchange.report.metadata)
                 .map_or(Value::Missing, metadata_value),
+            WithArgument::RouteMetadata(path) => {
+                let metadata = exchange.report.route_metadata.as_ref();
+                let value = metadata.and_then(|metadata| path.of(metadata));
+                value.map_or(Value::Missing, metadata_value)
+            }
             WithArgument::QueryParameter(name) => exchange
                 .path()
                 .and_then(|path| query_parameter(path, name))
@@ -142,17 +156,17 @@ fn host_name() -> String {
     }
 }
 
-fn metadata(argument: &str) -> Result<WithArgument, InvalidOperator> {
+fn metadata(argument: &str) -> Result<MetadataPath, InvalidOperator> {
     let mut parts = argument.split(':');
     let namespace = parts.next().unwrap_or_default();
     let path: Vec<_> = parts.map(Into::into).collect();
     if namespace.is_empty() || path.is_empty() {
         return Err(InvalidOperator::Argument(argument.to_owned()));
     }
-    Ok(WithArgument::DynamicMetadata(MetadataPath {
+    Ok(MetadataPath {
         namespace: namespace.into(),
         path,
-    }))
+    })
 }
 
 fn metadata_value(value: &Json) -> Value<'_> {
@@ -358,6 +372,20 @@ mod tests {
         assert_eq!(text_of("%DYNAMIC_METADATA(jwt:claims:sub)%", with), "jane");
         assert_eq!(text_of("%DYNAMIC_METADATA(jwt:claims:age)%", with), "7");
         assert!(Template::parse("%DYNAMIC_METADATA(jwt)%").is_err());
+    }
+
+    #[test]
+    fn route_metadata_are_told_apart_from_what_filters_have_found_out() {
+        let with = |report: &mut crate::telemetry::report::RequestReport| {
+            let mut of_route = crate::config::metadata::Metadata::new();
+            of_route.put("team", "name", json!("books"));
+            report.route_metadata = Some(of_route.into());
+            report.metadata.put("team", "name", json!("nobody"));
+        };
+
+        assert_eq!(text_of("%METADATA(ROUTE:team:name)%", with), "books");
+        assert_eq!(text_of("%METADATA(DYNAMIC:team:name)%", with), "nobody");
+        assert!(Template::parse("%METADATA(CLUSTER:team:name)%").is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderName};
 
+use super::plain::named;
 use super::{Exchange, InvalidOperator, Value, header_text, millis, text};
 
 /// A request header; some are kept in every report.
@@ -9,6 +10,8 @@ use super::{Exchange, InvalidOperator, Value, header_text, millis, text};
 pub enum Header {
     /// `:method`
     Method,
+    /// `:scheme`
+    Scheme,
     /// `:path`: the path as it is.
     Path,
     /// `x-envoy-original-path`: the path as it came, where a route has rewritten it.
@@ -40,6 +43,7 @@ impl Header {
     pub(super) fn parse(name: &str) -> Result<Self, InvalidOperator> {
         Ok(match name.to_ascii_lowercase().as_str() {
             ":method" => Header::Method,
+            ":scheme" => Header::Scheme,
             ":path" => Header::Path,
             "x-envoy-original-path" => Header::OriginalPath,
             ":authority" | "host" => Header::Authority,
@@ -56,10 +60,11 @@ impl Header {
 
     pub(super) fn value<'report>(&self, exchange: Exchange<'report>) -> Value<'report> {
         let report = exchange.report;
-        if let (Some(line), Header::Method | Header::Path | Header::Authority) =
+        if let (Some(line), Header::Method | Header::Scheme | Header::Path | Header::Authority) =
             (exchange.line, self)
         {
             return text(match self {
+                Header::Scheme => line.scheme,
                 Header::Method => line.method,
                 Header::Authority => line.authority,
                 _ => line.path,
@@ -70,6 +75,7 @@ impl Header {
         }
         let value = match self {
             Header::Method => return text(report.method.as_str()),
+            Header::Scheme => return named(report.scheme),
             Header::Path => return exchange.path().map_or(Value::Missing, text),
             Header::OriginalPath => return exchange.original_path().map_or(Value::Missing, text),
             Header::Authority => report.authority.as_ref(),
@@ -86,7 +92,7 @@ impl Header {
 
     fn among<'report>(&self, headers: &'report HeaderMap) -> Value<'report> {
         let value = match self {
-            Header::Method | Header::Path | Header::Authority => None,
+            Header::Method | Header::Scheme | Header::Path | Header::Authority => None,
             Header::OriginalPath => headers.get("x-envoy-original-path"),
             Header::UserAgent => headers.get(http::header::USER_AGENT),
             Header::ForwardedFor => headers.get("x-forwarded-for"),

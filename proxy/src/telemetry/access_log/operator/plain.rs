@@ -3,8 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::super::report::{Downstream, RequestReport, ResponseFlags, TcpReport, Upstream};
+use super::super::super::session::Field;
 use super::argument::{camel_case_status, long_flags};
 use super::{Value, header_text, millis, text};
+use crate::cluster::random;
+use crate::config::tls::NameKind;
 
 macro_rules! plain_operators {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
@@ -34,6 +37,40 @@ plain_operators! {
     ResponseCodeDetails = "RESPONSE_CODE_DETAILS",
     /// Envoy's short flags.
     ResponseFlags = "RESPONSE_FLAGS",
+    /// The number of the client's connection.
+    ConnectionId = "CONNECTION_ID",
+    /// A random number for the line.
+    UniqueId = "UNIQUE_ID",
+    /// Milliseconds to the last byte of the request.
+    RequestDuration = "REQUEST_DURATION",
+    /// Milliseconds from the upstream's first byte to the client's last.
+    ResponseTxDuration = "RESPONSE_TX_DURATION",
+    /// What was spoken with the endpoint.
+    UpstreamProtocol = "UPSTREAM_PROTOCOL",
+    /// Whence the endpoint was reached.
+    UpstreamLocalAddress = "UPSTREAM_LOCAL_ADDRESS",
+    /// Without its port.
+    UpstreamLocalAddressWithoutPort = "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    /// Its port.
+    UpstreamLocalPort = "UPSTREAM_LOCAL_PORT",
+    /// `TLSv1.3`
+    DownstreamTlsVersion = "DOWNSTREAM_TLS_VERSION",
+    /// As OpenSSL calls it.
+    DownstreamTlsCipher = "DOWNSTREAM_TLS_CIPHER",
+    /// Of the client's certificate.
+    DownstreamPeerSubject = "DOWNSTREAM_PEER_SUBJECT",
+    /// Of the client's certificate.
+    DownstreamPeerIssuer = "DOWNSTREAM_PEER_ISSUER",
+    /// Of the client's certificate.
+    DownstreamPeerSerial = "DOWNSTREAM_PEER_SERIAL",
+    /// Of the client's certificate, by SHA-256.
+    DownstreamPeerFingerprint = "DOWNSTREAM_PEER_FINGERPRINT_256",
+    /// Of the client's certificate.
+    DownstreamPeerDnsSan = "DOWNSTREAM_PEER_DNS_SAN",
+    /// Of the client's certificate.
+    DownstreamPeerIpSan = "DOWNSTREAM_PEER_IP_SAN",
+    /// Of the client's certificate.
+    DownstreamPeerEmailSan = "DOWNSTREAM_PEER_EMAIL_SAN",
     /// Body bytes of the request.
     BytesReceived = "BYTES_RECEIVED",
     /// Body bytes of the response.
@@ -108,6 +145,17 @@ impl Plain {
             Plain::Duration => millis(report.duration),
             Plain::ResponseDuration => report.upstream_latency.map_or(Value::Missing, millis),
             Plain::UpstreamRequestAttemptCount => Value::Number(report.attempts.into()),
+            Plain::RequestDuration => report.request_duration.map_or(Value::Missing, millis),
+            Plain::ResponseTxDuration => report
+                .upstream_latency
+                .and_then(|latency| report.duration.checked_sub(latency))
+                .map_or(Value::Missing, millis),
+            // Envoy's word for an answer that is not the proxy's own.
+            Plain::ResponseCodeDetails
+                if report.reason.is_none() && report.upstream_latency.is_some() =>
+            {
+                text("via_upstream")
+            }
             Plain::RouteName => named(&report.route),
             Plain::TraceId => match &report.trace {
                 Some(trace) => Value::Text(format!("{:032x}", trace.trace_id()).into()),
@@ -206,6 +254,17 @@ impl Plain {
             Plain::UpstreamCluster | Plain::UpstreamClusterRaw => {
                 report.cluster.map_or(Value::Missing, text)
             }
+            Plain::ConnectionId => Value::Number(report.downstream.id),
+            Plain::UniqueId => shown(String::from_utf8_lossy(&random::uuid())),
+            Plain::UpstreamProtocol => report
+                .upstream
+                .and_then(|upstream| upstream.protocol)
+                .map_or(Value::Missing, |protocol| text(protocol.as_str())),
+            Plain::UpstreamLocalAddress => report.local().map_or(Value::Missing, shown),
+            Plain::UpstreamLocalAddressWithoutPort => report
+                .local()
+                .map_or(Value::Missing, |local| shown(local.ip())),
+            Plain::UpstreamLocalPort => report.local().map_or(Value::Missing, port),
             Plain::RequestedServerName => report
                 .downstream
                 .server_name
@@ -222,13 +281,41 @@ impl Plain {
             Plain::DownstreamLocalAddress => shown(report.downstream.local),
             Plain::DownstreamLocalAddressWithoutPort => shown(report.downstream.local.ip()),
             Plain::DownstreamLocalPort => port(report.downstream.local),
-            Plain::DownstreamPeerUriSan => report
-                .downstream
-                .principal
-                .as_deref()
-                .map_or(Value::Missing, text),
-            _ => Value::Missing,
+            other => other.of_session(report.downstream),
         }
+    }
+}
+
+impl Plain {
+    /// What the client's TLS says.
+    fn of_session(self, downstream: &Downstream) -> Value<'_> {
+        let session = downstream.session.as_deref();
+        let field = match self {
+            Plain::DownstreamTlsVersion => {
+                let version = session.and_then(|session| session.version);
+                return version.map_or(Value::Missing, text);
+            }
+            Plain::DownstreamTlsCipher => {
+                let cipher = session.and_then(|session| session.cipher);
+                return cipher.map_or(Value::Missing, text);
+            }
+            // Without a certificate, what is known otherwise.
+            Plain::DownstreamPeerUriSan if session.is_none() => {
+                return downstream.principal.as_deref().map_or(Value::Missing, text);
+            }
+            Plain::DownstreamPeerUriSan => Field::Names(NameKind::Uri),
+            Plain::DownstreamPeerDnsSan => Field::Names(NameKind::Host),
+            Plain::DownstreamPeerIpSan => Field::Names(NameKind::Address),
+            Plain::DownstreamPeerEmailSan => Field::Names(NameKind::Email),
+            Plain::DownstreamPeerSubject => Field::Subject,
+            Plain::DownstreamPeerIssuer => Field::Issuer,
+            Plain::DownstreamPeerSerial => Field::Serial,
+            Plain::DownstreamPeerFingerprint => Field::Fingerprint,
+            _ => return Value::Missing,
+        };
+        session
+            .and_then(|session| session.field(field))
+            .map_or(Value::Missing, shown)
     }
 }
 
@@ -241,11 +328,17 @@ struct Common<'report> {
     reason: Option<&'report str>,
 }
 
+impl Common<'_> {
+    fn local(&self) -> Option<SocketAddr> {
+        self.upstream?.local
+    }
+}
+
 fn port(address: SocketAddr) -> Value<'static> {
     Value::Number(address.port().into())
 }
 
-fn named(name: &str) -> Value<'_> {
+pub(super) fn named(name: &str) -> Value<'_> {
     if name.is_empty() {
         Value::Missing
     } else {

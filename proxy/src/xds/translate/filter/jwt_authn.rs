@@ -77,13 +77,18 @@ pub(super) fn per_route(at: &At<'_>, wire: &PerRouteConfig) -> Result<FilterOver
     let at_specifier = at.field("requirement_specifier");
     Ok(
         match required(&at_specifier, requirement_specifier.as_ref())? {
-            RequirementSpecifier::Disabled(true) => FilterOverride::Disabled,
+            RequirementSpecifier::Disabled(true) => {
+                let own = JwtOverride { requirement: None };
+                FilterOverride::Configured(RouteFilter::JwtAuthn(own.into()))
+            }
             RequirementSpecifier::Disabled(false) => {
                 return Err(at.field("disabled").refuse("must be true"));
             }
             RequirementSpecifier::RequirementName(name) => {
-                let requirement = nonempty(&at.field("requirement_name"), name)?.into();
-                let own = JwtOverride { requirement };
+                let requirement = nonempty(&at.field("requirement_name"), name)?;
+                let own = JwtOverride {
+                    requirement: Some(requirement.into()),
+                };
                 FilterOverride::Configured(RouteFilter::JwtAuthn(own.into()))
             }
         },

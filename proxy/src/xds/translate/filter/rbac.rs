@@ -169,7 +169,7 @@ fn principal(at: &At<'_>, wire: &Principal) -> Result<Rule, Invalid> {
             },
             Identifier::SourceIp(range) => Rule::PeerIp(network(&at.field("source_ip"), range)?),
             Identifier::DirectRemoteIp(range) => {
-                Rule::PeerIp(network(&at.field("direct_remote_ip"), range)?)
+                Rule::DirectIp(network(&at.field("direct_remote_ip"), range)?)
             }
             Identifier::RemoteIp(range) => Rule::ClientIp(network(&at.field("remote_ip"), range)?),
             Identifier::Header(header) => Rule::Header(header_match(&at.field("header"), header)?),
