@@ -260,13 +260,51 @@ fn spool_stdin() -> std::io::Result<std::fs::File> {
     Ok(file)
 }
 
-/// The context as a tar in a temporary file: as large as it is, it is never in memory.
+/// The context as a tar in a temporary file: as large as it is, it is never in memory. What is neither file, folder nor
+/// link cannot be copied into an image and is left out, as Docker does: an editor's socket is no reason to fail.
 fn pack(context: &Path) -> std::io::Result<std::fs::File> {
     use std::io::Seek;
     let mut builder = tar::Builder::new(tempfile::tempfile()?);
     builder.follow_symlinks(false);
-    builder.append_dir_all(".", context)?;
+    let mut pending = vec![PathBuf::from(".")];
+    while let Some(folder) = pending.pop() {
+        builder.append_dir(&folder, context.join(&folder))?;
+        for entry in std::fs::read_dir(context.join(&folder))? {
+            let entry = entry?;
+            let (path, kind) = (folder.join(entry.file_name()), entry.file_type()?);
+            if kind.is_dir() {
+                pending.push(path);
+            } else if kind.is_file() || kind.is_symlink() {
+                builder.append_path_with_name(entry.path(), path)?;
+            }
+        }
+    }
     let mut file = builder.into_inner()?;
     file.rewind()?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_context_is_packed_without_its_sockets() {
+        let context = tempfile::tempdir().unwrap();
+        std::fs::create_dir(context.path().join("sub")).unwrap();
+        std::fs::write(context.path().join("sub/file"), "here").unwrap();
+        std::os::unix::fs::symlink("sub/file", context.path().join("link")).unwrap();
+        let _socket = UnixListener::bind(context.path().join("socket")).unwrap();
+
+        let mut archive = tar::Archive::new(pack(context.path()).unwrap());
+        let mut names: Vec<String> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+            .collect();
+        names.sort();
+        assert_eq!(names, [".", "link", "sub", "sub/file"]);
+    }
 }

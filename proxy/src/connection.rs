@@ -341,9 +341,12 @@ impl Connection {
                 let service = Arc::clone(service);
                 drop(dialled);
                 let managed = self.managed(&service, None);
-                if let Some(version) = spoken(service.config.codec, seen) {
-                    let service = (service, managed);
-                    self.serve_http(io, chain, service, version, None).await;
+                match spoken(service.config.codec, seen) {
+                    Some(version) => {
+                        let service = (service, managed);
+                        self.serve_http(io, chain, service, version, None).await;
+                    }
+                    None => managed.end_without_http2(),
                 }
             }
         }
@@ -375,10 +378,7 @@ impl Connection {
                 };
                 match looked.map(|seen| spoken(codec, seen)) {
                     Ok(Some(version)) => version,
-                    Ok(None) => {
-                        managed.stats().count(HttpEvent::EndedHere);
-                        return;
-                    }
+                    Ok(None) => return managed.end_without_http2(),
                     Err(_) => {
                         managed.stats().count(HttpEvent::EndedByClient);
                         return;

@@ -101,6 +101,12 @@ impl Connection {
         );
     }
 
+    /// What a chain would have been chosen by took too long.
+    pub(super) fn give_up_hello(self, reason: &str) {
+        ClusterStats::count(&self.listener.live.openings_timed_out);
+        self.refuse_handshake(reason);
+    }
+
     /// A handshake took too long.
     pub(super) fn give_up_handshake(self, reason: &str) {
         ClusterStats::count(&self.listener.live.handshake_timeouts);

@@ -89,7 +89,7 @@ impl Connection {
                 let raw = self.serve_raw(Seen::Opaque, stream, first, dialled);
                 return Box::pin(raw).await;
             }
-            Err(_) => return self.give_up_handshake("the client hello did not come in time"),
+            Err(_) => return self.give_up_hello("the client hello did not come in time"),
         };
         let protocols: Vec<&str> = hello.protocols.iter().map(String::as_str).collect();
         let server_name = hello.server_name.as_deref();

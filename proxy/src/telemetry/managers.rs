@@ -262,6 +262,12 @@ impl ManagedConnection {
         self.protocol = Some(protocol);
     }
 
+    /// Only HTTP/2 is spoken here, and this is none: counted as what it should have been, as in Envoy.
+    pub fn end_without_http2(mut self) {
+        self.speak(Protocol::Http2);
+        self.stats.count(HttpEvent::EndedHere);
+    }
+
     /// What is counted.
     pub fn stats(&self) -> &Arc<ManagerStats> {
         &self.stats
