@@ -40,11 +40,13 @@ const PROXY_LAYERS: [&[&str]; 7] = [
     &["tls", "upstream"],
     &["snapshot", "cluster", "overload"],
     &[
+        "certificate",
         "config",
         "telemetry",
         "drain",
         "handover",
         "proxy_protocol",
+        "random",
         "socket_option",
         "sys",
         "wire",

@@ -21,7 +21,6 @@ mod outcomes;
 pub mod outlier;
 mod pick;
 pub mod picture;
-pub mod random;
 pub mod slot;
 pub mod stats;
 pub mod subsets;

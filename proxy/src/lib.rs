@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod app;
 pub mod bootstrap;
+pub mod certificate;
 pub mod cluster;
 pub mod config;
 pub mod connection;
@@ -21,6 +22,7 @@ pub mod identity;
 pub mod listener;
 pub mod overload;
 pub mod proxy_protocol;
+pub mod random;
 pub mod snapshot;
 mod socket_option;
 mod sys;

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::random;
 use crate::config::overload::{Action, OverloadConfig, Trigger};
+use crate::random;
 use crate::telemetry::counters::{Count, Counters};
 
 /// How far each action is taken now.

@@ -8,7 +8,6 @@ pub mod authority;
 pub mod client;
 pub mod introduced;
 pub mod io;
-pub mod names;
 pub mod peer;
 pub mod pem;
 pub mod server;

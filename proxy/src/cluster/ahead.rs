@@ -10,10 +10,11 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::Cluster;
 use super::balancer::Draw;
 use super::breaker::Gauge;
 use super::endpoint::Endpoint;
-use super::{Cluster, random};
+use crate::random;
 
 /// Endpoints that the next requests go to.
 #[derive(Debug)]

@@ -14,12 +14,12 @@ use super::endpoint::{Endpoint, Standing};
 use super::loads::{Loads, Part, Usable};
 use super::members::{Member, Place};
 use super::outlier::millis;
-use super::random;
 use super::turns::Turns;
 use super::zones::{Near, Zoned};
 use crate::config::balancing::{Balancer, Localities, SlowStart};
 use crate::config::cluster::ClusterConfig;
 use crate::config::endpoints::HealthPolicy;
+use crate::random;
 
 /// Endpoints, ready to be chosen from.
 #[derive(Debug, Default)]

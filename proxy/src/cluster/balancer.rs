@@ -16,9 +16,9 @@ use rand::Rng;
 use self::chances::Chances;
 use self::hashed::{Points, hash_method};
 use super::endpoint::Endpoint;
-use super::random;
 use super::turns::Turns;
 use crate::config::balancing::{Among, Balancer, Hashing, Omission};
+use crate::random;
 
 /// What a choice depends on.
 #[derive(Debug, Clone, Copy)]

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::Cluster;
 use super::endpoint::Endpoint;
 use super::outlier::{Detector, Outcome};
 use super::stats::ClusterStats;
-use super::{Cluster, random};
 use crate::config::balancing::Balancer;
+use crate::random;
 
 impl Cluster {
     /// Records how a request to an endpoint ended; ejects the endpoint where that was one failure too many.

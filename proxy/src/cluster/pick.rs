@@ -9,9 +9,10 @@ use super::breaker::Gauge;
 use super::endpoint::{Endpoint, Standing};
 use super::stats::ClusterStats;
 use super::subsets::{Found, Subsets};
-use super::{Cluster, NoEndpoint, Pick, Session, random};
+use super::{Cluster, NoEndpoint, Pick, Session};
 use crate::config::balancing::Criteria;
 use crate::config::cluster::Discovery;
+use crate::random;
 
 impl Cluster {
     /// The endpoint for the next request.

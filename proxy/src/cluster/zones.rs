@@ -15,11 +15,11 @@ use super::arrangement::Plan;
 use super::balancer::List;
 use super::endpoint::Standing;
 use super::members::Member;
-use super::random;
 use super::stats::ClusterStats;
 use crate::config::balancing::{Basis, ZoneRouting};
 use crate::config::endpoints::Locality;
 use crate::config::percent::Percent;
+use crate::random;
 
 /// Shares are whole numbers of this, as in Envoy.
 const WHOLE: u64 = 10_000;

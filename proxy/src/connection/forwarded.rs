@@ -6,9 +6,9 @@ use http::HeaderValue;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 
+use crate::certificate::Names;
 use crate::config::http::CertificateDetails;
 use crate::config::tls::NameKind;
-use crate::tls::names::Names;
 use crate::tls::pem::pem;
 
 /// The element for a client that has shown certificates, leaf first. `own` is what it believes us to be.

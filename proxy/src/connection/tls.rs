@@ -17,6 +17,7 @@ use super::Connection;
 use super::detect::Seen;
 use super::forwarded;
 use super::io::DownstreamIo;
+use crate::certificate::Names;
 use crate::cluster::stats::ClusterStats;
 use crate::config::http::{ForwardClientCertificate, HttpConfig};
 use crate::config::identity::IdentityReceiver;
@@ -26,7 +27,6 @@ use crate::snapshot::chain::{Chain, Service, TlsTermination};
 use crate::tcp::{Dialled, TcpFailure};
 use crate::telemetry::session::Session;
 use crate::tls;
-use crate::tls::names::Names;
 use crate::upstream::{HttpVersion, explain};
 
 /// From the first byte to the end of the handshake.

@@ -38,9 +38,9 @@ use super::headers::Head;
 use super::target::Destination;
 use super::{HttpConnection, Scene};
 use crate::cluster::Session;
-use crate::cluster::random;
 use crate::config::filter::{FilterKind, FilterOverride, FilterOverrides, RouteFilter};
 use crate::config::matching::RequestLine;
+use crate::random;
 use crate::snapshot::routes::{RequestFacts, Selected};
 use crate::upstream::body::client::ClientBody;
 

@@ -16,9 +16,9 @@ use super::expectation;
 use super::failure::Failure;
 use super::forwarding;
 use super::upgrade::Upgrade;
-use crate::cluster::random;
 use crate::config::http::{ForwardClientCertificate, HttpConfig, RouterOptions};
 use crate::config::matching::RequestLine;
+use crate::random;
 use crate::upstream::HttpVersion;
 
 pub(super) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");

@@ -6,9 +6,9 @@ use http::{HeaderMap, HeaderName, Method};
 use rand::Rng;
 
 use super::failure::{Failure, Reset};
-use crate::cluster::random;
 use crate::config::matching::RequestLine;
 use crate::config::retry::{AskedBackOff, BackOff, ResetFormat, RetryConditions};
+use crate::random;
 use crate::upstream::ConnectFailure;
 
 /// Another proxy's rate limit has refused the request: it is not asked again unless the policy says so.

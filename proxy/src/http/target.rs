@@ -9,12 +9,13 @@ use super::completion::Completion;
 use super::failure::Failure;
 use super::formatting;
 use super::headers::{self, Head};
-use crate::cluster::{Cluster, random};
+use crate::cluster::Cluster;
 use crate::config::cluster::UpstreamProtocol;
 use crate::config::http::RouterOptions;
 use crate::config::route::{
     ClusterName, Forward, HostRewrite, PathMatch, PathRewrite, RouteMatch, Target, WeightedCluster,
 };
+use crate::random;
 use crate::snapshot::Snapshot;
 use crate::snapshot::routes::{RouteTable, Selected};
 use crate::telemetry::report::Protocol;

@@ -7,8 +7,8 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::certificate::{Names, distinguished_name};
 use crate::config::tls::NameKind;
-use crate::tls::names::{Names, distinguished_name};
 
 /// A handshake that has ended well.
 #[derive(Debug, Clone, Default)]

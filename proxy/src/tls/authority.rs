@@ -17,8 +17,8 @@ use webpki::KeyUsage;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use self::chain::Shown;
-use super::names::Names;
 use super::provider;
+use crate::certificate::Names;
 use crate::config::tls::{Anchor, Believed, Roots};
 
 /// Why a peer is not believed, although somebody vouches for it.

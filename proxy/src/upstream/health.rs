@@ -22,9 +22,9 @@ use super::environment::Environment;
 use crate::cluster::Cluster;
 use crate::cluster::endpoint::Endpoint;
 use crate::cluster::health::{Change, Checked};
-use crate::cluster::random;
 use crate::cluster::stats::ClusterStats;
 use crate::config::health_check::HealthCheckConfig;
+use crate::random;
 use crate::snapshot::Snapshot;
 
 /// Whom is asked.

@@ -10,10 +10,10 @@ use rand::Rng;
 
 use super::Upstreams;
 use super::host_network::{HostNetwork, OwnNetwork};
-use crate::cluster::random;
 use crate::config::cluster::{ClusterConfig, Discovery, DnsFamily, DnsOptions};
 use crate::config::endpoints::{EndpointAddress, EndpointConfig, EndpointsConfig, LocalityConfig};
 use crate::config::{Configuration, Network};
+use crate::random;
 use crate::snapshot::Resolved;
 
 /// Answers hold at least so long, whatever they say.

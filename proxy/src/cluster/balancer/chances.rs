@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::cluster::random;
+use crate::random;
 
 /// Draws by weight.
 #[derive(Debug)]

@@ -7,12 +7,12 @@ use http::HeaderMap;
 
 use super::{Answered, Attempts, Log, Missed};
 use crate::cluster::breaker::{Gauge, Permit};
-use crate::cluster::random;
 use crate::cluster::stats::ClusterStats;
 use crate::config::balancing::Omission;
 use crate::config::retry::RetryPolicy;
 use crate::http::failure::Failure;
 use crate::http::retry::{self, TryEnd};
+use crate::random;
 use crate::telemetry::report::ResponseFlags;
 
 /// The tries of a request so far.

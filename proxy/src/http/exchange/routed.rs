@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use crate::cluster::random;
 use crate::config::affinity::Priority;
 use crate::config::route::RouteAction;
 use crate::config::upgrade::RouteUpgrades;
@@ -13,6 +12,7 @@ use crate::http::failure::Failure;
 use crate::http::headers::{ATTEMPT_COUNT, Head};
 use crate::http::target::{self, Destination};
 use crate::http::{HttpConnection, Scene, formatting};
+use crate::random;
 use crate::snapshot::routes::{RequestFacts, RouteTable, Selected};
 
 /// Where a request goes, as far as that is known.

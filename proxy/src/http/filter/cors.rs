@@ -4,11 +4,11 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::Passing;
-use crate::cluster::random;
 use crate::config::filter::cors::CorsPolicy;
 use crate::config::filter::live::Live;
 use crate::config::percent::Percent;
 use crate::http::failure::{Failure, LocalReply};
+use crate::random;
 use crate::telemetry::counters::counted;
 
 const PRIVATE_ASKED: HeaderName = HeaderName::from_static("access-control-request-private-network");

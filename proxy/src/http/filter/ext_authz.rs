@@ -14,13 +14,13 @@ use weft_proto::envoy::service::auth::v3::CheckRequest;
 use super::buffer::{read_ahead, too_large};
 use super::call::{Asked, CallFailure};
 use super::{Passing, joined};
-use crate::cluster::random;
 use crate::config::filter::ext_authz::{
     AuthzBody, AuthzOverride, AuthzService, ExtAuthzConfig, HttpAuthz,
 };
 use crate::config::filter::service::GrpcTarget;
 use crate::config::headers::HeaderAction;
 use crate::http::failure::{Failure, LocalReply};
+use crate::random;
 use crate::snapshot::Snapshot;
 use crate::telemetry::counters::counted;
 use crate::telemetry::report::ResponseFlags;

@@ -8,13 +8,13 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::Passing;
 use super::rate::Paced;
-use crate::cluster::random;
 use crate::config::fault::{
     AbortAnswer, DelayDuration, FaultAbort, FaultConfig, FaultDelay, FaultRate, RateLimit,
 };
 use crate::config::percent::Percent;
 use crate::http::completion::Held;
 use crate::http::failure::{Failure, LocalReply};
+use crate::random;
 use crate::telemetry::counters::{Count, counted};
 use crate::telemetry::report::ResponseFlags;
 

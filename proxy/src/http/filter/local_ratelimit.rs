@@ -14,9 +14,9 @@ use http::{HeaderName, HeaderValue};
 use self::buckets::{Asked, Buckets};
 use super::Passing;
 use super::descriptors::{self, descriptors};
-use crate::cluster::random;
 use crate::config::filter::local_ratelimit::LocalRateLimitConfig;
 use crate::http::failure::{Failure, LocalReply};
+use crate::random;
 use crate::telemetry::counters::counted;
 use crate::telemetry::report::ResponseFlags;
 

@@ -15,10 +15,10 @@ use weft_proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitRespo
 use super::Passing;
 use super::call::{Asked, CallFailure, GrpcMethod};
 use super::descriptors::{self, Descriptor, descriptors};
-use crate::cluster::random;
 use crate::config::filter::rate_limits::HostRules;
 use crate::config::filter::ratelimit::{Origin, RateLimitConfig, RateLimitOverride};
 use crate::http::failure::{Failure, LocalReply};
+use crate::random;
 use crate::telemetry::counters::counted;
 use crate::telemetry::report::ResponseFlags;
 use crate::upstream::explain;

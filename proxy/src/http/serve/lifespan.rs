@@ -11,8 +11,8 @@ use rand::RngExt;
 use tokio::sync::Notify;
 
 use super::LAST_WORDS;
-use crate::cluster::random;
 use crate::config::lifespan::Lifespan;
+use crate::random;
 use crate::telemetry::managers::{HttpEvent, ManagerStats};
 use crate::upstream::HttpVersion;
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use crate::cluster::random;
 use crate::config::health_check::Intervals;
+use crate::random;
 
 /// What the wait depends on.
 #[derive(Debug, Clone, Copy)]

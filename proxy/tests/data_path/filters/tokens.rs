@@ -227,7 +227,7 @@ async fn a_route_requires_what_it_names() {
     let proxy = proxy_with(filters, &routes, json!({}), clusters).await;
 
     assert_eq!(proxy.get("/public").await.status, 401);
-    assert_eq!(proxy.get("/wrong").await.status, 401);
+    assert_eq!(proxy.get("/wrong").await.status, 403);
     assert_eq!(proxy.get("/").await.status, 200);
 }
 

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use rand::RngExt;
 
 use super::Stats;
-use crate::cluster::random;
 use crate::config::filter::adaptive_concurrency::{AdaptiveConcurrencyConfig, MinRtt};
+use crate::random;
 
 /// The number at most doubles, or halves, at a time.
 const GRADIENT: std::ops::RangeInclusive<f64> = 0.5..=2.0;

@@ -6,8 +6,8 @@ use super::super::super::report::{Downstream, RequestReport, ResponseFlags, TcpR
 use super::super::super::session::Field;
 use super::argument::{camel_case_status, long_flags};
 use super::{Value, header_text, millis, text};
-use crate::cluster::random;
 use crate::config::tls::NameKind;
+use crate::random;
 
 macro_rules! plain_operators {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {

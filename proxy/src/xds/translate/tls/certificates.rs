@@ -14,8 +14,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::super::at::{At, Invalid, harmless, required, unsupported};
 use super::super::control_plane::watched_directory;
 use super::super::data_source::data_source;
+use crate::certificate::Names;
 use crate::config::tls::{Certificate, NameKind, Revoked, Roots};
-use crate::tls::names::Names;
 
 /// No more is read of a file.
 const MAX_BYTES: usize = 4 << 20;

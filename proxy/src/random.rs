@@ -1,4 +1,4 @@
-//! Random numbers for balancing, weights and percentages: fast, and not for secrets.
+//! Random numbers for balancing, weights, percentages and identifiers: fast, and not for secrets.
 
 use std::cell::RefCell;
 

@@ -26,7 +26,7 @@ impl Names {
             .unwrap_or_default()
     }
 
-    pub(super) fn read(certificate: &X509Certificate<'_>) -> Self {
+    pub(crate) fn read(certificate: &X509Certificate<'_>) -> Self {
         let extension = certificate.subject_alternative_name().ok().flatten();
         let names = extension
             .iter()
