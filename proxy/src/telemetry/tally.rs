@@ -21,7 +21,7 @@ pub trait Event: Copy + 'static {
     fn column(self) -> usize;
 }
 
-/// An [`Event`](crate::telemetry::tally::Event): its variants with their names.
+/// An [`Event`]: its variants with their names.
 macro_rules! events {
     ($(#[$meta:meta])* $visibility:vis enum $name:ident { $($event:ident = $text:literal),+ $(,)? }) => {
         $(#[$meta])*
