@@ -12,12 +12,12 @@ mod io;
 mod log;
 mod proxied;
 mod race;
+mod requests;
 mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
@@ -26,21 +26,19 @@ use self::detect::Seen;
 use self::io::DownstreamIo;
 use self::log::Line;
 use self::race::{Opening, Outcome};
+use self::requests::spoken;
 use crate::cluster::stats::ClusterStats;
-use crate::config::http::Codec;
 use crate::config::listener::{TcpConfig, TransportProtocol};
 use crate::drain::Drain;
-use crate::http::{Entry, HttpConnection, serve};
 use crate::proxy_protocol::Endpoints;
 use crate::snapshot::Snapshot;
-use crate::snapshot::chain::{Chain, HttpService, Service};
+use crate::snapshot::chain::{Chain, Service};
 use crate::snapshot::choice::Arrival;
 use crate::snapshot::listener::{Listener, ListenerState, Verdict};
 use crate::tcp::{self, Dialled, TcpFailure, gate};
-use crate::telemetry::managers::{HttpEvent, ManagedConnection};
 use crate::telemetry::report::Downstream;
 use crate::upstream::environment::Environment;
-use crate::upstream::{HttpVersion, explain};
+use crate::upstream::explain;
 
 /// What the next connection is numbered, in access logs.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -172,14 +170,6 @@ impl<'a> Opened<'a> {
 impl Drop for Opened<'_> {
     fn drop(&mut self) {
         self.0.opening.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Returns after so long; never without a limit.
-async fn passed(limit: Option<Duration>) {
-    match limit {
-        Some(limit) => tokio::time::sleep(limit).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -352,86 +342,6 @@ impl Connection {
         }
     }
 
-    /// HTTP of a version that only the bytes tell: what is no HTTP/2 is left to the HTTP/1 parser to judge.
-    async fn serve_http_of_any_version(
-        self,
-        mut io: DownstreamIo,
-        chain: Arc<Chain>,
-        service: Arc<HttpService>,
-        peer: Option<tls::Peer>,
-    ) {
-        let managed = self.managed(&service, peer.as_ref());
-        let version = match service.config.codec {
-            Codec::Http1 => HttpVersion::Http1,
-            codec => {
-                let idle = service.config.idle_timeout;
-                let looked = tokio::select! {
-                    looked = detect::look_ahead(&mut io) => looked,
-                    () = passed(idle) => {
-                        managed.stats().count_all([HttpEvent::ConnectionIdle, HttpEvent::EndedHere]);
-                        return;
-                    }
-                    () = self.drain.patience_over() => {
-                        managed.stats().count(HttpEvent::EndedHere);
-                        return;
-                    }
-                };
-                match looked.map(|seen| spoken(codec, seen)) {
-                    Ok(Some(version)) => version,
-                    Ok(None) => return managed.end_without_http2(),
-                    Err(_) => {
-                        managed.stats().count(HttpEvent::EndedByClient);
-                        return;
-                    }
-                }
-            }
-        };
-        self.serve_http(io, chain, (service, managed), version, peer)
-            .await;
-    }
-
-    /// Counts a connection among those of a connection manager.
-    pub(super) fn managed(
-        &self,
-        service: &HttpService,
-        peer: Option<&tls::Peer>,
-    ) -> ManagedConnection {
-        let prefix = &service.config.stat_prefix;
-        let managers = &self.environment.managers;
-        let stats = managers.of(prefix, &self.listener.config.name);
-        ManagedConnection::begin(stats, peer.is_some())
-    }
-
-    async fn serve_http(
-        mut self,
-        io: DownstreamIo,
-        chain: Arc<Chain>,
-        (service, managed): (Arc<HttpService>, ManagedConnection),
-        version: HttpVersion,
-        peer: Option<tls::Peer>,
-    ) {
-        let downstream = self.downstream(peer.as_ref());
-        let counters = &self.environment.counters;
-        let Some(_passed) = gate::pass(&chain.gates, &downstream, counters).await else {
-            managed.stats().count(HttpEvent::EndedHere);
-            return;
-        };
-        let entry = Entry {
-            downstream,
-            original_destination: self.original_destination,
-            version,
-            managed,
-            is_tls: peer.is_some(),
-            network: self.listener.config.network,
-            client_certificate: peer.and_then(|peer| peer.forwarded(&service.config)),
-            chain,
-        };
-        let connection = HttpConnection::new(self.environment, self.snapshot, service, entry);
-        if let Err(error) = serve::serve(io, version, connection, self.drain).await {
-            tracing::debug!(peer = %self.peer, %error, "downstream connection ended");
-        }
-    }
-
     /// Opaque bytes, on what was dialled ahead where something was.
     async fn proxy(
         mut self,
@@ -496,15 +406,5 @@ impl Connection {
             session: peer.and_then(|peer| peer.session.clone()),
             access_logs: Arc::clone(&self.listener.config.access_logs),
         })
-    }
-}
-
-/// The version that is spoken; none where only HTTP/2 is, and this is none: as in Envoy, it gets no answer.
-fn spoken(codec: Codec, seen: Seen) -> Option<HttpVersion> {
-    match (codec, seen) {
-        (Codec::Http1, _) => Some(HttpVersion::Http1),
-        (Codec::Http2, Seen::Http2) => Some(HttpVersion::Http2),
-        (Codec::Http2, _) => None,
-        (Codec::Auto, seen) => Some(seen.http_version()),
     }
 }

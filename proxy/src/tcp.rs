@@ -219,6 +219,14 @@ pub async fn dial(
     }
 }
 
+/// The endpoint of a cluster that a connection is for.
+fn picked(cluster: &Cluster, pick: Pick<'_>) -> Result<Arc<Endpoint>, TcpFailure> {
+    cluster.pick(pick).map_err(|source| TcpFailure::NoEndpoint {
+        cluster: Arc::clone(cluster.name()),
+        source,
+    })
+}
+
 /// One connection to an endpoint of a cluster, for opaque bytes of a client; `preamble` is what is said first.
 pub async fn dial_picked(
     cluster: &Arc<Cluster>,
@@ -226,17 +234,11 @@ pub async fn dial_picked(
     preamble: Option<Preamble>,
     upstreams: &Upstreams,
 ) -> Result<Dialled, TcpFailure> {
-    let name = || Arc::clone(cluster.name());
-    let endpoint = cluster
-        .pick(pick)
-        .map_err(|source| TcpFailure::NoEndpoint {
-            cluster: name(),
-            source,
-        })?;
+    let endpoint = picked(cluster, pick)?;
     let permit = cluster
         .admit_connection(&endpoint, Need::Opaque)
         .map_err(|source| TcpFailure::Overflow {
-            cluster: name(),
+            cluster: Arc::clone(cluster.name()),
             source,
         })?;
     let active = endpoint.state.begin();
@@ -250,7 +252,7 @@ pub async fn dial_picked(
         Err(source) => {
             cluster.record(&endpoint, Outcome::LocalOriginFailure, Instant::now());
             Err(TcpFailure::Connect {
-                cluster: name(),
+                cluster: Arc::clone(cluster.name()),
                 endpoint,
                 source,
             })

@@ -115,16 +115,10 @@ pub(super) async fn open(
     upstreams: &Upstreams,
     asked: &Asked,
 ) -> Result<Dialled, TcpFailure> {
-    let name = || Arc::clone(cluster.name());
-    let endpoint = cluster
-        .pick(pick)
-        .map_err(|source| TcpFailure::NoEndpoint {
-            cluster: name(),
-            source,
-        })?;
+    let endpoint = super::picked(cluster, pick)?;
     let admitted = cluster.breakers.admit(Gauge::Requests);
     let request = admitted.map_err(|source| TcpFailure::Overflow {
-        cluster: name(),
+        cluster: Arc::clone(cluster.name()),
         source,
     })?;
     let active = endpoint.state.begin();
@@ -151,11 +145,11 @@ pub(super) async fn open(
             ))
         }
         Err(ConnectFailure::Overflow(source)) => Err(TcpFailure::Overflow {
-            cluster: name(),
+            cluster: Arc::clone(cluster.name()),
             source,
         }),
         Err(source) => Err(TcpFailure::Connect {
-            cluster: name(),
+            cluster: Arc::clone(cluster.name()),
             endpoint,
             source,
         }),

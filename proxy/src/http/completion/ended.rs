@@ -1,0 +1,155 @@
+//! How a request is answered and ends, and what its report says then.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::{Completion, Inner};
+use crate::http::body::{ResponseBody, Source, Watch};
+use crate::telemetry::managers::HttpEvent;
+use crate::telemetry::report::ResponseFlags;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+impl Completion {
+    /// The head of the upstream's response is here; says how many milliseconds that took.
+    pub(in crate::http) fn answered(&mut self, response: &Response<Incoming>) -> u64 {
+        let latency = self.started().elapsed();
+        self.tell(|inner| {
+            inner.report.upstream_latency = Some(latency);
+            inner.report.grpc_status = grpc_status(response.headers());
+        });
+        u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The proxy answers itself.
+    pub(in crate::http) fn replied(&mut self, reason: Arc<str>, grpc_status: Option<u32>) {
+        self.tell(|inner| {
+            inner.report.reason = Some(reason);
+            inner.report.grpc_status = grpc_status;
+        });
+    }
+
+    /// The response goes to the client, and what is left to do goes with its body.
+    pub(in crate::http) fn carried_by(
+        mut self,
+        response: Response<Source>,
+    ) -> Response<ResponseBody> {
+        let status = response.status();
+        self.status(status);
+        self.count_response();
+        self.tell(|inner| {
+            if inner.keeps_response_headers {
+                inner.report.response_headers = Some(Box::new(response.headers().clone()));
+            }
+        });
+        let watch = self
+            .0
+            .as_ref()
+            .map_or_else(Watch::default, |inner| inner.watch);
+        let has_no_body = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        response.map(|source| ResponseBody::new(source, self, watch).left_out(has_no_body))
+    }
+
+    pub(in crate::http) fn status(&mut self, status: StatusCode) {
+        self.tell(|inner| inner.report.response_code = status.as_u16());
+    }
+
+    /// Leaves what is to be done to somebody else.
+    pub(in crate::http) fn take(&mut self) -> Completion {
+        Completion(self.0.take())
+    }
+
+    pub(in crate::http) fn sent(&mut self, bytes: usize) {
+        self.tell(|inner| inner.report.response_bytes += bytes as u64);
+    }
+
+    pub(in crate::http) fn trailers(&mut self, trailers: &HeaderMap) {
+        let status = grpc_status(trailers);
+        self.tell(|inner| {
+            inner.report.grpc_status = status.or(inner.report.grpc_status);
+            if inner.keeps_response_headers {
+                inner.report.response_trailers = Some(Box::new(trailers.clone()));
+            }
+        });
+    }
+
+    /// The response has ended as it should: its connection can be used again.
+    pub(in crate::http) fn end(&mut self) {
+        if let Some(mut inner) = self.0.take() {
+            inner.has_ended = true;
+            if !inner.has_all() {
+                inner.stats().count(HttpEvent::ResetReceived);
+            }
+            inner.held.iter_mut().for_each(|held| held.ended());
+            let has_sent_request = inner
+                .meter
+                .as_ref()
+                .is_none_or(|meter| meter.ended_at().is_some());
+            if let Some(borrowed) = inner.borrowed.take()
+                && has_sent_request
+            {
+                borrowed.give_back();
+            }
+        }
+    }
+
+    /// The response has ended early, and not because of the client.
+    pub(in crate::http) fn fail(&mut self, flag: ResponseFlags, reason: Arc<str>) {
+        if let Some(mut inner) = self.0.take() {
+            inner.has_ended = true;
+            inner.count_failure(flag);
+            if let (ResponseFlags::UPSTREAM_REMOTE_RESET, Some(borrowed)) = (flag, &inner.borrowed)
+            {
+                borrowed.count_reset();
+            }
+            inner.report.flags.add(flag);
+            inner.report.reason = Some(reason);
+            if let (ResponseFlags::UPSTREAM_TIMEOUT, Some(borrowed)) = (flag, &inner.borrowed) {
+                borrowed.count_timeout();
+            }
+        }
+    }
+
+    /// A tunnel has ended, after so many bytes either way.
+    pub(in crate::http) fn end_tunnel(&mut self, received: u64, sent: u64) {
+        self.tell(|inner| {
+            inner.report.request_bytes = received;
+            inner.report.response_bytes = sent;
+        });
+        if let Some(mut inner) = self.0.take() {
+            inner.has_ended = true;
+            inner.stats().count(HttpEvent::ResetReceived);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.report.duration = self.started.elapsed();
+        self.stats().request_ended(self.report.duration);
+        if self.is_upgraded {
+            self.stats().uncount(HttpEvent::UpgradesActive);
+        }
+        if let Some(meter) = &self.meter {
+            self.report.request_bytes = meter.bytes();
+        }
+        self.report.request_duration = match &self.meter {
+            Some(meter) => meter
+                .ended_at()
+                .map(|at| at.saturating_duration_since(self.started)),
+            // Nothing follows its headers.
+            None => Some(std::time::Duration::ZERO),
+        };
+        if !self.has_ended {
+            self.stats().count(HttpEvent::ResetReceived);
+            self.report.flags.add(ResponseFlags::DOWNSTREAM_TERMINATION);
+        }
+        self.request.0.environment.reports.request(&self.report);
+    }
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u32> {
+    headers.get(&GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
