@@ -195,14 +195,7 @@ async fn endpoints_come_from_a_service_of_their_own() {
         ready(&proxy).await;
         let web = listening(&proxy, "web").await;
         until_answered(web, "blue").await;
-        let stream = control_plane
-            .until(|event| {
-                event["event"] == "stream"
-                    && event["type_url"]
-                        .as_str()
-                        .is_some_and(|url| url.ends_with(".ClusterLoadAssignment"))
-            })
-            .await;
+        let stream = control_plane.stream_of("ClusterLoadAssignment").await;
         assert_eq!(stream["variant"], variant);
         assert_eq!(stream["authority"], "control.example");
 

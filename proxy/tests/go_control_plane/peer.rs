@@ -105,6 +105,15 @@ impl ControlPlane {
         timeout(PATIENCE, found).await.expect("an event in time")
     }
 
+    /// The next stream that is opened for resources of a kind.
+    pub(crate) async fn stream_of(&mut self, kind: &str) -> Value {
+        self.until(|event| {
+            let url = event["type_url"].as_str().unwrap_or_default();
+            event["event"] == "stream" && url.rsplit('.').next() == Some(kind)
+        })
+        .await
+    }
+
     /// Ends it at once, as a crash would.
     pub(crate) async fn kill(mut self) {
         self.process.kill().await.expect("killed");

@@ -68,14 +68,7 @@ async fn listeners_and_clusters_come_from_services_of_their_own_and_the_rest_is_
         ready(&proxy).await;
         let web = listening(&proxy, "web").await;
         until_answered(web, "blue").await;
-        let listeners = control_plane
-            .until(|event| {
-                event["event"] == "stream"
-                    && event["type_url"]
-                        .as_str()
-                        .is_some_and(|url| url.ends_with(".Listener"))
-            })
-            .await;
+        let listeners = control_plane.stream_of("Listener").await;
         assert_eq!(listeners["variant"], variant);
         assert_eq!(listeners["authority"], "control.example");
         assert_eq!(listeners["token"], "mine");
