@@ -332,13 +332,15 @@ fn is_counter(name: &str) -> bool {
         "runtime.",
         "main_thread.",
     ];
-    const GAUGES: [&str; 6] = [
+    const GAUGES: [&str; 8] = [
         "_active",
         "_open",
         "_healthy",
         "_total_buffered",
         "_degraded",
         "membership_total",
+        "health_check.healthy",
+        "health_check.degraded",
     ];
     !NOT.iter().any(|prefix| name.starts_with(prefix))
         && (!GAUGES.iter().any(|suffix| name.ends_with(suffix)) || name.ends_with("_none_healthy"))
