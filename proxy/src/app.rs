@@ -9,6 +9,7 @@ mod log;
 mod options;
 mod settings;
 mod sources;
+mod traffic;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,21 +26,20 @@ use self::handover::Succession;
 pub use self::log::LogControl;
 pub use self::options::{Mode, Options, PARENT_SHUTDOWN};
 use self::settings::Settings;
+use self::traffic::Carried;
 use crate::admin::readiness::Readiness;
 use crate::admin::server::{BindError, Endpoints};
 use crate::admin::{self, AdminState};
 use crate::bootstrap::{Bootstrap, BootstrapError};
+use crate::config::identity::IdentityReceiver;
 use crate::handover::Epoch;
-use crate::handover::successor::{CannotReplace, Predecessor};
-use crate::identity::Renewer;
+use crate::handover::successor::CannotReplace;
+use crate::identity::{CredentialsReceiver, Renewer};
 use crate::telemetry::recorder::Recorder;
 use crate::telemetry::registry::{DEFAULT_SERIES_CAP, Registry};
 use crate::telemetry::value::Shards;
 use crate::telemetry::{export, process};
-use crate::upstream::Upstreams;
-use crate::upstream::host_network::{Broker, HostNetwork, OwnNetwork};
-use crate::upstream::local_channel::LocalChannels;
-use crate::workers::{self, DataPlane};
+use crate::workers::DataPlane;
 use crate::xds::cache::{Cache, SharedCache};
 use crate::xds::metrics::Metrics;
 
@@ -183,21 +183,18 @@ impl Proxy {
         }
         let started = SystemTime::now();
         let cancel = CancellationToken::new();
-        let predecessor = match &settings.handover {
-            Some(path) => Predecessor::find(path).await?,
-            None => None,
-        };
-        let succession = Succession::new(
+        let succession = Succession::find(
             settings.handover.as_deref(),
-            predecessor,
             Epoch::first(started),
             cancel.child_token(),
-        );
+        )
+        .await?;
+        let inheritance = &succession.inheritance;
         let endpoints = Endpoints::bind(
             &settings.admin,
             &settings.health,
             &settings.metrics,
-            &succession.inheritance,
+            inheritance,
         )?;
         let shards = Shards::for_threads(settings.workers.get() + 1);
         let registry = Arc::new(Registry::new(shards, DEFAULT_SERIES_CAP));
@@ -205,52 +202,18 @@ impl Proxy {
 
         let mut tasks = JoinSet::new();
         let quit = CancellationToken::new();
-        let (identity_sender, identity) = watch::channel(None);
-        let credentials = match (&bootstrap.discovery.ads, settings.identity) {
-            (Some(control_plane), true) => {
-                let state_dir = settings.state_dir.as_deref();
-                let (renewer, credentials) =
-                    Renewer::new(control_plane.clone(), state_dir, identity_sender, &registry);
-                tasks.spawn(renewer.run(cancel.clone()));
-                Some(credentials)
-            }
-            _ => None,
-        };
+        let (identity, credentials) =
+            identity(&bootstrap, &settings, &registry, &cancel, &mut tasks);
         let (recorder, reports) =
             Recorder::register(&registry, Arc::clone(&bootstrap.workload), identity.clone());
         let recorder = Arc::new(recorder);
-        let broker = settings
-            .broker
-            .as_ref()
-            .map(|path| Arc::new(Broker::at(path.clone())));
-        let host_network: Arc<dyn HostNetwork> = match &broker {
-            Some(broker) => Arc::clone(broker) as _,
-            None => Arc::new(OwnNetwork),
-        };
-        let data_plane = DataPlane::start(workers::Options {
-            workers: settings.workers,
-            upstreams: Upstreams {
-                identity: identity.clone(),
-                host_network,
-                sources: bootstrap.sources.clone(),
-                local_channels: broker.map(LocalChannels::of),
-            },
+        let carried = Carried {
+            identity,
             reports: Arc::clone(&recorder) as _,
-            inheritance: succession.inheritance.clone(),
-            overload: bootstrap.overload.clone(),
-            vicinity: bootstrap.vicinity.clone(),
+            inheritance: inheritance.clone(),
             release_memory: options.release_memory,
-        })?;
-        if let Some(path) = &settings.broker {
-            let of = Arc::downgrade(&data_plane);
-            tasks.spawn(channels::run(
-                path.clone(),
-                identity,
-                of,
-                succession.inheritance.clone(),
-                cancel.clone(),
-            ));
-        }
+        };
+        let data_plane = carried.start(&bootstrap, &settings, &cancel, &mut tasks)?;
         let cache: SharedCache = Arc::new(parking_lot::RwLock::new(Cache::new(
             bootstrap.reserved_names(),
             bootstrap.own.clone(),
@@ -279,13 +242,11 @@ impl Proxy {
             Arc::clone(&readiness),
             cancel.clone(),
         ));
-        let exporter = apply::collector_connections(&data_plane);
-        let (own, registry_of_export) = (Arc::clone(&bootstrap.workload), Arc::clone(&registry));
         tasks.spawn(export::run(
             reports,
-            own,
-            exporter,
-            registry_of_export,
+            Arc::clone(&bootstrap.workload),
+            apply::collector_connections(&data_plane),
+            Arc::clone(&registry),
             cancel.clone(),
         ));
 
@@ -358,6 +319,25 @@ impl Proxy {
         let recorder = Arc::clone(&self.recorder);
         let _ = tokio::task::spawn_blocking(move || recorder.flush(FLUSH_LIMIT)).await;
     }
+}
+
+/// Has an identity signed and kept valid, where one is asked for; else there is none, ever.
+fn identity(
+    bootstrap: &Bootstrap,
+    settings: &Settings,
+    registry: &Arc<Registry>,
+    cancel: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> (IdentityReceiver, Option<CredentialsReceiver>) {
+    let (sender, identity) = watch::channel(None);
+    let control_plane = bootstrap.discovery.ads.clone();
+    let Some(control_plane) = control_plane.filter(|_| settings.identity) else {
+        return (identity, None);
+    };
+    let state_dir = settings.state_dir.as_deref();
+    let (renewer, credentials) = Renewer::new(control_plane, state_dir, sender, registry);
+    tasks.spawn(renewer.run(cancel.clone()));
+    (identity, Some(credentials))
 }
 
 impl Drop for Proxy {

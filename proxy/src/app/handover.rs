@@ -11,7 +11,7 @@ use super::Proxy;
 use crate::admin::readiness::{Readiness, Unready};
 use crate::admin::server::Endpoints;
 use crate::handover::predecessor::{Asking, NotReplaced, Offer};
-use crate::handover::successor::Predecessor;
+use crate::handover::successor::{CannotReplace, Predecessor};
 use crate::handover::{Epoch, Inheritance, READY_LIMIT};
 use crate::upstream::explain;
 use crate::workers::DataPlane;
@@ -40,26 +40,31 @@ pub(super) struct Succession {
 }
 
 impl Succession {
-    /// Of a process that replaces this one, or none.
-    pub(super) fn new(
+    /// Of a process that replaces the one that answers at `path`, if any does; else the first.
+    ///
+    /// # Errors
+    /// A proxy answers there that cannot be replaced.
+    pub(super) async fn find(
         path: Option<&Path>,
-        predecessor: Option<Predecessor>,
         first: Epoch,
         own_ports: CancellationToken,
-    ) -> Self {
-        let inheritance = predecessor
-            .as_ref()
-            .map(|predecessor| predecessor.inheritance.clone());
-        Succession {
+    ) -> Result<Self, CannotReplace> {
+        let predecessor = match path {
+            Some(path) => Predecessor::find(path).await?,
+            None => None,
+        };
+        let (epoch, inheritance) = match &predecessor {
+            Some(before) => (before.epoch, before.inheritance.clone()),
+            None => (first, Inheritance::default()),
+        };
+        Ok(Succession {
             path: path.map(Path::to_owned),
-            epoch: predecessor
-                .as_ref()
-                .map_or(first, |predecessor| predecessor.epoch),
-            inheritance: inheritance.unwrap_or_default(),
             predecessor,
+            epoch,
+            inheritance,
             own_ports,
             relieved: watch::Sender::new(None),
-        }
+        })
     }
 }
 
