@@ -67,14 +67,15 @@ e2e-tls: ## what sidecars say to each other, with TLS in place of local channels
 e2e-user: ## the same as an ordinary user (needs root, to become one)
 	bash tests/run-mesh.sh --as-user
 
-# What a benchmark is made of, and how its figures are to be read: bench/README.md.
+# What a benchmark is made of, and how its figures are to be read: bench/README.md. Other proxies are optimised builds, so weft
+# is compared as one, whatever PROFILE says.
 COUNTED_PROFILE ?= dev
 COUNTED_WEFT = $(TARGET)/$(if $(filter dev,$(COUNTED_PROFILE)),debug,$(COUNTED_PROFILE))/weft
 
-bench: build ## weft beside HAProxy, nginx and Envoy (needs root; BENCH="-s h1 -p envoy,weft" for less)
+bench: ## weft beside HAProxy, nginx and Envoy (needs root; BENCH="-s h1 -p envoy,weft" for less)
 	@bash scripts/setup.sh --bench
-	WEFT_BIN=$(TARGET)/$(if $(filter release,$(PROFILE)),release,debug)/weft \
-		$(TARGET)/peers/envoy/bin/python bench/bench.py -o $(TARGET)/bench.json $(BENCH)
+	$(CARGO) build --bin weft --release
+	WEFT_BIN=$(TARGET)/release/weft $(TARGET)/peers/envoy/bin/python bench/bench.py -o $(TARGET)/bench.json $(BENCH)
 
 bench-guard: ## does a request cost more instructions, allocations or system calls than bench/counts.json says?
 	@bash scripts/setup.sh --bench

@@ -196,7 +196,8 @@ class Deployment:
 
 
 def start_backend(machine, namespace, ip):
-    ports = (("--http", sc.HTTP), ("--h2", sc.H2), ("--echo", sc.ECHO), ("--source", sc.SOURCE), ("--sink", sc.SINK))
+    ports = (("--http", sc.HTTP), ("--h2", sc.H2), ("--stream", sc.STREAM), ("--echo", sc.ECHO),
+             ("--source", sc.SOURCE), ("--sink", sc.SINK))
     arguments = [word for option, port in ports for word in (option, str(port))]
     process = machine.spawn([machine.path("wbtool"), "backend", "--bind", ip, *arguments], namespace, machine.load_cpu)
     machine.wait_listening(process, sc.SINK)
