@@ -212,6 +212,9 @@ impl Connection {
     }
 
     /// Finds the chain, by destination alone where that is enough, else by the first bytes.
+    ///
+    /// What a connection needs only to be opened, and what only some connections need, is boxed here and further on: the
+    /// room for all that is awaited in place is held by every connection for as long as it lasts.
     async fn open(self, stream: TcpStream, first: BytesMut) {
         if !self.listener.depends_on_first_bytes() {
             let arrival = self.arrival(None, &[], None);
@@ -228,13 +231,16 @@ impl Connection {
         };
         let (outcome, stream, first) = {
             let _opening = Opened::begin(&self.listener);
-            opening.run(stream, first).await
+            Box::pin(opening.run(stream, first)).await
         };
         match outcome {
             Outcome::Ended => {}
             Outcome::ClientSpoke(Seen::Tls, dialled) => {
                 self.listener.live.remember(Verdict::Tls);
-                self.serve_tls(stream, first, dialled).await;
+                let secured = Box::pin(self.open_tls(stream, first, dialled)).await;
+                if let Some(secured) = secured {
+                    secured.serve().await;
+                }
             }
             Outcome::ClientSpoke(seen, dialled) => {
                 self.listener.live.remember(seen.verdict());
@@ -243,13 +249,9 @@ impl Connection {
             Outcome::ServerSpoke(dialled) => {
                 self.listener.live.remember(Verdict::ServerFirst);
                 if let Some((chain, config)) = opaque {
-                    self.proxy(
-                        DownstreamIo::plain(first, stream),
-                        (&chain, &config),
-                        Some(Ok(dialled)),
-                        None,
-                    )
-                    .await;
+                    let io = DownstreamIo::plain(first, stream);
+                    let proxied = self.proxy(io, (&chain, &config), Some(Ok(dialled)), None);
+                    Box::pin(proxied).await;
                 }
             }
         }
@@ -286,13 +288,17 @@ impl Connection {
     /// By a chain that was chosen without a look at the bytes.
     async fn serve_unseen(self, chain: Arc<Chain>, stream: TcpStream, first: Bytes) {
         if chain.tls.is_some() {
-            return self.terminate(chain, stream, first).await;
+            let secured = Box::pin(self.terminate(chain, stream, first)).await;
+            if let Some(secured) = secured {
+                secured.serve().await;
+            }
+            return;
         }
         let io = DownstreamIo::plain(first, stream);
         match &chain.service {
             Service::Tcp(config) => {
                 let config = Arc::clone(config);
-                self.proxy(io, (&chain, &config), None, None).await;
+                Box::pin(self.proxy(io, (&chain, &config), None, None)).await;
             }
             Service::Http(service) => {
                 let service = Arc::clone(service);
@@ -325,7 +331,7 @@ impl Connection {
         match &chain.service {
             Service::Tcp(config) => {
                 let config = Arc::clone(config);
-                self.proxy(io, (&chain, &config), dialled, None).await;
+                Box::pin(self.proxy(io, (&chain, &config), dialled, None)).await;
             }
             Service::Http(service) => {
                 let service = Arc::clone(service);

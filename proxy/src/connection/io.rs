@@ -77,6 +77,10 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Prefixed<IO> {
         let length = self.prefix.len().min(buffer.remaining());
         buffer.put_slice(&self.prefix[..length]);
         self.prefix.advance(length);
+        // What is read to its end is given back: a connection lives on for long.
+        if self.prefix.is_empty() {
+            self.prefix = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

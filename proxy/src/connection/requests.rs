@@ -89,7 +89,9 @@ impl Connection {
             chain,
         };
         let connection = HttpConnection::new(self.environment, self.snapshot, service, entry);
-        if let Err(error) = serve::serve(io, version, connection, self.drain).await {
+        // Boxed: where bytes are proxied in its place, nobody holds the room for it.
+        let served = Box::pin(serve::serve(io, version, connection, self.drain));
+        if let Err(error) = served.await {
             tracing::debug!(peer = %self.peer, %error, "downstream connection ended");
         }
     }

@@ -69,14 +69,39 @@ pub(super) struct Hello {
     pub(super) server_name: Option<String>,
 }
 
+/// What is inside a connection whose handshake is over.
+pub(super) struct Secured {
+    connection: Connection,
+    io: DownstreamIo,
+    chain: Arc<Chain>,
+    version: Option<HttpVersion>,
+    peer: Peer,
+}
+
+impl Secured {
+    /// Serves it to its end.
+    pub(super) async fn serve(self) {
+        let Secured {
+            connection,
+            io,
+            chain,
+            version,
+            peer,
+        } = self;
+        let served = connection.serve_secured(io, chain, version, peer);
+        Box::pin(served).await;
+    }
+}
+
 impl Connection {
-    /// A connection that begins with a TLS handshake: ended here or passed through, as its chain says.
-    pub(super) async fn serve_tls(
+    /// A connection that begins with a TLS handshake: ended here or passed through, as its chain says. Where it is ended
+    /// here, what is inside is returned, to be served.
+    pub(super) async fn open_tls(
         self,
         mut stream: TcpStream,
         first: Bytes,
         dialled: Option<Result<Dialled, TcpFailure>>,
-    ) {
+    ) -> Option<Secured> {
         let mut buffer = BytesMut::from(first);
         let reading = read_hello(&mut stream, &mut buffer);
         let hello = match tokio::time::timeout(HANDSHAKE_TIMEOUT, reading).await {
@@ -87,35 +112,45 @@ impl Connection {
                 let first = buffer.freeze();
                 // Boxed, as it is rare.
                 let raw = self.serve_raw(Seen::Opaque, stream, first, dialled);
-                return Box::pin(raw).await;
+                Box::pin(raw).await;
+                return None;
             }
-            Err(_) => return self.give_up_hello("the client hello did not come in time"),
+            Err(_) => {
+                self.give_up_hello("the client hello did not come in time");
+                return None;
+            }
         };
         let protocols: Vec<&str> = hello.protocols.iter().map(String::as_str).collect();
         let server_name = hello.server_name.as_deref();
         let arrival = self.arrival(Some(TransportProtocol::Tls), &protocols, server_name);
         let Some(chain) = self.listener.chain(&arrival).cloned() else {
-            return self.refuse(Some(Seen::Tls));
+            self.refuse(Some(Seen::Tls));
+            return None;
         };
-        match &chain.tls {
-            Some(_) => self.finish_handshake(chain, hello, stream).await,
-            None => {
-                let asked_for = hello.server_name.map(Arc::from);
-                let io = DownstreamIo::plain(buffer.freeze(), stream);
-                self.pass_through(chain, (io, asked_for), dialled).await;
-            }
+        if chain.tls.is_some() {
+            return self.finish_handshake(chain, hello, stream).await;
         }
+        let asked_for = hello.server_name.map(Arc::from);
+        let io = DownstreamIo::plain(buffer.freeze(), stream);
+        self.pass_through(chain, (io, asked_for), dialled).await;
+        None
     }
 
     /// TLS that was to be expected, without a look at the bytes before.
-    pub(super) async fn terminate(self, chain: Arc<Chain>, mut stream: TcpStream, first: Bytes) {
+    pub(super) async fn terminate(
+        self,
+        chain: Arc<Chain>,
+        mut stream: TcpStream,
+        first: Bytes,
+    ) -> Option<Secured> {
         let mut buffer = BytesMut::from(first);
         let reading = read_hello(&mut stream, &mut buffer);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, reading).await {
-            Ok(Ok(hello)) => self.finish_handshake(chain, hello, stream).await,
+            Ok(Ok(hello)) => return self.finish_handshake(chain, hello, stream).await,
             Ok(Err(error)) => self.refuse_handshake(&error.to_string()),
             Err(_) => self.give_up_handshake("the client hello did not come in time"),
         }
+        None
     }
 
     /// TLS of the client's own, with somebody further on.
@@ -133,21 +168,31 @@ impl Connection {
                     server_name,
                     ..Peer::default()
                 };
-                self.proxy(io, (&chain, &config), dialled, Some(peer)).await;
+                let proxied = self.proxy(io, (&chain, &config), dialled, Some(peer));
+                Box::pin(proxied).await;
             }
             // A chain for HTTP in the clear: TLS is none.
             Service::Http(_) => self.refuse(Some(Seen::Tls)),
         }
     }
 
-    async fn finish_handshake(self, chain: Arc<Chain>, hello: Hello, stream: TcpStream) {
+    async fn finish_handshake(
+        self,
+        chain: Arc<Chain>,
+        hello: Hello,
+        stream: TcpStream,
+    ) -> Option<Secured> {
         let Some(termination) = &chain.tls else {
-            return self.refuse(Some(Seen::Tls));
+            self.refuse(Some(Seen::Tls));
+            return None;
         };
         let server_name = hello.server_name.as_deref().map(Arc::from);
         let (stream, own) = match self.handshake(termination, hello, stream).await {
             Ok(done) => done,
-            Err(reason) => return self.refuse_handshake(&reason),
+            Err(reason) => {
+                self.refuse_handshake(&reason);
+                return None;
+            }
         };
         let peer = peer(&stream, own, server_name);
         let negotiated = stream.get_ref().1.alpn_protocol();
@@ -156,9 +201,13 @@ impl Connection {
             Some(b"http/1.1") => Some(HttpVersion::Http1),
             _ => None,
         };
-        let io = DownstreamIo::tls(stream);
-        // Boxed: what the handshake needed is not kept for as long as the connection lasts.
-        Box::pin(self.serve_secured(io, chain, version, peer)).await;
+        Some(Secured {
+            io: DownstreamIo::tls(stream),
+            connection: self,
+            chain,
+            version,
+            peer,
+        })
     }
 
     /// What is inside a connection whose peer has been believed; `None`: only its bytes tell what they are.
@@ -172,7 +221,8 @@ impl Connection {
         match (&chain.service, version) {
             (Service::Tcp(config), _) => {
                 let config = Arc::clone(config);
-                self.proxy(io, (&chain, &config), None, Some(peer)).await;
+                let proxied = self.proxy(io, (&chain, &config), None, Some(peer));
+                Box::pin(proxied).await;
             }
             (Service::Http(service), Some(version)) => {
                 let service = Arc::clone(service);

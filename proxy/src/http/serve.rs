@@ -58,18 +58,20 @@ where
         HttpVersion::Http1 => {
             let served = http1(&config).serve_connection(io, service).with_upgrades();
             // Nothing but a response can tell the client that it is the last.
-            let drained = drain.patience_over();
-            let finished = finished(drained, used, &connection, config.idle_timeout);
-            until(finished, served, &connection, |served| {
+            let drained = pin!(drain.patience_over());
+            let finished = pin!(finished(drained, used, &connection, config.idle_timeout));
+            until(finished, pin!(served), &connection, |served| {
                 served.graceful_shutdown()
             })
             .await
         }
         HttpVersion::Http2 => {
+            // Boxed: connections of HTTP/1.1, of which there are more, would hold the room for it.
             let served = http2(&config).serve_connection(io, service);
-            let drained = drain.last_call_over();
-            let finished = finished(drained, used, &connection, config.idle_timeout);
-            until(finished, served, &connection, |served| {
+            let mut served = Box::pin(served);
+            let drained = pin!(drain.last_call_over());
+            let finished = pin!(finished(drained, used, &connection, config.idle_timeout));
+            until(finished, served.as_mut(), &connection, |served| {
                 served.graceful_shutdown()
             })
             .await
@@ -206,7 +208,7 @@ fn http2(config: &HttpConfig) -> http2::Builder<TokioExecutor> {
 
 /// Returns when a connection is to finish: it drains, has been used enough, has been told to leave, or is idle.
 async fn finished(
-    drained: impl Future<Output = ()>,
+    drained: Pin<&mut impl Future<Output = ()>>,
     used: Option<Arc<Use>>,
     connection: &HttpConnection,
     idle_timeout: Option<Duration>,
@@ -227,17 +229,17 @@ async fn finished(
     }
 }
 
-/// Drives a connection; asks it once to finish.
+/// Drives a connection; asks it once to finish. Both are pinned by the caller: as values they would be in this function's
+/// state twice.
 async fn until<C>(
-    finished: impl Future<Output = ()>,
-    served: C,
+    finished: Pin<&mut impl Future<Output = ()>>,
+    mut served: Pin<&mut C>,
     connection: &HttpConnection,
     finish: impl Fn(Pin<&mut C>),
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let (mut served, finished) = (pin!(served), pin!(finished));
     tokio::select! {
         biased;
         result = served.as_mut() => return result,
