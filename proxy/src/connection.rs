@@ -102,7 +102,9 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
         .filter(|_| bound.config.use_original_destination)
         .and_then(|destination| snapshot.virtual_listener(destination).cloned())
         .unwrap_or(bound);
-    let _counted = Counted::new(&listener);
+    let Some(_counted) = Counted::admit(&listener) else {
+        return tracing::debug!(peer = %direct_peer, "connection refused: its listener has as many as it may");
+    };
     let mut connection = Connection {
         environment,
         snapshot,
@@ -143,11 +145,21 @@ async fn said_by_proxy(
 struct Counted(Arc<ListenerState>);
 
 impl Counted {
-    fn new(listener: &Listener) -> Self {
+    /// `None`: the listener has as many as it may.
+    fn admit(listener: &Listener) -> Option<Self> {
         let live = Arc::clone(&listener.live);
-        ClusterStats::count(&live.accepted);
-        live.open.fetch_add(1, Ordering::Relaxed);
-        Counted(live)
+        let open = live.open.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted(live);
+        if listener
+            .config
+            .max_connections
+            .is_some_and(|max| open >= max)
+        {
+            ClusterStats::count(&counted.0.overflown);
+            return None;
+        }
+        ClusterStats::count(&counted.0.accepted);
+        Some(counted)
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::listener::OverloadPolicy;
 use crate::config::overload::{Action, OverloadConfig, Trigger};
 use crate::random;
 use crate::telemetry::counters::{Count, Counters};
@@ -95,16 +96,20 @@ impl Overload {
     }
 
     /// Counts a connection of a client in, or refuses it.
-    pub fn admit(self: &Arc<Self>) -> Option<Admitted> {
-        let Some(config) = &self.config else {
-            return Some(Admitted(None));
+    pub fn admit(self: &Arc<Self>, policy: OverloadPolicy) -> Option<Admitted> {
+        let config = match (&self.config, policy) {
+            (Some(config), OverloadPolicy::Heeded | OverloadPolicy::Uncounted) => config,
+            (None, _) | (_, OverloadPolicy::Bypassed) => return Some(Admitted(None)),
         };
-        let open = self.connections.fetch_add(1, Ordering::AcqRel);
-        let admitted = Admitted(Some(Arc::clone(self)));
-        let is_full = config
-            .max_connections
-            .as_ref()
-            .is_some_and(|limit| open >= limit.max);
+        let (admitted, is_full) = match policy {
+            OverloadPolicy::Heeded => {
+                let open = self.connections.fetch_add(1, Ordering::AcqRel);
+                let limit = config.max_connections.as_ref();
+                let is_full = limit.is_some_and(|limit| open >= limit.max);
+                (Admitted(Some(Arc::clone(self))), is_full)
+            }
+            OverloadPolicy::Uncounted | OverloadPolicy::Bypassed => (Admitted(None), false),
+        };
         let is_refused = is_full
             || self.is_taken(Action::RejectConnections)
             || self.is_taken(Action::ShedConnections);
@@ -339,12 +344,24 @@ mod tests {
             ..config(vec![])
         };
         let overload = Overload::new(Some(limited), &Counters::default());
-        let first = overload.admit();
+        let first = overload.admit(OverloadPolicy::Heeded);
 
         assert!(first.is_some());
-        assert!(overload.admit().is_none());
+        assert!(overload.admit(OverloadPolicy::Heeded).is_none());
+        assert!(overload.admit(OverloadPolicy::Uncounted).is_some());
         drop(first);
-        assert!(overload.admit().is_some());
+        assert!(overload.admit(OverloadPolicy::Heeded).is_some());
+    }
+
+    #[test]
+    fn connections_are_refused_in_a_shortage_unless_their_listener_heeds_none() {
+        let config = config(vec![(Action::RejectConnections, vec![scaled(0)])]);
+        let overload = Overload::new(Some(config.clone()), &Counters::default());
+        overload.judge(&config, &[1.0]);
+
+        assert!(overload.admit(OverloadPolicy::Heeded).is_none());
+        assert!(overload.admit(OverloadPolicy::Uncounted).is_none());
+        assert!(overload.admit(OverloadPolicy::Bypassed).is_some());
     }
 
     #[tokio::test]

@@ -238,7 +238,7 @@ mod tests {
     use crate::config::Network;
     use crate::config::http::{HttpConfig, RouteSource};
     use crate::config::listener::{
-        ChainMatch, Direction, FilterChain, ListenerConfig, NetworkFilter,
+        ChainMatch, Direction, FilterChain, ListenerConfig, NetworkFilter, OverloadPolicy,
     };
     use crate::config::route::RouteConfig;
 
@@ -264,6 +264,9 @@ mod tests {
             }),
             inspect_http: false,
             inspect_tls: false,
+            stat_name: None,
+            max_connections: None,
+            overload: OverloadPolicy::Heeded,
             access_logs: Arc::new([]),
         })
     }

@@ -3,7 +3,9 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use crate::config::listener::socket::{Family, Moment, OptionValue, SocketOption};
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::config::listener::socket::{Family, Keepalive, Moment, OptionValue, SocketOption};
 use crate::sys;
 
 /// Sets those that are for this moment and family.
@@ -51,6 +53,57 @@ pub(crate) fn be_transparent(socket: &impl AsFd, family: Family) -> io::Result<(
     })
 }
 
+/// Lets the kernel ask whether the peer is still there; of a listening socket, of all that are accepted there.
+pub(crate) fn keep_alive(socket: &impl AsFd, keepalive: Keepalive) -> io::Result<()> {
+    let Keepalive {
+        probes,
+        idle,
+        interval,
+    } = keepalive;
+    let mut wanted = TcpKeepalive::new();
+    if let Some(probes) = probes {
+        wanted = wanted.with_retries(probes);
+    }
+    if let Some(idle) = idle {
+        wanted = wanted.with_time(idle);
+    }
+    if let Some(interval) = interval {
+        wanted = wanted.with_interval(interval);
+    }
+    let socket = SockRef::from(socket);
+    socket.set_keepalive(true)?;
+    match (probes, idle, interval) {
+        (None, None, None) => Ok(()),
+        _ => socket.set_tcp_keepalive(&wanted),
+    }
+}
+
 fn switch_on(socket: &impl AsFd, level: i32, name: i32) -> io::Result<()> {
     sys::set_option(socket, level, name, &1_i32.to_ne_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_kernel_asks_after_silent_peers_as_it_is_told() {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a socket");
+        let keepalive = Keepalive {
+            probes: Some(3),
+            idle: Some(Duration::from_secs(40)),
+            interval: None,
+        };
+
+        keep_alive(&socket, keepalive).expect("set");
+
+        let socket = SockRef::from(&socket);
+        assert!(socket.keepalive().expect("an option"));
+        let idle = socket.tcp_keepalive_time().expect("an option");
+        let probes = socket.tcp_keepalive_retries().expect("an option");
+        assert_eq!((idle, probes), (Duration::from_secs(40), 3));
+    }
 }

@@ -53,11 +53,18 @@ pub(super) fn runtime(wire: &LayeredRuntime) -> Result<Runtime, Problem> {
     }
     let runtime = Runtime::new(layers);
     for key in runtime.entries().into_keys() {
-        if OF_ENVOY.iter().any(|prefix| key.starts_with(prefix)) {
+        let is_of_envoy = OF_ENVOY.iter().any(|prefix| key.starts_with(prefix));
+        if is_of_envoy && !is_limit_of_listener(key) {
             tracing::warn!(key, "this runtime key of Envoy's has no effect");
         }
     }
     Ok(runtime)
+}
+
+/// Such a key is read where its listener is translated.
+fn is_limit_of_listener(key: &str) -> bool {
+    let rest = key.strip_prefix("envoy.resource_limits.listener.");
+    rest.is_some_and(|rest| rest.ends_with(".connection_limit"))
 }
 
 /// Takes down from where layers are discovered, and that they are waited for.

@@ -15,9 +15,10 @@ use super::http::{
     DEFAULT_BUFFER_BYTES, DEFAULT_MAX_HEADER_BYTES, DEFAULT_MAX_HEADERS, Http2Options,
 };
 use super::http1::Http1Options;
+use super::listener::socket::Keepalive;
 use super::percent::Percent;
 use super::tls::UpstreamTls;
-use super::upstream_socket::{Keepalive, Sources};
+use super::upstream_socket::Sources;
 use crate::proxy_protocol::Version;
 
 /// A cluster.
@@ -25,6 +26,8 @@ use crate::proxy_protocol::Version;
 pub struct ClusterConfig {
     /// Its name.
     pub name: Arc<str>,
+    /// What statistics call it; none: by its name.
+    pub stat_name: Option<Arc<str>>,
     /// How its endpoints are found.
     pub discovery: Discovery,
     /// How one is chosen.
@@ -124,6 +127,7 @@ impl ClusterConfig {
     pub fn new(name: &str, discovery: Discovery) -> Self {
         ClusterConfig {
             name: name.into(),
+            stat_name: None,
             discovery,
             balancer: Balancer::RoundRobin,
             hashing: Hashing::default(),

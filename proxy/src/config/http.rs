@@ -43,6 +43,8 @@ pub struct HttpConfig {
     pub buffer_bytes: usize,
     /// Whether connections end when the proxy is declared unhealthy (`drain_type: DEFAULT`).
     pub ends_when_failed: bool,
+    /// Whether it does less when the proxy is short of something.
+    pub heeds_overload: bool,
     /// HTTP/1.1 of the client side.
     pub http1: Http1Options,
     /// HTTP/2 of the client side.
@@ -171,6 +173,7 @@ impl HttpConfig {
             max_headers: DEFAULT_MAX_HEADERS,
             buffer_bytes: DEFAULT_BUFFER_BYTES,
             ends_when_failed: true,
+            heeds_overload: true,
             http1: Http1Options::default(),
             http2: Http2Options::default(),
             access_logs: Arc::new([]),

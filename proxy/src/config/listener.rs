@@ -49,8 +49,26 @@ pub struct ListenerConfig {
     pub inspect_http: bool,
     /// Whether the first bytes are looked at for TLS (`tls_inspector`).
     pub inspect_tls: bool,
+    /// What statistics call it; none: by its first address.
+    pub stat_name: Option<Arc<str>>,
+    /// How many connections may be open.
+    pub max_connections: Option<u64>,
+    /// What of the overload manager it heeds.
+    pub overload: OverloadPolicy,
     /// What is written about each of its connections, also about those that no chain is for.
     pub access_logs: Arc<[Arc<AccessLogConfig>]>,
+}
+
+/// What of the overload manager a listener heeds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OverloadPolicy {
+    /// All of it.
+    #[default]
+    Heeded,
+    /// All but the number of connections of the proxy: its own are not among them (`ignore_global_conn_limit`).
+    Uncounted,
+    /// Nothing (`bypass_overload_manager`).
+    Bypassed,
 }
 
 impl ListenerConfig {

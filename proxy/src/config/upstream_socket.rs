@@ -2,7 +2,6 @@
 //! `upstream_connection_options`).
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::listener::socket::SocketOption;
 
@@ -22,17 +21,6 @@ pub struct Source {
     pub address: Option<SocketAddr>,
     /// Set as they are, in order.
     pub options: Vec<SocketOption>,
-}
-
-/// When the kernel asks whether a silent peer is still there (tcp(7)); what is not said is the system's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Keepalive {
-    /// So many questions without an answer end the connection.
-    pub probes: Option<u32>,
-    /// How long it is silent before the first.
-    pub idle: Option<Duration>,
-    /// How long between two.
-    pub interval: Option<Duration>,
 }
 
 impl Sources {

@@ -66,12 +66,14 @@ pub async fn serve(environment: Arc<Environment>, introduced: Introduced, drain:
     let Some((chain, peer)) = connection.admit(&introduction) else {
         return;
     };
+    let Some(_counted) = Counted::admit(&connection.listener) else {
+        return;
+    };
     let welcomed = tokio::time::timeout(WELCOME_LIMIT, stream.write_all(&[WELCOME])).await;
     if !matches!(welcomed, Ok(Ok(()))) {
         return;
     }
     ClusterStats::count(&connection.listener.live.local_channels);
-    let _counted = Counted::new(&connection.listener);
     let protocol = introduction.protocol.as_deref();
     connection.begin_line();
     connection

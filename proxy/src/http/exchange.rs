@@ -93,7 +93,7 @@ fn arrive<'a>(
     headers::remove_internal(&mut head.headers, &routes.config().internal_headers);
     let routed = route(routes, &head, connection, completion)?;
     let overload = &connection.environment.overload;
-    if overload.refuses_request(routed.is_urgent()) {
+    if config.heeds_overload && overload.refuses_request(routed.is_urgent()) {
         return Err(Failure::Overloaded);
     }
     // Without a route the answer is that there is none.

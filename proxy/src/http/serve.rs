@@ -123,7 +123,8 @@ async fn answer(
     let mut response = pin!(exchange(Arc::clone(&connection), request)).await?;
     let environment = &connection.environment;
     let is_used_up = used.is_some_and(|used| used.is_over());
-    let is_short = environment.overload.is_taken(Action::DisableKeepalive);
+    let is_short = environment.overload.is_taken(Action::DisableKeepalive)
+        && connection.scene().service.config.heeds_overload;
     let is_failed = environment.is_failed.load(Ordering::Relaxed)
         && connection.scene().service.config.ends_when_failed;
     let is_tunnel = is_connect && response.status().is_success();
@@ -267,7 +268,10 @@ async fn idle_for(connection: &HttpConnection, limit: Option<Duration>) {
     let overload = &connection.environment.overload;
     loop {
         let mut changed = pin!(overload.changed());
-        let limit = overload.connection_idle(limit);
+        let limit = match connection.scene().service.config.heeds_overload {
+            true => overload.connection_idle(limit),
+            false => limit,
+        };
         let idle = Duration::from_millis(connection.idle_millis());
         if idle >= limit {
             return;

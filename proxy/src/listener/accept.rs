@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::Placement;
 use crate::cluster::stats::ClusterStats;
+use crate::config::listener::OverloadPolicy;
 use crate::connection::{self, Accepted};
 use crate::drain::Drain;
 use crate::handover::Inheritance;
@@ -70,7 +71,9 @@ impl Accepting {
 
     /// The next connection; while the proxy is short of something, they wait in the backlog.
     async fn accept(&self, listener: &AsyncFd<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
-        self.environment.overload.accepting().await;
+        if self.listener.config.overload != OverloadPolicy::Bypassed {
+            self.environment.overload.accepting().await;
+        }
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let accept = |listener: &TcpListener| Ok(acceptfrom_with(listener, flags)?);
         let (socket, peer) = listener.async_io(Interest::READABLE, accept).await?;
@@ -87,7 +90,7 @@ impl Accepting {
         if let Some(newer) = environment.snapshot.load().listeners.get(&self.name) {
             self.listener = Arc::clone(newer);
         }
-        let Some(admitted) = environment.overload.admit() else {
+        let Some(admitted) = environment.overload.admit(self.listener.config.overload) else {
             ClusterStats::count(&self.listener.live.refused_in_overload);
             return tracing::debug!(%peer, "connection refused: too many, or too little memory");
         };

@@ -35,6 +35,9 @@ pub(super) fn listen(address: SocketAddr, settings: &SocketSettings) -> io::Resu
         socket_option::be_transparent(&socket, family)?;
     }
     let set = |moment| socket_option::set_all(&socket, &settings.options, moment, family);
+    if let Some(keepalive) = settings.keepalive {
+        socket_option::keep_alive(&socket, keepalive)?;
+    }
     set(Moment::BeforeBind)?;
     socket.bind(&address.into())?;
     set(Moment::Bound)?;

@@ -96,6 +96,8 @@ pub struct ListenerState {
     pub local_channels: AtomicU64,
     /// Connections closed at once because the proxy is short of something.
     pub refused_in_overload: AtomicU64,
+    /// Connections closed at once because the listener has as many as it may.
+    pub overflown: AtomicU64,
     /// Connections open.
     pub open: AtomicU64,
     /// Connections of which it is not known yet what they are.

@@ -3,11 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::config::listener::socket::{Family, Moment};
-use crate::config::upstream_socket::{Keepalive, Sources};
+use crate::config::upstream_socket::Sources;
 use crate::socket_option;
 
 /// Connects to an address, from where a sources says.
@@ -45,35 +44,9 @@ fn bind(
     set(Moment::Bound)
 }
 
-/// Lets the kernel ask whether the peer is still there.
-pub(super) fn keep_alive(stream: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
-    let Keepalive {
-        probes,
-        idle,
-        interval,
-    } = keepalive;
-    let mut wanted = TcpKeepalive::new();
-    if let Some(probes) = probes {
-        wanted = wanted.with_retries(probes);
-    }
-    if let Some(idle) = idle {
-        wanted = wanted.with_time(idle);
-    }
-    if let Some(interval) = interval {
-        wanted = wanted.with_interval(interval);
-    }
-    let socket = SockRef::from(stream);
-    socket.set_keepalive(true)?;
-    match (probes, idle, interval) {
-        (None, None, None) => Ok(()),
-        _ => socket.set_tcp_keepalive(&wanted),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
+    use socket2::SockRef;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -149,24 +122,5 @@ mod tests {
 
         let bound = socket.local_addr().expect("an address");
         assert_eq!(bound.ip().to_string(), "192.0.2.1");
-    }
-
-    #[tokio::test]
-    async fn the_kernel_asks_after_silent_peers_as_it_is_told() {
-        let (_listener, address) = listening().await;
-        let stream = connect(address, None).await.expect("connected");
-        let keepalive = Keepalive {
-            probes: Some(3),
-            idle: Some(Duration::from_secs(40)),
-            interval: None,
-        };
-
-        keep_alive(&stream, keepalive).expect("set");
-
-        let socket = SockRef::from(&stream);
-        assert!(socket.keepalive().expect("an option"));
-        let idle = socket.tcp_keepalive_time().expect("an option");
-        let probes = socket.tcp_keepalive_retries().expect("an option");
-        assert_eq!((idle, probes), (Duration::from_secs(40), 3));
     }
 }

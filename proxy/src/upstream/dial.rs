@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::connect::{connect, keep_alive};
+use super::connect::connect;
 use super::io::{Socket, UpstreamIo};
 use super::preamble::Preamble;
 use super::{ConnectFailure, Upstreams, explain};
@@ -17,6 +17,7 @@ use crate::cluster::endpoint::{Endpoint, EndpointTransport, TlsTransport};
 use crate::cluster::stats::ClusterStats;
 use crate::config::Network;
 use crate::config::cluster::ClusterConfig;
+use crate::socket_option;
 use crate::tls;
 use crate::wire::Wire;
 
@@ -102,7 +103,7 @@ impl Upstreams {
         // Small writes are whole messages here; waiting for more would only add latency.
         stream.set_nodelay(true).map_err(failed)?;
         if let Some(keepalive) = cluster.keepalive {
-            keep_alive(&stream, keepalive).map_err(failed)?;
+            socket_option::keep_alive(&stream, keepalive).map_err(failed)?;
         }
         if let Some(preamble) = preamble {
             preamble.send(&mut stream).await.map_err(failed)?;

@@ -7,8 +7,8 @@ use weft_proxy::config::cluster::{ClusterConfig, Discovery, UpstreamProtocol};
 use weft_proxy::config::endpoints::{EndpointConfig, EndpointsConfig, LocalityConfig};
 use weft_proxy::config::http::{HttpConfig, RouteSource};
 use weft_proxy::config::listener::{
-    Binding, ChainMatch, Direction, FilterChain, ListenerConfig, NetworkFilter, TcpConfig,
-    TcpTarget,
+    Binding, ChainMatch, Direction, FilterChain, ListenerConfig, NetworkFilter, OverloadPolicy,
+    TcpConfig, TcpTarget,
 };
 use weft_proxy::config::route::{
     Domain, Forward, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost,
@@ -34,6 +34,9 @@ pub(crate) fn listener(filter: NetworkFilter) -> ListenerConfig {
         default_chain: Some(chain(filter)),
         inspect_http: false,
         inspect_tls: false,
+        stat_name: None,
+        max_connections: None,
+        overload: OverloadPolicy::Heeded,
         access_logs: Arc::new([]),
     }
 }

@@ -14,8 +14,10 @@ use crate::cluster::zones::ZoneStats;
 
 /// Adds all that is told of a cluster.
 pub(super) fn of_cluster(cluster: &Cluster, all: &mut Told) {
+    let config = &cluster.config;
+    let name = config.stat_name.as_ref().unwrap_or(&config.name);
     let mut told = OfCluster {
-        scope: Scope::Cluster(Arc::clone(cluster.name())),
+        scope: Scope::Cluster(Arc::clone(name)),
         all,
     };
     told.connections(cluster);

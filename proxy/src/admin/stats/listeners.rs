@@ -98,6 +98,7 @@ fn of_listener(listener: &Listener, address: &Arc<str>, told: &mut Told) {
         ),
         ("no_filter_chain_match", &live.unmatched),
         ("downstream_global_cx_overflow", &live.refused_in_overload),
+        ("downstream_cx_overflow", &live.overflown),
         ("ssl.connection_error", &live.tls_failures),
     ];
     let scope = Scope::Listener(Arc::clone(address));
@@ -108,18 +109,21 @@ fn of_listener(listener: &Listener, address: &Arc<str>, told: &mut Told) {
         &scope,
         [
             ("downstream_cx_destroy", accepted.saturating_sub(open)),
-            // Listeners have no limit of their own here, and no filters that come from elsewhere.
-            ("downstream_cx_overflow", 0),
+            // No filters come from elsewhere.
             ("extension_config_missing", 0),
             ("network_extension_config_missing", 0),
         ],
     );
 }
 
-/// As Envoy calls a listener in its counters: by its first address, `0.0.0.0_15001`.
+/// As Envoy calls a listener in its counters: as it says, else by its first address, `0.0.0.0_15001`.
 pub(super) fn listener_name(listener: &Listener) -> String {
-    match listener.config.addresses.first() {
-        Some(address) => address.to_string().replace(':', "_"),
-        None => listener.config.name.to_string(),
+    match (
+        &listener.config.stat_name,
+        listener.config.addresses.first(),
+    ) {
+        (Some(name), _) => name.to_string(),
+        (None, Some(address)) => address.to_string().replace(':', "_"),
+        (None, None) => listener.config.name.to_string(),
     }
 }

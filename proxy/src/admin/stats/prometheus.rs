@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::told::{Scope, Stat};
+use super::told::{Scope, Stat, written};
 use super::{of_data_plane, server};
 use crate::admin::AdminState;
 use crate::snapshot::chain::Service;
@@ -125,17 +125,14 @@ const LISTENER: &str = "envoy_listener_address";
 fn metric(stat: &Stat) -> (String, Labels) {
     let (of, mut labels): (&str, Labels) = match &stat.scope {
         Scope::Process => ("", vec![]),
-        Scope::Cluster(name) => ("cluster_", vec![("envoy_cluster_name", name.to_string())]),
-        Scope::Listener(address) => ("listener_", vec![(LISTENER, address.to_string())]),
+        Scope::Cluster(name) => ("cluster_", vec![("envoy_cluster_name", written(name))]),
+        Scope::Listener(address) => ("listener_", vec![(LISTENER, written(address))]),
         Scope::ManagerOnListener(address, prefix) => (
             "listener_http_",
-            vec![
-                (LISTENER, address.to_string()),
-                (MANAGER, prefix.to_string()),
-            ],
+            vec![(LISTENER, written(address)), (MANAGER, written(prefix))],
         ),
-        Scope::Manager(prefix) => ("http_", vec![(MANAGER, prefix.to_string())]),
-        Scope::Tunnel(prefix) => ("tcp_", vec![("envoy_tcp_prefix", prefix.to_string())]),
+        Scope::Manager(prefix) => ("http_", vec![(MANAGER, written(prefix))]),
+        Scope::Tunnel(prefix) => ("tcp_", vec![("envoy_tcp_prefix", written(prefix))]),
     };
     let name = match response(&stat.name) {
         Some((name, label, value)) => {

@@ -23,7 +23,7 @@ pub(super) enum Scope {
 impl Scope {
     /// What its names begin with.
     fn prefix(&self) -> String {
-        match self {
+        written(&match self {
             Scope::Process => String::new(),
             Scope::Cluster(name) => format!("cluster.{name}."),
             Scope::Listener(address) => format!("listener.{address}."),
@@ -32,8 +32,15 @@ impl Scope {
             }
             Scope::Manager(prefix) => format!("http.{prefix}."),
             Scope::Tunnel(prefix) => format!("tcp.{prefix}."),
-        }
+        })
     }
+}
+
+/// As Envoy writes names of things within those of statistics.
+pub(super) fn written(name: &str) -> String {
+    name.replace("://", "_")
+        .replace(":/", "_")
+        .replace(':', "_")
 }
 
 /// A value, what it says, and of what.
@@ -117,5 +124,6 @@ mod tests {
         }
         let of = Stat::named("http.web.rbac.allowed", 1);
         assert_eq!(of.scope, Scope::Manager("web".into()));
+        assert_eq!(written("xds://a/b:80"), "xds_a/b_80");
     }
 }

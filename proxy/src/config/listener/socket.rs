@@ -1,6 +1,8 @@
 //! How a listening socket is made: what Envoy's `transparent`, `freebind`, `tcp_backlog_size`, `socket_options` and
 //! `ipv4_compat` ask for.
 
+use std::time::Duration;
+
 /// How a listening socket is made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct SocketSettings {
@@ -12,8 +14,21 @@ pub struct SocketSettings {
     pub is_dual_stack: bool,
     /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
     pub backlog: Option<u32>,
+    /// Of the connections that are accepted; none: the kernel never asks.
+    pub keepalive: Option<Keepalive>,
     /// Set as they are, in order.
     pub options: Vec<SocketOption>,
+}
+
+/// When the kernel asks whether a silent peer is still there (tcp(7)); what is not said is the system's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Keepalive {
+    /// So many questions without an answer end the connection.
+    pub probes: Option<u32>,
+    /// How long it is silent before the first.
+    pub idle: Option<Duration>,
+    /// How long between two.
+    pub interval: Option<Duration>,
 }
 
 /// An option of setsockopt(2).

@@ -90,7 +90,7 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
     unsupported!(at; upstream_http_protocol_options, dns_resolvers,
         use_tcp_for_dns_lookups, dns_resolution_config, filters, upstream_config,
         connection_pool_per_downstream_connection);
-    harmless!(at; stats_matcher, alt_stat_name,
+    harmless!(at; stats_matcher,
         per_connection_buffer_high_watermark_timeout, typed_dns_resolver_config,
         wait_for_warm_on_init, lrs_server,
         lrs_report_endpoint_metrics, track_timeout_budgets, track_cluster_stats, queuing_policies);
@@ -150,6 +150,7 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
     }
     Ok(ClusterConfig {
         name: nonempty(&at.field("name"), name)?.into(),
+        stat_name: (!alt_stat_name.is_empty()).then(|| alt_stat_name.as_str().into()),
         discovery: discovery(
             at,
             name,

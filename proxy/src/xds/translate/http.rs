@@ -162,6 +162,7 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         // The listener says.
         buffer_bytes: DEFAULT_BUFFER_BYTES,
         ends_when_failed: true,
+        heeds_overload: true,
         http1: http1_options(
             &at.field("http_protocol_options"),
             http_protocol_options.as_ref(),

@@ -24,7 +24,7 @@ use super::listener_socket::sockets;
 use super::metadata::network;
 use crate::config::http::HttpConfig;
 use crate::config::listener::{
-    Binding, Direction, FilterChain, ListenerConfig, NetworkFilter, ProxyHeader,
+    Binding, Direction, FilterChain, ListenerConfig, NetworkFilter, OverloadPolicy, ProxyHeader,
 };
 use crate::proxy_protocol::Version;
 
@@ -71,17 +71,16 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
         stats_matcher,
     } = wire;
     unsupported!(at; api_listener, enable_mptcp, fcds_config, listener_specifier);
-    harmless!(at; stats_matcher, stat_prefix,
-        per_connection_buffer_high_watermark_timeout, tcp_fast_open_queue_length,
-        connection_balance_config, max_connections_to_accept_per_socket_event,
-        ignore_global_conn_limit, bypass_overload_manager, tcp_keepalive);
+    harmless!(at; stats_matcher, per_connection_buffer_high_watermark_timeout,
+        tcp_fast_open_queue_length, connection_balance_config,
+        max_connections_to_accept_per_socket_event);
     // Detection waits for nobody and sockets are always shared among workers: these have nothing to decide.
     let _ = (
         continue_on_listener_filters_timeout,
         reuse_port,
         enable_reuse_port,
         // `listener_socket` reads these.
-        (freebind, socket_options, tcp_backlog_size),
+        (freebind, socket_options, tcp_backlog_size, tcp_keepalive),
     );
     let binds = bind_to_port.or(deprecated_v1
         .as_ref()
@@ -100,7 +99,9 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
         buffer_bytes: buffer_bytes(*per_connection_buffer_limit_bytes),
         ends_when_failed: DrainType::Default == enumeration(&at.field("drain_type"), *drain_type)?,
         is_egress: direction == TrafficDirection::Outbound,
+        heeds_overload: !*bypass_overload_manager,
     };
+    let limit = format!("envoy.resource_limits.listener.{name}.connection_limit");
     let mut filter_chains = chains(&at.field("filter_chains"), filter_chains)?;
     let mut default_chain = default_filter_chain
         .as_ref()
@@ -133,6 +134,13 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
         default_chain,
         inspect_http: filters.http,
         inspect_tls: filters.tls,
+        stat_name: (!stat_prefix.is_empty()).then(|| stat_prefix.as_str().into()),
+        max_connections: at.runtime().count(&limit).map(u64::from),
+        overload: match (*bypass_overload_manager, *ignore_global_conn_limit) {
+            (true, _) => OverloadPolicy::Bypassed,
+            (false, true) => OverloadPolicy::Uncounted,
+            (false, false) => OverloadPolicy::Heeded,
+        },
         access_logs: access_logs(&at.field("access_log"), access_log)?,
     })
 }
@@ -142,6 +150,7 @@ struct OfListener {
     buffer_bytes: Option<usize>,
     ends_when_failed: bool,
     is_egress: bool,
+    heeds_overload: bool,
 }
 
 impl OfListener {
@@ -157,6 +166,7 @@ impl OfListener {
 
     fn tell_http(&self, http: &mut HttpConfig) {
         http.ends_when_failed = self.ends_when_failed;
+        http.heeds_overload = self.heeds_overload;
         if let Some(bytes) = self.buffer_bytes {
             http.buffer_bytes = bytes;
             http.http2.bound(bytes);
@@ -188,10 +198,9 @@ fn addresses(
             address,
             // `listener_socket` reads them.
             socket_options: _,
-            tcp_keepalive,
+            tcp_keepalive: _,
         } = wire;
         let at = at.index(index);
-        harmless!(at; tcp_keepalive);
         let at = at.field("address");
         addresses.push(socket_address(&at, required(&at, address.as_ref())?)?);
     }

@@ -1,26 +1,38 @@
 //! How the sockets of a listener are made.
 
+use std::time::Duration;
+
 use weft_proto::envoy::config::core::v3::address::Address as AnyAddress;
 use weft_proto::envoy::config::core::v3::socket_option::{
     SocketIpVersion, SocketState, SocketType, Value,
 };
-use weft_proto::envoy::config::core::v3::{Address, SocketAddress, SocketOption as WireOption};
+use weft_proto::envoy::config::core::v3::{
+    Address, SocketAddress, SocketOption as WireOption, TcpKeepalive,
+};
 use weft_proto::envoy::config::listener::v3::Listener;
 
 use super::at::{At, Invalid, enumeration};
-use crate::config::listener::socket::{Family, Moment, OptionValue, SocketOption, SocketSettings};
+use crate::config::listener::socket::{
+    Family, Keepalive, Moment, OptionValue, SocketOption, SocketSettings,
+};
 
 /// How each socket of a listener is made: of its address, then of the additional ones.
 pub(super) fn sockets(at: &At<'_>, wire: &Listener) -> Result<Vec<SocketSettings>, Invalid> {
     let of_listener = options(&at.field("socket_options"), &wire.socket_options)?;
-    let settings = |address: Option<&Address>, options: Vec<SocketOption>| SocketSettings {
+    let settings = |address: Option<&Address>, keepalive, options| SocketSettings {
         is_transparent: wire.transparent.unwrap_or(false),
         binds_freely: wire.freebind.unwrap_or(false),
         is_dual_stack: is_dual_stack(address),
         backlog: wire.tcp_backlog_size,
+        keepalive,
         options,
     };
-    let mut all = vec![settings(wire.address.as_ref(), of_listener.clone())];
+    let keepalive = wire.tcp_keepalive.as_ref().map(kept_alive);
+    let mut all = vec![settings(
+        wire.address.as_ref(),
+        keepalive,
+        of_listener.clone(),
+    )];
     let at = at.field("additional_addresses");
     for (index, additional) in wire.additional_addresses.iter().enumerate() {
         let at = at.index(index);
@@ -30,7 +42,12 @@ pub(super) fn sockets(at: &At<'_>, wire: &Listener) -> Result<Vec<SocketSettings
             options(&at.field("socket_options"), &own.socket_options)
         });
         let own = own.transpose()?.unwrap_or_else(|| of_listener.clone());
-        all.push(settings(additional.address.as_ref(), own));
+        let own_keepalive = additional.tcp_keepalive.as_ref().map(kept_alive);
+        all.push(settings(
+            additional.address.as_ref(),
+            own_keepalive.or(keepalive),
+            own,
+        ));
     }
     Ok(all)
 }
@@ -46,6 +63,22 @@ fn is_dual_stack(address: Option<&Address>) -> bool {
     )
 }
 
+/// When the kernel asks after silent peers.
+pub(super) fn kept_alive(wire: &TcpKeepalive) -> Keepalive {
+    let TcpKeepalive {
+        keepalive_probes,
+        keepalive_time,
+        keepalive_interval,
+    } = wire;
+    let seconds = |number: &u32| Duration::from_secs((*number).into());
+    Keepalive {
+        probes: *keepalive_probes,
+        idle: keepalive_time.as_ref().map(seconds),
+        interval: keepalive_interval.as_ref().map(seconds),
+    }
+}
+
+/// Options of sockets as they are written.
 pub(super) fn options(at: &At<'_>, wire: &[WireOption]) -> Result<Vec<SocketOption>, Invalid> {
     let options = wire
         .iter()

@@ -3,18 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use weft_proto::envoy::config::cluster::v3::UpstreamConnectionOptions;
-use weft_proto::envoy::config::core::v3::{
-    BindConfig, ExtraSourceAddress, SocketOptionsOverride, TcpKeepalive,
-};
+use weft_proto::envoy::config::core::v3::{BindConfig, ExtraSourceAddress, SocketOptionsOverride};
 
 use super::address::source;
 use super::at::{At, Invalid, Notes, harmless, required, unsupported};
-use super::listener_socket::options;
-use crate::config::listener::socket::SocketOption;
-use crate::config::upstream_socket::{Keepalive, Source, Sources};
+use super::listener_socket::{kept_alive, options};
+use crate::config::listener::socket::{Keepalive, SocketOption};
+use crate::config::upstream_socket::{Source, Sources};
 
 /// What connections of all clusters are made from that do not say so themselves (`cluster_manager` of a bootstrap), and
 /// its fields without effect.
@@ -134,17 +131,7 @@ pub(super) fn keepalive(
         happy_eyeballs_config,
     } = wire?;
     harmless!(at; set_local_interface_name_on_upstream_connections, happy_eyeballs_config);
-    let TcpKeepalive {
-        keepalive_probes,
-        keepalive_time,
-        keepalive_interval,
-    } = tcp_keepalive.as_ref()?;
-    let seconds = |number: &u32| Duration::from_secs((*number).into());
-    Some(Keepalive {
-        probes: *keepalive_probes,
-        idle: keepalive_time.as_ref().map(seconds),
-        interval: keepalive_interval.as_ref().map(seconds),
-    })
+    tcp_keepalive.as_ref().map(kept_alive)
 }
 
 #[cfg(test)]

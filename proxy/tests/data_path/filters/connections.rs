@@ -1,13 +1,16 @@
 //! What connections must pass before anything is done for them.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use weft_proxy::config::listener::ListenerConfig;
 
 use super::{NETWORK, counted, translated};
-use crate::config::{cluster, configuration};
+use crate::config::{LISTENER, cluster, configuration};
 use crate::proxy::Proxy;
 use crate::upstream::until;
 
@@ -21,6 +24,17 @@ fn gate(kind: &str, mut config: Value) -> Value {
 
 /// A proxy of bytes with a gate, before a server that sends everything back.
 async fn proxy(gate: Value) -> Proxy {
+    serving(translated(json!({"filters": [gate, end()]}))).await
+}
+
+fn end() -> Value {
+    json!({"name": "tcp", "typed_config": {
+        "@type": format!("{NETWORK}.tcp_proxy.v3.TcpProxy"), "stat_prefix": "tcp", "cluster": "c",
+    }})
+}
+
+/// A proxy before a server that sends everything back.
+async fn serving(listener: ListenerConfig) -> Proxy {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().unwrap();
     tokio::spawn(async move {
@@ -31,10 +45,6 @@ async fn proxy(gate: Value) -> Proxy {
             });
         }
     });
-    let end = json!({"name": "tcp", "typed_config": {
-        "@type": format!("{NETWORK}.tcp_proxy.v3.TcpProxy"), "stat_prefix": "tcp", "cluster": "c",
-    }});
-    let listener = translated(json!({"filters": [gate, end]}));
     Proxy::start(configuration([listener], [cluster("c", &[address])])).await
 }
 
@@ -81,6 +91,25 @@ async fn no_more_connections_are_open_than_may_be() {
     );
     drop(held);
     until(|| counted(&proxy)["connection_limit.few.active_connections"] == 0).await;
+    assert!(is_served(&proxy).await.0);
+}
+
+#[tokio::test]
+async fn a_listener_has_no_more_connections_than_runtime_says() {
+    let mut listener = translated(json!({"filters": [end()]}));
+    listener.max_connections = Some(1);
+    let proxy = serving(listener).await;
+    let live = Arc::clone(&proxy.data_plane.snapshot().listeners[LISTENER].live);
+    let count =
+        || [&live.accepted, &live.overflown, &live.open].map(|one| one.load(Ordering::Relaxed));
+
+    let (first, held) = is_served(&proxy).await;
+    let (second, _) = is_served(&proxy).await;
+
+    assert_eq!((first, second), (true, false));
+    until(|| count() == [1, 1, 1]).await;
+    drop(held);
+    until(|| count()[2] == 0).await;
     assert!(is_served(&proxy).await.0);
 }
 
