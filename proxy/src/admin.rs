@@ -8,6 +8,7 @@ pub mod cluster_metrics;
 pub mod clusters;
 pub mod config_dump;
 pub mod listeners;
+pub mod logging;
 pub mod mask;
 pub mod readiness;
 pub mod reply;
@@ -29,7 +30,6 @@ use crate::app::LogControl;
 use crate::bootstrap::Bootstrap;
 use crate::handover::Epoch;
 use crate::identity::CredentialsReceiver;
-use crate::telemetry::exposition::CONTENT_TYPE;
 use crate::telemetry::recorder::Recorder;
 use crate::telemetry::registry::Registry;
 use crate::workers::DataPlane;
@@ -125,7 +125,7 @@ const HELP: [(&str, &str); 20] = [
     ),
     (
         "/stats/prometheus",
-        "all metrics in Prometheus's text format",
+        "all metrics in Prometheus's text format; ?filter=REGEX, ?usedonly",
     ),
 ];
 
@@ -156,12 +156,7 @@ pub async fn admin(state: &AdminState, method: &Method, path: &str, query: &Quer
             | "/reopen_logs"
             | "/runtime_modify"
     ) || path == "/logging" && !query.is_empty();
-    let allowed = if is_change {
-        method == Method::POST
-    } else {
-        *method != Method::DELETE
-    };
-    if !allowed {
+    if is_change && method != Method::POST {
         return Reply::text(
             StatusCode::METHOD_NOT_ALLOWED,
             format!("use POST for {path}\n"),
@@ -179,7 +174,7 @@ pub async fn admin(state: &AdminState, method: &Method, path: &str, query: &Quer
         }
         "/init_dump" => server_info::init_dump(state),
         "/listeners" => listeners::listeners(&state.data_plane, query).await,
-        "/logging" => logging(&state.log, query),
+        "/logging" => logging::logging(&state.log, query),
         "/memory" => server_info::memory(),
         "/ready" => health(state),
         "/hot_restart_version" => Reply::ok(format!("{}\n", crate::handover::VERSION)),
@@ -188,7 +183,7 @@ pub async fn admin(state: &AdminState, method: &Method, path: &str, query: &Quer
         "/runtime_modify" => runtime::modify(state.configuration.as_deref(), query),
         "/server_info" => server_info::server_info(state),
         "/stats" => stats::stats(state, query),
-        "/stats/prometheus" | "/metrics" => metrics(state),
+        "/stats/prometheus" | "/metrics" => stats::metrics(state, query),
         "/drain_listeners" => {
             state.readiness.drain();
             state.data_plane.environment().drain.start();
@@ -242,7 +237,7 @@ pub fn health_port(state: &AdminState, path: &str) -> Reply {
 /// Answers a request to the metrics port.
 pub fn metrics_port(state: &AdminState, path: &str) -> Reply {
     match path {
-        "/metrics" | "/stats/prometheus" => metrics(state),
+        "/metrics" | "/stats/prometheus" => stats::metrics(state, &Query::default()),
         _ => Reply::text(StatusCode::NOT_FOUND, "try /metrics\n"),
     }
 }
@@ -255,30 +250,6 @@ fn health(state: &AdminState) -> Reply {
             format!("{}: {reason}\n", reason.state()),
         ),
     }
-}
-
-fn metrics(state: &AdminState) -> Reply {
-    Reply::of_type(CONTENT_TYPE, state.registry.render())
-}
-
-fn logging(log: &LogControl, query: &Query) -> Reply {
-    // Envoy's `paths=target:level,…`; targets are Rust's.
-    let paths = query.value("paths").map(|paths| {
-        let changes = paths.split(',').map(|path| match path.rsplit_once(':') {
-            Some((target, level)) => format!("{target}={level}"),
-            None => path.to_owned(),
-        });
-        std::iter::once(log.directives())
-            .chain(changes)
-            .collect::<Vec<_>>()
-            .join(",")
-    });
-    if let Some(directives) = query.value("level").map(str::to_owned).or(paths)
-        && let Err(error) = log.set(&directives)
-    {
-        return Reply::text(StatusCode::BAD_REQUEST, format!("{error}\n"));
-    }
-    Reply::ok(format!("active loggers:\n  {}\n", log.directives()))
 }
 
 fn help() -> String {

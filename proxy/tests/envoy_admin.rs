@@ -285,6 +285,23 @@ async fn requests_are_refused_as_by_envoy() {
         ("GET", "/clusters?filter=nothing"),
         ("GET", "/hot_restart_version"),
         ("GET", "/quitquitquit"),
+        ("DELETE", "/stats"),
+        ("DELETE", "/nothing"),
+        ("GET", "/stats?format=nothing"),
+        ("GET", "/stats?filter=("),
+        ("GET", "/stats?histogram_buckets=nothing"),
+        ("GET", "/stats?histogram_buckets=summary&filter=nothing"),
+        ("GET", "/stats/prometheus?filter=("),
+        ("GET", "/config_dump?resource="),
+        ("GET", "/config_dump?resource=bootstrap"),
+        ("GET", "/config_dump?resource=dynamic_listeners"),
+        (
+            "GET",
+            "/config_dump?include_eds&resource=static_endpoint_configs",
+        ),
+        ("POST", "/logging?level=nothing"),
+        ("POST", "/logging?paths=nothing"),
+        ("POST", "/logging?level=info&paths=a:info"),
     ];
     let statuses = async |admin| {
         let mut statuses = vec![];
@@ -305,4 +322,43 @@ async fn requests_are_refused_as_by_envoy() {
     weft.shutdown(Duration::ZERO).await;
 
     assert_eq!(of_weft, of_envoy);
+}
+
+#[tokio::test]
+async fn metrics_are_selected_by_the_names_that_statistics_have() {
+    let application = Application::start("app").await;
+    let dir = tempfile::tempdir().unwrap();
+    let [admin, web] = free();
+    let bootstrap = bootstrap(admin, web, application.address);
+    let shown = async |admin| {
+        let mut all = vec![];
+        for path in [
+            "/stats/prometheus?filter=cluster.app.upstream_rq_2xx",
+            "/stats?format=prometheus&filter=app.upstream_rq_[25]xx&usedonly",
+            "/stats/prometheus?filter=of.nothing",
+        ] {
+            let text = text(admin, path).await;
+            let samples = text.lines().filter(|line| !line.starts_with('#'));
+            // Labels are in no certain order.
+            let mut samples: Vec<String> = samples
+                .map(|line| line.split('{').next().unwrap_or_default().to_owned())
+                .filter(|line| !line.trim().is_empty())
+                .collect();
+            samples.sort();
+            all.push((path, samples));
+        }
+        all
+    };
+
+    let envoy = Envoy::start(&bootstrap, dir.path());
+    until_answered(web, "app").await;
+    let of_envoy = shown(admin).await;
+    envoy.kill().await;
+    let weft = weft(&bootstrap).await;
+    until_answered(web, "app").await;
+    let of_weft = shown(admin).await;
+    weft.shutdown(Duration::ZERO).await;
+
+    assert_eq!(of_weft, of_envoy);
+    assert_eq!(of_weft[0].1, ["envoy_cluster_upstream_rq_xx"]);
 }

@@ -1,5 +1,7 @@
 //! `/config_dump`: the very resources that are in force, with versions and the last errors, as Envoy shows them.
 
+mod lists;
+
 use std::time::SystemTime;
 
 use base64::Engine;
@@ -65,11 +67,11 @@ pub fn config_dump(state: &AdminState, query: &Query) -> Reply {
         ),
         Ok(mut json) => {
             redact(&mut json);
-            if let Some(name) = query.value("resource") {
-                let mut configs = json["configs"].as_array().into_iter().flatten();
-                match configs.find_map(|config| config[name].as_array()) {
-                    Some(list) => json = json!({"configs": list}),
-                    None => return not_found(name),
+            if let Some(name) = query.value("resource").filter(|name| !name.is_empty()) {
+                match lists::list(&json, name) {
+                    Ok(list) if list.is_empty() => return Reply::json(&json!({})),
+                    Ok(list) => json = json!({"configs": list}),
+                    Err(refusal) => return refusal,
                 }
             }
             match query.value("mask") {
@@ -141,14 +143,6 @@ fn configs(scope: &Scope<'_>, include_eds: bool) -> Vec<Any> {
         configs.push(pack(&endpoints(scope)));
     }
     configs
-}
-
-/// No dump has a list of this name.
-fn not_found(name: &str) -> Reply {
-    Reply::text(
-        StatusCode::NOT_FOUND,
-        format!("{name} not found in config dump\n"),
-    )
 }
 
 /// Those dumps, or resources, that the mask leaves something of.

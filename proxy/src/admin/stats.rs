@@ -3,13 +3,13 @@
 mod clusters;
 mod listeners;
 pub(super) mod prometheus;
+mod selection;
 mod server;
 mod told;
 
-use http::StatusCode;
-use regex::Regex;
 use serde_json::{Value, json};
 
+use self::selection::{Format, Selection};
 use self::told::{Scope, Stat, Told};
 use super::AdminState;
 use super::reply::{Query, Reply};
@@ -19,26 +19,38 @@ use crate::workers::DataPlane;
 /// All counters, or those whose name matches `filter`; with `usedonly` only those that are not zero; with
 /// `format=json` as JSON, with `format=prometheus` as `/stats/prometheus`.
 pub fn stats(state: &AdminState, query: &Query) -> Reply {
-    if query.value("format") == Some("prometheus") {
-        return Reply::of_type(CONTENT_TYPE, state.registry.render());
-    }
-    let filter = match query.value("filter").map(Regex::new).transpose() {
-        Ok(filter) => filter,
-        Err(error) => return Reply::text(StatusCode::BAD_REQUEST, format!("filter: {error}\n")),
+    let asked = Format::of(query).and_then(|format| Ok((format, Selection::of(query)?)));
+    let (format, selection) = match asked {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
     };
+    if format == Format::Prometheus {
+        return in_metrics(state, &selection);
+    }
     let mut told = of_data_plane(&state.data_plane);
     server::of_process(state, &mut told);
     let mut all = told.by_name();
-    if let Some(filter) = filter {
-        all.retain(|(name, _)| filter.is_match(name));
-    }
-    if query.has("usedonly") {
-        all.retain(|(_, value)| *value > 0);
-    }
-    match query.value("format") {
-        Some("json") => Reply::json(&as_json(&all)),
+    all.retain(|(name, value)| selection.has(name, || *value > 0));
+    match format {
+        Format::Json => Reply::json(&as_json(&all)),
         _ => Reply::ok(as_text(&all)),
     }
+}
+
+/// All metrics in Prometheus's text format, or those that `filter` and `usedonly` leave.
+pub fn metrics(state: &AdminState, query: &Query) -> Reply {
+    match Selection::of(query) {
+        Ok(selection) => in_metrics(state, &selection),
+        Err(refusal) => refusal,
+    }
+}
+
+fn in_metrics(state: &AdminState, selection: &Selection) -> Reply {
+    let text = match selection.is_all() {
+        true => state.registry.render(),
+        false => prometheus::selected(state, selection),
+    };
+    Reply::of_type(CONTENT_TYPE, text)
 }
 
 /// All that is told of what is served, without what the process is.

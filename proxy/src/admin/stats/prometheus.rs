@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::selection::Selection;
 use super::told::{Scope, Stat, written};
 use super::{of_data_plane, server};
 use crate::admin::AdminState;
@@ -20,6 +21,39 @@ type Labels = Vec<(&'static str, String)>;
 /// Writes all of them, in order of names. A cluster that nothing was sent to tells its members alone: a mesh has many
 /// of those.
 pub(in crate::admin) fn collect(state: &AdminState, exposition: &mut Exposition) {
+    collect_selected(state, &Selection::default(), exposition);
+}
+
+/// What is selected: by their names in `/stats`, and those that are weft's own by the names of their metrics.
+pub(super) fn selected(state: &AdminState, selection: &Selection) -> String {
+    let mut exposition = Exposition::default();
+    collect_selected(state, selection, &mut exposition);
+    let mut text = exposition.into_text();
+    of_weft(&state.registry.render(), selection, &mut text);
+    text
+}
+
+/// Those of all metrics that are not Envoy's, each family with its head.
+fn of_weft(all: &str, selection: &Selection, text: &mut String) {
+    let mut head = String::new();
+    for line in all.lines() {
+        if line.starts_with("# HELP ") {
+            head.clear();
+        }
+        if line.starts_with('#') {
+            head.extend([line, "\n"]);
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap_or((line, ""));
+        let name = series.split('{').next().unwrap_or_default();
+        if !name.starts_with("envoy_") && selection.has(name, || value != "0") {
+            text.push_str(&std::mem::take(&mut head));
+            text.extend([line, "\n"]);
+        }
+    }
+}
+
+fn collect_selected(state: &AdminState, selection: &Selection, exposition: &mut Exposition) {
     let mut told = of_data_plane(&state.data_plane);
     server::of_process(state, &mut told);
     let all = told.into_all();
@@ -35,6 +69,9 @@ pub(in crate::admin) fn collect(state: &AdminState, exposition: &mut Exposition)
         {
             continue;
         }
+        if !selection.is_all() && !selection.has(&stat.whole_name(), || stat.value > 0) {
+            continue;
+        }
         let (name, labels) = metric(&stat);
         families.entry(name).or_default().push((labels, stat.value));
     }
@@ -46,7 +83,7 @@ pub(in crate::admin) fn collect(state: &AdminState, exposition: &mut Exposition)
             exposition.sample(&name, &borrowed(labels), value);
         }
     }
-    times(&state.data_plane, exposition);
+    times(&state.data_plane, selection, exposition);
 }
 
 /// Clusters that anything was sent to.
@@ -66,7 +103,7 @@ fn used_clusters(all: &[Stat]) -> BTreeMap<Arc<str>, ()> {
 }
 
 /// The time that requests took, in milliseconds as in Envoy.
-fn times(data_plane: &DataPlane, exposition: &mut Exposition) {
+fn times(data_plane: &DataPlane, selection: &Selection, exposition: &mut Exposition) {
     let name = "envoy_http_downstream_rq_time";
     let mut readings: BTreeMap<Arc<str>, HistogramReading> = BTreeMap::new();
     let snapshot = data_plane.snapshot();
@@ -78,6 +115,9 @@ fn times(data_plane: &DataPlane, exposition: &mut Exposition) {
         let prefix = &service.config.stat_prefix;
         if !readings.contains_key(prefix)
             && let Some(sum) = sum(data_plane, prefix)
+            && selection.has(&format!("http.{prefix}.downstream_rq_time"), || {
+                sum.count > 0
+            })
         {
             readings.insert(Arc::clone(prefix), sum);
         }

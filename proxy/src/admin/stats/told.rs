@@ -65,6 +65,11 @@ impl Stat {
         let name = Cow::Owned(name.to_owned());
         Stat { scope, name, value }
     }
+
+    /// Its whole name.
+    pub(super) fn whole_name(&self) -> String {
+        self.scope.prefix() + &self.name
+    }
 }
 
 /// All that is told.
@@ -96,9 +101,7 @@ impl Told {
     /// Whole names with their values, in order.
     pub(super) fn by_name(self) -> Vec<(String, u64)> {
         let all = self.0.into_iter();
-        let mut all: Vec<_> = all
-            .map(|stat| (stat.scope.prefix() + &stat.name, stat.value))
-            .collect();
+        let mut all: Vec<_> = all.map(|stat| (stat.whole_name(), stat.value)).collect();
         all.sort();
         all.dedup_by(|one, other| one.0 == other.0);
         all
