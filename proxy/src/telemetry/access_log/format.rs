@@ -221,7 +221,11 @@ fn operator(text: &str) -> Result<Piece, InvalidFormat> {
         },
         _ => (text, None),
     };
-    Ok(Piece::Operator(Operator::parse(word)?, limit))
+    let operator = Operator::parse(word)?;
+    match limit.is_none() || operator.takes_length() {
+        true => Ok(Piece::Operator(operator, limit)),
+        false => Err(InvalidOperator::Length(word.to_owned()).into()),
+    }
 }
 
 fn push_literal(pieces: &mut Vec<Piece>, text: &str) {
@@ -318,6 +322,11 @@ mod tests {
     }
 
     #[test]
+    fn the_status_is_a_header_of_a_response_as_well() {
+        assert_eq!(text("%RESP(:STATUS)% %RESP(X-NONE?:status)%"), "200 200");
+    }
+
+    #[test]
     fn operators_take_arguments_alternatives_and_lengths() {
         assert_eq!(text("%START_TIME(%Y/%m)% 100%%"), "2001/09 100%");
         assert_eq!(text("%REQ(X-MISSING?USER-AGENT):4%"), "curl");
@@ -380,6 +389,12 @@ mod tests {
             ("%REQ(a b)%", "\"a b\" is no header name"),
             ("50%", "a percent sign without a partner in \"50%\""),
             ("%START_TIME(%!)%", "\"%!\" is no format of a time"),
+            ("%PROTOCOL:4%", "%PROTOCOL% takes no length"),
+            ("%HOSTNAME:4%", "%HOSTNAME% takes no length"),
+            (
+                "%REQ(A):-1%",
+                "%REQ(A):-1% is no command operator that is supported",
+            ),
         ] {
             assert_eq!(
                 Template::parse(format).expect_err(format).to_string(),

@@ -121,16 +121,19 @@ pub enum InvalidOperator {
     /// Its argument is none that it takes.
     #[error("{0:?} is no argument of the operator")]
     Argument(String),
+    /// It is never cut off.
+    #[error("%{0}% takes no length")]
+    Length(String),
 }
 
 impl Operator {
     /// From what stands between the percent signs.
     pub fn parse(text: &str) -> Result<Self, InvalidOperator> {
+        let unknown = || InvalidOperator::Unknown(text.to_owned());
         let (word, argument) = match text.split_once('(') {
-            Some((word, rest)) => (word, rest.rsplit_once(')').map(|(argument, _)| argument)),
+            Some((word, rest)) => (word, Some(rest.strip_suffix(')').ok_or_else(unknown)?)),
             None => (text, None),
         };
-        let unknown = || InvalidOperator::Unknown(text.to_owned());
         match (word, argument) {
             ("START_TIME", argument) => {
                 moment::format(argument.unwrap_or_default()).map(Operator::StartTime)
@@ -150,6 +153,17 @@ impl Operator {
                     (None, Some(_)) => Err(unknown()),
                 }
             }
+        }
+    }
+
+    /// Whether its value may be cut off: in Envoy, where somebody else has chosen it.
+    pub fn takes_length(&self) -> bool {
+        match self {
+            Operator::RequestHeader { .. }
+            | Operator::ResponseHeader { .. }
+            | Operator::ResponseTrailer { .. } => true,
+            Operator::WithArgument(operator) => operator.takes_length(),
+            Operator::StartTime(_) | Operator::Moment(_) | Operator::Plain(_) => false,
         }
     }
 
@@ -184,6 +198,10 @@ impl Operator {
             }
             Operator::Moment(moment) => moment.of_request(exchange.report),
             Operator::WithArgument(operator) => operator.value(exchange),
+            // Before it is sent, the first try is the one that is meant.
+            Operator::Plain(Plain::UpstreamRequestAttemptCount) if exchange.request.is_some() => {
+                Value::Number(exchange.report.attempts.max(1).into())
+            }
             Operator::Plain(Plain::LocalReplyBody) => {
                 exchange.local_body.map_or(Value::Missing, text)
             }
@@ -195,12 +213,14 @@ impl Operator {
         match self {
             Operator::StartTime(format) => time(report.start, format),
             Operator::Plain(plain) => plain.of_connection(report),
-            Operator::WithArgument(WithArgument::Fixed(fixed)) => Value::Text(fixed.clone().into()),
             Operator::Moment(moment) => moment.of_connection(&report.downstream),
             Operator::RequestHeader { .. }
             | Operator::ResponseHeader { .. }
-            | Operator::ResponseTrailer { .. }
-            | Operator::WithArgument(_) => Value::Missing,
+            | Operator::ResponseTrailer { .. } => Value::Missing,
+            Operator::WithArgument(operator) => {
+                let fixed = operator.fixed();
+                fixed.map_or(Value::Missing, |fixed| Value::Text(fixed.to_owned().into()))
+            }
         }
     }
 

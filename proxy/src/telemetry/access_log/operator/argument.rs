@@ -11,8 +11,10 @@ use crate::config::metadata::MetadataPath;
 /// An operator with an argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WithArgument {
-    /// `%HOSTNAME%`, `%ENVIRONMENT(NAME)%`: known when it is parsed.
-    Fixed(String),
+    /// `%HOSTNAME%`: known when it is parsed.
+    HostName(String),
+    /// `%ENVIRONMENT(NAME)%`: known when it is parsed.
+    Environment(String),
     /// `%DYNAMIC_METADATA(NAMESPACE:KEY…)%`.
     DynamicMetadata(MetadataPath),
     /// `%METADATA(ROUTE:NAMESPACE:KEY…)%`.
@@ -61,11 +63,11 @@ impl WithArgument {
         argument: Option<&str>,
     ) -> Result<Option<Self>, InvalidOperator> {
         Ok(Some(match (word, argument) {
-            ("HOSTNAME", None) => WithArgument::Fixed(host_name()),
-            ("ENVIRONMENT", Some(name)) => match std::env::var(name) {
-                Ok(value) => WithArgument::Fixed(value),
-                Err(_) => WithArgument::Fixed("-".to_owned()),
-            },
+            ("HOSTNAME", None) => WithArgument::HostName(host_name()),
+            ("ENVIRONMENT", Some(name)) => {
+                let value = std::env::var(name);
+                WithArgument::Environment(value.unwrap_or_else(|_| "-".to_owned()))
+            }
             ("DYNAMIC_METADATA", Some(argument)) => {
                 WithArgument::DynamicMetadata(metadata(argument)?)
             }
@@ -93,10 +95,28 @@ impl WithArgument {
         }))
     }
 
+    /// Whether its value may be cut off.
+    pub(super) fn takes_length(&self) -> bool {
+        !matches!(
+            self,
+            WithArgument::HostName(_) | WithArgument::GrpcStatus(_)
+        )
+    }
+
+    /// Its value where that is known from the beginning.
+    pub(super) fn fixed(&self) -> Option<&str> {
+        match self {
+            WithArgument::HostName(fixed) | WithArgument::Environment(fixed) => Some(fixed),
+            _ => None,
+        }
+    }
+
     /// What it stands for.
     pub(super) fn value<'report>(&self, exchange: Exchange<'report>) -> Value<'report> {
         match self {
-            WithArgument::Fixed(fixed) => Value::Text(fixed.clone().into()),
+            WithArgument::HostName(fixed) | WithArgument::Environment(fixed) => {
+                Value::Text(fixed.clone().into())
+            }
             WithArgument::DynamicMetadata(path) => path
                 .of(&exchange.report.metadata)
                 .map_or(Value::Missing, metadata_value),

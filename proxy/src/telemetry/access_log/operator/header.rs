@@ -35,6 +35,8 @@ pub enum ResponseHeader {
     UpstreamServiceTime,
     /// `grpc-status`
     GrpcStatus,
+    /// `:status`
+    Status,
     /// Any other.
     Other(HeaderName),
 }
@@ -108,6 +110,7 @@ impl ResponseHeader {
         Ok(match name.to_ascii_lowercase().as_str() {
             "x-envoy-upstream-service-time" => ResponseHeader::UpstreamServiceTime,
             "grpc-status" => ResponseHeader::GrpcStatus,
+            ":status" => ResponseHeader::Status,
             other => ResponseHeader::Other(
                 other
                     .parse()
@@ -125,6 +128,8 @@ impl ResponseHeader {
             ResponseHeader::GrpcStatus => report
                 .grpc_status
                 .map_or(Value::Missing, |status| Value::Number(status.into())),
+            ResponseHeader::Status if report.response_code == 0 => Value::Missing,
+            ResponseHeader::Status => Value::Text(report.response_code.to_string().into()),
             ResponseHeader::Other(name) => exchange
                 .response
                 .or(report.response_headers.as_deref())
