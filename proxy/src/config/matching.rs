@@ -174,7 +174,7 @@ pub struct HeaderMatch {
     pub test: HeaderTest,
     /// The opposite is asked.
     pub invert: bool,
-    /// A missing header is compared as an empty one; else a value test of it fails, also inverted.
+    /// A missing header is taken for an empty one that is there; else a value test of it fails, also inverted.
     pub missing_is_empty: bool,
 }
 
@@ -233,7 +233,9 @@ impl HeaderMatch {
 
     fn is_match_of_value(&self, value: Option<&str>) -> bool {
         let value = match (value, &self.test) {
-            (value, HeaderTest::Present) => return value.is_some() != self.invert,
+            (value, HeaderTest::Present) => {
+                return (value.is_some() || self.missing_is_empty) != self.invert;
+            }
             (None, _) if self.missing_is_empty => "",
             // Envoy: a value test of a header that is not there fails, inverted or not.
             (None, _) => return false,
@@ -398,6 +400,18 @@ mod tests {
 
         assert!(test.is_match(LINE, &headers(&[])));
         assert!(!test.is_match(LINE, &headers(&["a"])));
+    }
+
+    #[test]
+    fn a_header_that_is_missing_and_taken_for_empty_is_there() {
+        for invert in [false, true] {
+            let test = HeaderMatch {
+                missing_is_empty: true,
+                ..header(HeaderTest::Present, invert)
+            };
+
+            assert_eq!(test.is_match(LINE, &headers(&[])), !invert);
+        }
     }
 
     #[test]

@@ -249,9 +249,9 @@ fn expected<'c>(config: &'c RouteConfig, request: &Request) -> Option<(&'c str, 
 fn expected_host<'c>(config: &'c RouteConfig, request: &Request) -> Option<&'c VirtualHost> {
     let mut authority = request.authority.to_ascii_lowercase();
     if config.ignore_port {
-        let host = authority.trim_end_matches(|character: char| character.is_ascii_digit());
-        if host.len() < authority.len() && host.ends_with(':') {
-            authority.truncate(host.len() - 1);
+        let colon = authority.rfind(':');
+        if let Some(colon) = colon.filter(|colon| !authority[*colon..].contains(']')) {
+            authority.truncate(colon);
         }
     }
     let mut best: Option<((u8, usize), &VirtualHost)> = None;
@@ -347,13 +347,14 @@ fn is_expected_header(wanted: &HeaderMatch, request: &Request) -> bool {
         }
         Subject::Authority | Subject::Scheme => unreachable!("none is made"),
     };
+    let is_missing = values.is_empty() && !wanted.missing_is_empty;
     if wanted.test == HeaderTest::Present {
-        return values.is_empty() == wanted.invert;
+        return is_missing == wanted.invert;
+    }
+    if is_missing {
+        return false;
     }
     if values.is_empty() {
-        if !wanted.missing_is_empty {
-            return false;
-        }
         values.push("");
     }
     let passes = values.iter().any(|value| match &wanted.test {

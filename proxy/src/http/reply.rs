@@ -142,6 +142,7 @@ pub(super) fn redirect(
     let scheme = config.scheme.as_deref().unwrap_or(head.scheme);
     let host = match &config.host {
         Some(host) => host,
+        None if config.keeps_port => head.authority(),
         None => host_of(head, scheme, config.port),
     };
     let port = config

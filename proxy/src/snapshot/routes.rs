@@ -150,11 +150,11 @@ impl RouteTable {
             .or(self.any)
     }
 
+    /// As in Envoy, a port is whatever follows the last colon that is outside of brackets.
     fn without_port<'a>(&self, authority: &'a str) -> &'a str {
-        if self.config.ignore_port {
-            without_port(authority)
-        } else {
-            authority
+        match authority.rsplit_once(':') {
+            Some((host, port)) if self.config.ignore_port && !port.contains(']') => host,
+            _ => authority,
         }
     }
 }
@@ -168,6 +168,7 @@ static TO_TLS: LazyLock<Route> = LazyLock::new(|| {
         port: None,
         path: None,
         strip_query: false,
+        keeps_port: true,
     };
     let action = RouteAction::Redirect(redirect);
     Route::new("require_tls", RouteMatch::prefix("/"), action)

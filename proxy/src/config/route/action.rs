@@ -171,6 +171,8 @@ pub struct Redirect {
     pub path: Option<PathRewrite>,
     /// Whether the query is dropped.
     pub strip_query: bool,
+    /// Whether the port is kept even where it is the old scheme's own and the scheme is another.
+    pub keeps_port: bool,
 }
 
 /// An answer given here.

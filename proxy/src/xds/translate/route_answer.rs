@@ -39,7 +39,9 @@ pub(super) fn redirect(at: &At<'_>, wire: &RedirectAction) -> Result<Redirect, I
     let scheme = match scheme_rewrite_specifier {
         None | Some(SchemeRewriteSpecifier::HttpsRedirect(false)) => None,
         Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some("https".into()),
-        Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => Some(scheme.as_str().into()),
+        Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => {
+            (!scheme.is_empty()).then(|| scheme.as_str().into())
+        }
     };
     let port = u16::try_from(*port_redirect).map_err(|_| {
         at.field("port_redirect")
@@ -47,11 +49,12 @@ pub(super) fn redirect(at: &At<'_>, wire: &RedirectAction) -> Result<Redirect, I
     })?;
     let path = match path_rewrite_specifier {
         None => None,
+        // As in Envoy, an empty text changes nothing.
         Some(PathRewriteSpecifier::PathRedirect(path)) => {
-            Some(PathRewrite::Full(path.as_str().into()))
+            (!path.is_empty()).then(|| PathRewrite::Full(path.as_str().into()))
         }
         Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => {
-            Some(PathRewrite::Prefix(prefix.as_str().into()))
+            (!prefix.is_empty()).then(|| PathRewrite::Prefix(prefix.as_str().into()))
         }
         Some(PathRewriteSpecifier::RegexRewrite(rewrite)) => Some(PathRewrite::Regex(
             substitution(&at.field("regex_rewrite"), rewrite)?,
@@ -67,6 +70,7 @@ pub(super) fn redirect(at: &At<'_>, wire: &RedirectAction) -> Result<Redirect, I
         port: (port != 0).then_some(port),
         path,
         strip_query: *strip_query,
+        keeps_port: false,
     })
 }
 
