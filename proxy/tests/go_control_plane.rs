@@ -11,6 +11,8 @@ mod named;
 mod peer;
 #[path = "go_control_plane/renewal.rs"]
 mod renewal;
+#[path = "go_control_plane/runtime.rs"]
+mod runtime;
 #[path = "xds/server.rs"]
 mod server;
 #[path = "go_control_plane/sources.rs"]

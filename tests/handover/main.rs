@@ -1,4 +1,5 @@
-//! A running `weft proxy` replaced by another process of it: nothing that was begun is lost, nobody is refused.
+//! Processes of `weft proxy`: replaced by another, so that nothing that was begun is lost and nobody is refused; told by a
+//! signal that its logs were moved away.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -6,9 +7,11 @@ mod load;
 mod process;
 mod upstream;
 
+use std::path::Path;
 use std::time::Duration;
 
 use load::{Load, get};
+use nix::sys::signal::Signal;
 use process::{Place, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,4 +92,27 @@ async fn what_the_newer_one_does_not_listen_on_is_closed() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
     assert!(load::echo(place.bytes).await.is_ok());
     drop(second);
+}
+
+#[tokio::test]
+async fn an_access_log_that_was_moved_away_is_begun_anew_at_a_signal() {
+    let place = Place::new().await;
+    let process = place.start();
+    place.until_epoch(0).await;
+    let log = place.access_log();
+    let moved = log.with_extension("1");
+    let lines = |path: &Path| std::fs::read_to_string(path).map_or(0, |text| text.lines().count());
+    get(place.web).await.unwrap();
+    until("the first request is logged", || lines(&log) == 1).await;
+
+    std::fs::rename(&log, &moved).unwrap();
+    get(place.web).await.unwrap();
+    until("what is not told writes on", || lines(&moved) == 2).await;
+    process.signal(Signal::SIGUSR1);
+    until("the file is there again", || log.exists()).await;
+    get(place.web).await.unwrap();
+    until("the last request is logged", || lines(&log) == 1).await;
+
+    assert_eq!(lines(&moved), 2);
+    drop(process);
 }

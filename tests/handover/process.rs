@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -66,6 +67,11 @@ impl Place {
         Process::followed(child)
     }
 
+    /// Where the processes write of requests.
+    pub(crate) fn access_log(&self) -> PathBuf {
+        self.directory.path().join("access.log")
+    }
+
     pub(crate) fn bootstrap(&self) -> Value {
         json!({
             "admin": {"address": socket_address(self.admin)},
@@ -111,6 +117,11 @@ impl Place {
             "filter_chains": [{"filters": [{"name": "http", "typed_config": {
                 "@type": format!("{TYPES}.network.http_connection_manager.v3.HttpConnectionManager"),
                 "stat_prefix": "web",
+                "access_log": [{"name": "file", "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                    "path": self.access_log(),
+                    "log_format": {"text_format_source": {"inline_string": "%REQ(:PATH)%\n"}},
+                }}],
                 "route_config": {"name": "web", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
                     {"name": "default", "match": {"prefix": "/"}, "route": {"cluster": "web"}},
                 ]}]},
@@ -199,8 +210,12 @@ impl Process {
     }
 
     pub(crate) fn kill(&self) {
+        self.signal(Signal::SIGKILL);
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.lock().id().cast_signed());
-        kill(pid, Signal::SIGKILL).unwrap();
+        kill(pid, signal).unwrap();
     }
 
     /// Waits until it has ended by itself; whether it was content.

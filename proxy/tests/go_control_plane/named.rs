@@ -1,7 +1,6 @@
-//! What listeners and clusters name comes from sources of its own: files, and services; and layers of the runtime.
+//! What listeners and clusters name comes from sources of its own: files, and services.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,14 +8,14 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use weft_proxy::app::Proxy;
 
-use super::mesh::{Application, get, listening, ready, request, until_answered};
+use super::mesh::{Application, get, listening, ready, until_answered};
 use super::peer::{ControlPlane, Envoy, is_missing};
 use super::server::PATIENCE;
 use super::sources::{free_port, moved, own_service};
 use super::{bootstrap, cluster, endpoints, listener, proxy, routes};
 
 /// A bootstrap's listener and clusters, which name endpoints and routes from these sources.
-fn statics(port: u16, clusters: &[(&str, &Value)], rds: &Value) -> Value {
+pub(crate) fn statics(port: u16, clusters: &[(&str, &Value)], rds: &Value) -> Value {
     let clusters = clusters.iter().map(|(name, eds)| {
         let mut cluster = cluster(name);
         cluster["eds_cluster_config"]["eds_config"] = (*eds).clone();
@@ -36,25 +35,25 @@ fn without_type(mut resource: Value) -> Value {
     resource
 }
 
-fn file(path: &Path) -> Value {
+pub(crate) fn file(path: &Path) -> Value {
     json!({"resource_api_version": "V3", "path_config_source": {"path": path}})
 }
 
 /// Both at once, or one after the other.
-enum Running {
+pub(crate) enum Running {
     Envoy(Envoy),
     Weft(Box<Proxy>),
 }
 
 impl Running {
-    async fn start(name: &str, bootstrap: &Value, dir: &Path) -> Self {
+    pub(crate) async fn start(name: &str, bootstrap: &Value, dir: &Path) -> Self {
         match name {
             "envoy" => Running::Envoy(Envoy::start(bootstrap, dir)),
             _ => Running::Weft(Box::new(proxy(bootstrap, dir).await)),
         }
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         match self {
             Running::Envoy(envoy) => envoy.kill().await,
             Running::Weft(weft) => weft.shutdown(Duration::ZERO).await,
@@ -220,130 +219,6 @@ async fn a_proxy_is_ready_without_a_control_plane_when_its_time_is_over() {
 
     ready(&proxy).await;
     proxy.shutdown(Duration::ZERO).await;
-}
-
-/// Routes of which the first is chosen as often as a runtime key says.
-fn by_runtime() -> Value {
-    let mut routes = routes("app");
-    let all = routes["virtual_hosts"][0]["routes"].as_array_mut().unwrap();
-    all.insert(
-        0,
-        json!({
-            "match": {"prefix": "/", "runtime_fraction": {
-                "default_value": {"numerator": 0, "denominator": "HUNDRED"},
-                "runtime_key": "share.of.canary",
-            }},
-            "direct_response": {"status": 200, "body": {"inline_string": "canary"}},
-        }),
-    );
-    routes
-}
-
-/// A bootstrap with these layers, whose routes are [`by_runtime`].
-fn layered(dir: &Path, port: SocketAddr, admin: SocketAddr, layers: &Value) -> Value {
-    let (eds, rds) = (dir.join("eds.json"), dir.join("rds.json"));
-    json!({
-        "node": {"id": "node", "cluster": "reviews.default"},
-        "admin": {"address": {"socket_address": {
-            "address": "127.0.0.1", "port_value": admin.port(),
-        }}},
-        "layered_runtime": {"layers": layers},
-        "static_resources": statics(port.port(), &[("app", &file(&eds))], &file(&rds)),
-    })
-}
-
-fn admin_of(running: &Running, of_envoy: SocketAddr) -> SocketAddr {
-    match running {
-        Running::Envoy(_) => of_envoy,
-        Running::Weft(weft) => weft.admin_address().unwrap(),
-    }
-}
-
-#[tokio::test]
-async fn runtime_values_are_modified_while_envoy_and_weft_serve() {
-    let dir = tempfile::tempdir().unwrap();
-    let app = Application::start("app").await;
-    moved(
-        dir.path(),
-        "eds.json",
-        "1",
-        &[endpoints("app", app.address)],
-    );
-    moved(dir.path(), "rds.json", "1", &[by_runtime()]);
-    let layers = json!([
-        {"name": "base", "static_layer": {"share.of.canary": 0}},
-        {"name": "admin", "admin_layer": {}},
-    ]);
-    let mut shown = vec![];
-    for name in ["envoy", "weft"] {
-        let state = tempfile::tempdir().unwrap();
-        let (port, admin) = (free_port(), free_port());
-        let bootstrap = layered(dir.path(), port, admin, &layers);
-
-        let running = Running::start(name, &bootstrap, state.path()).await;
-        until_answered(port, "app").await;
-        let admin = admin_of(&running, admin);
-        let (status, said) = request(admin, "POST", "/runtime_modify?share.of.canary=100").await;
-        assert_eq!(
-            (status, said.contains("OK\n")),
-            (200, true),
-            "{name}: {said}"
-        );
-        until_answered(port, "canary").await;
-        let (_, runtime) = get(admin, "/runtime").await;
-        // Envoy sends it in chunks.
-        let (from, to) = (runtime.find('{').unwrap(), runtime.rfind('}').unwrap());
-        let mut runtime: Value = serde_json::from_str(&runtime[from..=to]).unwrap();
-        shown.push(runtime["entries"]["share.of.canary"].take());
-        let modified = request(admin, "POST", "/runtime_modify?share.of.canary=").await;
-        assert_eq!(modified.0, 200, "{name}");
-        until_answered(port, "app").await;
-        let usage = request(admin, "POST", "/runtime_modify").await;
-        assert_eq!(
-            (usage.0, usage.1.contains("usage: ")),
-            (400, true),
-            "{name}: {usage:?}"
-        );
-        running.end().await;
-    }
-    assert_eq!(shown[0], shown[1]);
-}
-
-#[tokio::test]
-async fn runtime_layers_are_discovered_by_envoy_and_by_weft() {
-    let dir = tempfile::tempdir().unwrap();
-    let app = Application::start("app").await;
-    moved(
-        dir.path(),
-        "eds.json",
-        "1",
-        &[endpoints("app", app.address)],
-    );
-    moved(dir.path(), "rds.json", "1", &[by_runtime()]);
-    let layer = |share: u32| {
-        json!({
-            "@type": "type.googleapis.com/envoy.service.runtime.v3.Runtime",
-            "name": "site",
-            "layer": {"share": {"of.canary": share}},
-        })
-    };
-    let rtds = file(&dir.path().join("rtds.json"));
-    let layers = json!([
-        {"name": "base", "static_layer": {"share.of.canary": 0}},
-        {"name": "from elsewhere", "rtds_layer": {"name": "site", "rtds_config": rtds}},
-    ]);
-    for name in ["envoy", "weft"] {
-        let state = tempfile::tempdir().unwrap();
-        let (port, admin) = (free_port(), free_port());
-        moved(dir.path(), "rtds.json", "1", &[layer(100)]);
-        let bootstrap = layered(dir.path(), port, admin, &layers);
-
-        let running = Running::start(name, &bootstrap, state.path()).await;
-        until_answered(port, "canary").await;
-        moved(dir.path(), "rtds.json", "2", &[layer(0)]);
-        until_answered(port, "app").await;
-        running.end().await;
-    }
 }
 
 #[tokio::test]

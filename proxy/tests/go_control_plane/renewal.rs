@@ -218,9 +218,21 @@ async fn a_certificate_in_the_bootstrap_is_read_again_where_its_directory_is_wat
 async fn a_key_that_does_not_fit_leaves_what_was_read_before() {
     let (dir, mount) = (tempfile::tempdir().unwrap(), Mount::new());
     let app = Application::start("app").await;
-    let common = json!({"tls_certificates": [certificate(&mount.files(), Some(mount.0.path()))]});
-    let proxy = proxy(&bootstrap(&app, &listener(0, &common)), dir.path()).await;
+    // Read at the same sign as the pair that does not fit: when it is shown, both were read.
+    let beside = tempfile::tempdir().unwrap();
+    Authority::write(beside.path(), "server", NAME);
+    let watched = |files: &Path| {
+        let common = json!({"tls_certificates": [certificate(files, Some(mount.0.path()))]});
+        listener(0, &common)
+    };
+    let mut bootstrap = bootstrap(&app, &watched(&mount.files()));
+    let mut witness = watched(beside.path());
+    witness["name"] = "witness".into();
+    let listeners = bootstrap["static_resources"]["listeners"].as_array_mut();
+    listeners.unwrap().push(witness);
+    let proxy = proxy(&bootstrap, dir.path()).await;
     let web = listening(&proxy, "web").await;
+    let witness = listening(&proxy, "witness").await;
     let first = CertificateDer::from_pem_file(mount.files().join("server.pem")).unwrap();
 
     // The certificate of one with the key of another, and a sign that something was moved.
@@ -231,10 +243,13 @@ async fn a_key_that_does_not_fit_leaves_what_was_read_before() {
         mount.files().join("server.pem"),
     )
     .unwrap();
+    Authority::write(beside.path(), "server", NAME);
     fs::write(mount.0.path().join("staged"), "").unwrap();
     fs::rename(mount.0.path().join("staged"), mount.0.path().join("sign")).unwrap();
+    until_shown(witness, &beside.path().join("server.pem")).await;
     assert_eq!(shown(web).await, Some(first.clone()));
-    // It is known by what comes after: the whole pair is taken.
+
+    // What comes after is a pair again.
     mount.turn("second");
     until_shown(web, &mount.files().join("server.pem")).await;
 

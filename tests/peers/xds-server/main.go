@@ -3,7 +3,7 @@
 // It serves one node. Each line of standard input is a snapshot to serve: {"version": "1", "resources": [...]}, the
 // resources as Any in JSON. Each line of standard output is an event: its address, a request, a stream that opened.
 //
-// Clusters, endpoints, listeners and routes also have services of their own. With -cert and -key it speaks TLS, with
+// Clusters, endpoints, listeners, routes and layers of the runtime also have services of their own. With -cert and -key it speaks TLS, with
 // -client-ca only to clients that this authority vouches for.
 package main
 
@@ -25,6 +25,7 @@ import (
 	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
 	listenerservice "github.com/envoyproxy/go-control-plane/envoy/service/listener/v3"
 	routeservice "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
+	runtimeservice "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -125,6 +126,7 @@ func snapshot(line []byte) (*cache.Snapshot, error) {
 	// Every type is there, with nothing in it where nothing was said.
 	byType := map[resource.Type][]types.Resource{
 		resource.ClusterType: {}, resource.EndpointType: {}, resource.ListenerType: {}, resource.RouteType: {},
+		resource.RuntimeType: {},
 	}
 	for _, text := range asked.Resources {
 		var envelope anypb.Any
@@ -170,6 +172,7 @@ func register(control *grpc.Server, served server.Server) {
 	endpointservice.RegisterEndpointDiscoveryServiceServer(control, served)
 	listenerservice.RegisterListenerDiscoveryServiceServer(control, served)
 	routeservice.RegisterRouteDiscoveryServiceServer(control, served)
+	runtimeservice.RegisterRuntimeDiscoveryServiceServer(control, served)
 }
 
 func main() {
