@@ -15,7 +15,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use weft_proto::Any;
+use weft_proto::any::{pack, unpack};
 use weft_proto::envoy::config::bootstrap::v3::Bootstrap as Wire;
+use weft_proto::envoy::config::bootstrap::v3::bootstrap::StaticResources;
 use weft_proto::envoy::config::core::v3::Node;
 use weft_proto::envoy::config::overload::v3::OverloadManager;
 use weft_proto::json::{self, JsonError};
@@ -41,8 +44,10 @@ use crate::xds::translate::{Invalid, chain};
 /// A bootstrap that was checked.
 #[derive(Debug, Clone)]
 pub struct Bootstrap {
-    /// As it came, for `/config_dump`.
-    pub wire: Wire,
+    /// As it came, for `/config_dump`: encoded, for nobody looks at it else, and thousands of endpoints take twenty times the
+    /// room as messages.
+    wire: Any,
+    reserved: Vec<(Kind, String)>,
     /// Who we are.
     pub node: Node,
     /// The workload that is served.
@@ -173,24 +178,31 @@ impl Bootstrap {
             || self.runtime.is_modifiable()
     }
 
+    /// As it came.
+    pub fn wire(&self) -> Wire {
+        unpack(&self.wire).expect("it was packed when it was read")
+    }
+
     /// Names that resources of a control plane cannot have.
     pub fn reserved_names(&self) -> impl Iterator<Item = (Kind, String)> {
-        let clusters = self
-            .wire
-            .static_resources
-            .iter()
-            .flat_map(|resources| &resources.clusters);
-        let listeners = self.statics.listeners.keys();
-        clusters
-            .map(|cluster| (Kind::Cluster, cluster.name.clone()))
-            .chain(listeners.map(|name| (Kind::Listener, name.to_string())))
+        self.reserved.iter().cloned()
     }
+}
+
+fn reserved(resources: &StaticResources, statics: &Configuration) -> Vec<(Kind, String)> {
+    let clusters = resources.clusters.iter();
+    let listeners = statics.listeners.keys();
+    clusters
+        .map(|cluster| (Kind::Cluster, cluster.name.clone()))
+        .chain(listeners.map(|name| (Kind::Listener, name.to_string())))
+        .collect()
 }
 
 fn check(wire: Wire) -> Result<Bootstrap, Problem> {
     warn_of_ignored(&wire)?;
     let node = wire.node.clone().unwrap_or_default();
-    let resources = wire.static_resources.clone().unwrap_or_default();
+    let none = StaticResources::default();
+    let resources = wire.static_resources.as_ref().unwrap_or(&none);
     let runtime = match &wire.layered_runtime {
         Some(wire) => runtime::runtime(wire)?,
         None => Runtime::default(),
@@ -208,7 +220,7 @@ fn check(wire: Wire) -> Result<Bootstrap, Problem> {
     }
     let secrets = resources.secrets.iter().map(|secret| secret.name.clone());
     let origins = Origins::new(discovery.ads.is_some(), control_planes, secrets.collect());
-    let mut own = statics::read(&resources, xds_cluster.as_deref(), &origins, &runtime)?;
+    let mut own = statics::read(resources, xds_cluster.as_deref(), &origins, &runtime)?;
     if let Some(wire) = &wire.layered_runtime {
         runtime::add_discovered(wire, &origins, &mut own, &mut discovery.awaited)?;
     }
@@ -218,6 +230,7 @@ fn check(wire: Wire) -> Result<Bootstrap, Problem> {
         statics::has_secrets(&statics, &own)?;
     }
     Ok(Bootstrap {
+        reserved: reserved(resources, &statics),
         statics,
         own,
         origins,
@@ -227,9 +240,9 @@ fn check(wire: Wire) -> Result<Bootstrap, Problem> {
         admin: wire.admin.as_ref().map(admin).transpose()?.flatten(),
         overload: wire.overload_manager.as_ref().map(overload).transpose()?,
         sources: manager::sources(wire.cluster_manager.as_ref())?,
-        vicinity: manager::vicinity(wire.cluster_manager.as_ref(), &node, &resources)?,
+        vicinity: manager::vicinity(wire.cluster_manager.as_ref(), &node, resources)?,
         node,
-        wire,
+        wire: pack(&wire),
     })
 }
 

@@ -131,7 +131,7 @@ fn configs(scope: &Scope<'_>, include_eds: bool) -> Vec<Any> {
     let started = timestamp(scope.state.started);
     let mut configs = vec![
         pack(&BootstrapConfigDump {
-            bootstrap: Some(scope.state.bootstrap.wire.clone()),
+            bootstrap: Some(scope.state.bootstrap.wire()),
             last_updated: Some(started),
         }),
         pack(&clusters(scope, started)),
@@ -160,14 +160,14 @@ fn masked(dump: &Value, paths: &str) -> Reply {
 }
 
 fn clusters(scope: &Scope<'_>, started: prost_types::Timestamp) -> ClustersConfigDump {
-    let wire = scope.state.bootstrap.wire.static_resources.iter();
+    let wire = scope.state.bootstrap.wire().static_resources;
+    let wire = wire.into_iter().flat_map(|resources| resources.clusters);
     ClustersConfigDump {
         version_info: String::new(),
         static_clusters: wire
-            .flat_map(|resources| &resources.clusters)
             .filter(|cluster| scope.has(&cluster.name))
             .map(|cluster| StaticCluster {
-                cluster: Some(pack(cluster)),
+                cluster: Some(pack(&cluster)),
                 last_updated: Some(started),
             })
             .collect(),
@@ -183,14 +183,14 @@ fn clusters(scope: &Scope<'_>, started: prost_types::Timestamp) -> ClustersConfi
 }
 
 fn listeners(scope: &Scope<'_>, started: prost_types::Timestamp) -> ListenersConfigDump {
-    let wire = scope.state.bootstrap.wire.static_resources.iter();
+    let wire = scope.state.bootstrap.wire().static_resources;
+    let wire = wire.into_iter().flat_map(|resources| resources.listeners);
     ListenersConfigDump {
         version_info: String::new(),
         static_listeners: wire
-            .flat_map(|resources| &resources.listeners)
             .filter(|listener| scope.has(&listener.name))
             .map(|listener| StaticListener {
-                listener: Some(pack(listener)),
+                listener: Some(pack(&listener)),
                 last_updated: Some(started),
             })
             .collect(),
@@ -225,9 +225,9 @@ fn routes(scope: &Scope<'_>) -> RoutesConfigDump {
 /// Routes that stand in listeners, those of the bootstrap first.
 fn inline_routes(scope: &Scope<'_>) -> Vec<StaticRouteConfig> {
     let started = timestamp(scope.state.started);
-    let resources = scope.state.bootstrap.wire.static_resources.iter();
-    let own = resources.flat_map(|resources| &resources.listeners);
-    let own = own.map(|listener| (listener.clone(), started));
+    let wire = scope.state.bootstrap.wire().static_resources;
+    let own = wire.into_iter().flat_map(|resources| resources.listeners);
+    let own = own.map(|listener| (listener, started));
     let cache = scope.state.cache.read();
     let discovered = cache.in_force(Kind::Listener).filter_map(|(_, accepted)| {
         let listener = unpack::<Listener>(&accepted.resource).ok()?;

@@ -73,6 +73,14 @@ fn a_sidecars_bootstrap_tells_who_it_is_and_where_its_control_plane_is() {
 }
 
 #[test]
+fn it_can_be_shown_as_it_came() {
+    let json = sidecar();
+    let came: Wire = json::from_json(json.clone()).expect("a bootstrap");
+
+    assert_eq!(parsed(&json).expect("valid").wire(), came);
+}
+
+#[test]
 fn a_control_plane_has_several_endpoints_and_speaks_the_variant_that_is_named() {
     let mut json = sidecar();
     json["dynamic_resources"]["ads_config"]["api_type"] = "GRPC".into();

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use weft_proto::Any;
+use weft_proto::any::{pack, unpack};
 use weft_proto::envoy::config::cluster::v3::Cluster;
 use weft_proto::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
 use weft_proto::envoy::config::core::v3::{
@@ -37,7 +39,8 @@ fn unusable(field: impl Into<String>, reason: impl Into<String>) -> Unusable {
 /// What control planes are found with: the bootstrap's own clusters and secrets.
 #[derive(Debug, Clone, Default)]
 pub struct ControlPlanes {
-    clusters: Vec<Cluster>,
+    /// By name, encoded: few of them are ever asked, and each endpoint of the others would take half a kilobyte.
+    clusters: Vec<(String, Any)>,
     secrets: Vec<Secret>,
 }
 
@@ -45,7 +48,10 @@ impl ControlPlanes {
     /// Among these.
     pub fn new(clusters: &[Cluster], secrets: &[Secret]) -> Self {
         Self {
-            clusters: clusters.to_vec(),
+            clusters: clusters
+                .iter()
+                .map(|cluster| (cluster.name.clone(), pack(cluster)))
+                .collect(),
             secrets: secrets.to_vec(),
         }
     }
@@ -57,20 +63,22 @@ impl ControlPlanes {
     pub fn of(&self, service: DiscoveryService, field: &str) -> Result<ControlPlane, Unusable> {
         let DiscoveryService { target, variant } = service;
         let mut all = self.clusters.iter().enumerate();
-        let found = all.find(|(_, cluster)| cluster.name == *target.cluster);
-        let (index, cluster) = found.ok_or_else(|| {
+        let found = all.find(|(_, (name, _))| **name == *target.cluster);
+        let (index, (_, cluster)) = found.ok_or_else(|| {
             unusable(
                 format!("{field}.grpc_services[0].envoy_grpc.cluster_name"),
                 format!("no static cluster is called {:?}", &*target.cluster),
             )
         })?;
         let field = format!("static_resources.clusters[{index}]");
+        let cluster: Cluster =
+            unpack(cluster).map_err(|error| unusable(&field, error.to_string()))?;
         let tls = match &cluster.transport_socket {
             Some(wire) => self.tls(wire, &format!("{field}.transport_socket"))?,
             None => None,
         };
         Ok(ControlPlane {
-            targets: targets(cluster, &field)?,
+            targets: targets(&cluster, &field)?,
             variant,
             // As Envoy's: the cluster, where nothing else is said.
             authority: match target.authority.is_empty() {
