@@ -128,9 +128,9 @@ impl Arrangement {
         };
         let (priority, part) = self.loads.part(u32::try_from(point).unwrap_or(0))?;
         let level = self.levels.get(priority)?;
-        let group = match part {
-            Part::Healthy => &level.healthy,
-            Part::Degraded => &level.degraded,
+        let group = match (part, &level.degraded) {
+            (Part::Healthy, _) | (Part::Degraded, Group::Empty) => &level.healthy,
+            (Part::Degraded, degraded) => degraded,
         };
         match group {
             Group::Empty => None,
@@ -166,16 +166,20 @@ impl Level {
         let localities = plan.localities;
         let is_healthy = |standing| standing == Standing::Healthy;
         let is_degraded = |standing| standing == Standing::Degraded;
-        Level {
-            healthy: match localities {
-                Localities::Pooled => {
-                    Zoned::new(members, plan).map(|zoned| Group::Zoned(Box::new(zoned)))
-                }
-                Localities::Weighted => None,
+        let healthy = match localities {
+            Localities::Pooled => {
+                Zoned::new(members, plan).map(|zoned| Group::Zoned(Box::new(zoned)))
             }
-            .unwrap_or_else(|| Group::new(members, is_healthy, localities, false, plan)),
-            degraded: Group::new(members, is_degraded, localities, true, plan),
+            Localities::Weighted => None,
         }
+        .unwrap_or_else(|| Group::new(members, is_healthy, localities, false, plan));
+        // A hash is always looked up among the healthy ones, where there are any: Envoy's rings hold no others.
+        let is_looked_up = plan.config.balancer.is_hashing() && !matches!(healthy, Group::Empty);
+        let degraded = match is_looked_up {
+            true => Group::Empty,
+            false => Group::new(members, is_degraded, localities, true, plan),
+        };
+        Level { healthy, degraded }
     }
 }
 
@@ -200,6 +204,10 @@ impl Group {
             Localities::Weighted => by_place(&chosen, members, plan),
         };
         if places.is_empty() {
+            // As in Envoy: a ring of localities without weights is empty.
+            if localities == Localities::Weighted && plan.config.balancer.is_hashing() {
+                return Group::Empty;
+            }
             return Group::Pooled(plan.list(&chosen, |_| 1.0, (priority, is_degraded, None)));
         }
         if plan.config.balancer.is_hashing() {
@@ -254,8 +262,11 @@ fn by_place<'a>(chosen: &[&'a Member], all: &[Member], plan: &Plan<'_>) -> Vec<I
         }
     }
     for place in &mut places {
-        let there = all.iter().filter(|member| member.place == place.number);
-        let count: u32 = there.map(|_| 1).sum();
+        let is_there = |member: &&Member| {
+            let is_left = member.endpoint.standing(plan.now) != Standing::Draining;
+            member.place == place.number && is_left
+        };
+        let count: u32 = all.iter().filter(is_there).map(|_| 1).sum();
         let eligible: u32 = place.members.iter().map(|_| 1).sum();
         let factor = f64::from(plan.policy.overprovisioning) / 100.0;
         let availability = (factor * f64::from(eligible) / f64::from(count.max(1))).min(1.0);
@@ -316,7 +327,7 @@ fn warmth(config: &SlowStart, since: u64, now: u64) -> f64 {
     factor.clamp(config.min_weight.max(f64::MIN_POSITIVE), 1.0)
 }
 
-/// What of a priority is usable, counted as the policy says.
+/// What of a priority is usable, counted as the policy says. What drains is no more than gone: it is not counted.
 fn usable(members: &[Member], plan: &Plan<'_>) -> Usable {
     let mut usable = Usable::default();
     for member in members {
@@ -324,12 +335,13 @@ fn usable(members: &[Member], plan: &Plan<'_>) -> Usable {
             true => f64::from(member.endpoint.weight),
             false => 1.0,
         };
-        usable.all += counted;
         match member.endpoint.standing(plan.now) {
             Standing::Healthy => usable.healthy += counted,
             Standing::Degraded => usable.degraded += counted,
-            Standing::Unhealthy | Standing::Draining => {}
+            Standing::Unhealthy => {}
+            Standing::Draining => continue,
         }
+        usable.all += counted;
     }
     usable
 }
@@ -445,6 +457,36 @@ mod tests {
             used(&[member(1, 0, Unhealthy), member(2, 0, Degraded)], 50),
             [2]
         );
+    }
+
+    #[test]
+    fn what_drains_does_not_make_a_priority_panic() {
+        let members = [
+            member(1, 0, Healthy),
+            member(2, 0, Draining),
+            member(3, 0, Draining),
+        ];
+
+        let arrangement = arranged(&members, &[0], &config(50));
+
+        assert!(!arrangement.panics());
+    }
+
+    #[test]
+    fn a_hash_is_looked_up_among_healthy_endpoints_while_there_are_any() {
+        let hashing = ClusterConfig {
+            balancer: Balancer::Maglev { table_size: 251 },
+            ..config(0)
+        };
+        let used = |health| {
+            let members = [member(1, 0, health), member(2, 0, Degraded)];
+            counts(&arranged(&members, &[0], &hashing))
+                .into_keys()
+                .collect::<Vec<_>>()
+        };
+
+        assert_eq!(used(Healthy), [1]);
+        assert_eq!(used(Unhealthy), [2]);
     }
 
     #[test]

@@ -29,6 +29,15 @@ impl Cluster {
         }
     }
 
+    /// Records that a request which reached an endpoint has been lost or took too long: as in Envoy, that it was reached
+    /// counts by itself where failures of ours are told apart.
+    pub fn record_lost(&self, endpoint: &Endpoint, now: Instant) {
+        if let Some(config) = &self.config.outlier_detection {
+            endpoint.state.outlier.reached(config);
+        }
+        self.record(endpoint, Outcome::LocalOriginFailure, now);
+    }
+
     /// Whether endpoints may ask to be spared with what they answer.
     pub fn heeds_degradation(&self) -> bool {
         let config = self.config.outlier_detection.as_ref();

@@ -131,6 +131,14 @@ impl Outlier {
         self.ejections.load(Ordering::Relaxed)
     }
 
+    /// A request has reached it, whatever becomes of it.
+    pub fn reached(&self, config: &OutlierDetection) {
+        if config.split_local_origin {
+            self.local.count(true);
+            forget(&self.local_failures);
+        }
+    }
+
     /// Counts an outcome; says which test of failures in a row has found enough of them.
     pub fn record(&self, outcome: Outcome, config: &OutlierDetection) -> [Option<Detector>; 2] {
         if outcome == Outcome::LocalOriginFailure && config.split_local_origin {
@@ -142,9 +150,8 @@ impl Outlier {
                 None,
             ];
         }
-        if outcome != Outcome::LocalOriginFailure && config.split_local_origin {
-            self.local.count(true);
-            forget(&self.local_failures);
+        if outcome != Outcome::LocalOriginFailure {
+            self.reached(config);
         }
         self.external.count(outcome == Outcome::Success);
         match outcome {
@@ -401,5 +408,20 @@ mod tests {
             found(&outlier, Outcome::LocalOriginFailure, &config),
             [Detector::ConsecutiveLocalOriginFailure]
         );
+    }
+
+    #[test]
+    fn what_is_lost_after_its_endpoint_was_reached_is_no_failure_in_a_row() {
+        let config = OutlierDetection {
+            consecutive_local_origin_failure: 2,
+            split_local_origin: true,
+            ..ejecting_after(1)
+        };
+        let outlier = Outlier::default();
+
+        for _ in 0..3 {
+            outlier.reached(&config);
+            assert!(found(&outlier, Outcome::LocalOriginFailure, &config).is_empty());
+        }
     }
 }

@@ -141,9 +141,9 @@ impl Subsets {
             .filter(|fewer| fewer.pairs().len() < asked.pairs().len())
     }
 
-    /// Whether any endpoint is used where the one of a subset cannot be.
+    /// Whether any endpoint is used where the one of a subset cannot be. As in Envoy, not where there is no fallback.
     pub fn may_use_any(&self) -> bool {
-        self.config.panic_mode_any
+        self.config.panic_mode_any && self.config.fallback != SubsetFallback::Nothing
     }
 
     /// How many there are.

@@ -246,8 +246,9 @@ impl Attempts<'_> {
         if self.tells.attempts {
             headers.insert(ATTEMPT_COUNT, HeaderValue::from(course.retries + 1));
         }
-        if self.tells.timeout_retries && after_timeout {
-            headers.insert(IS_TIMEOUT_RETRY, HeaderValue::from_static("true"));
+        if self.tells.timeout_retries {
+            let is_after_one = if after_timeout { "true" } else { "false" };
+            headers.insert(IS_TIMEOUT_RETRY, HeaderValue::from_static(is_after_one));
         }
         if self.tells.expected_time {
             let expected = self

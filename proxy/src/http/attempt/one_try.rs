@@ -180,8 +180,7 @@ impl Attempts<'_> {
     }
 
     fn malformed(&self, what: &'static str, endpoint: &Endpoint) -> Missed {
-        self.cluster
-            .record(endpoint, Outcome::LocalOriginFailure, Instant::now());
+        self.cluster.record_lost(endpoint, Instant::now());
         Missed::sent(Failure::Malformed {
             cluster: Arc::clone(self.cluster.name()),
             address: endpoint.address,
@@ -196,8 +195,7 @@ impl Attempts<'_> {
         endpoint: &Endpoint,
     ) -> Missed {
         if !self.has_bad_body() {
-            self.cluster
-                .record(endpoint, Outcome::LocalOriginFailure, Instant::now());
+            self.cluster.record_lost(endpoint, Instant::now());
         }
         let how = Reset::of(&source, unsent.is_some());
         if matches!(how, Reset::Stream | Reset::Refused) {
