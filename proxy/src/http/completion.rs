@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderValue, Method, Request, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -22,7 +22,6 @@ use super::limits::Limits;
 use super::{ActiveRequest, HttpConnection, expectation};
 use crate::cluster::Cluster;
 use crate::cluster::endpoint::Endpoint;
-use crate::cluster::outlier::Outcome;
 use crate::config::http::HttpConfig;
 use crate::config::metadata::Metadata;
 use crate::config::route::Route;
@@ -103,6 +102,7 @@ impl Completion {
             path: request.uri().path_and_query().cloned(),
             rewritten_path: None,
             authority,
+            rewritten_authority: None,
             user_agent: headers.get(header::USER_AGENT).cloned(),
             forwarded_for: None,
             request_id: None,
@@ -183,6 +183,32 @@ impl Completion {
         if service.keeps_request_headers {
             report.request_headers = Some(Box::new(head.headers.clone()));
         }
+    }
+
+    /// Filters have made this of the request; logs and headers of responses speak of what goes on from here.
+    pub(super) fn filtered(&mut self, head: &Head) {
+        self.tell(|inner| {
+            let report = &mut inner.report;
+            if report.path.as_ref() != Some(&head.path) {
+                report.path = Some(head.path.clone());
+            }
+            if let Some(kept) = &mut report.request_headers {
+                (**kept).clone_from(&head.headers);
+            }
+        });
+    }
+
+    /// The route has made this of the request.
+    pub(super) fn changed(&mut self, head: &Head) {
+        self.tell(|inner| {
+            let report = &mut inner.report;
+            if report.authority != head.authority {
+                report.rewritten_authority.clone_from(&head.authority);
+            }
+            if let Some(kept) = &mut report.request_headers {
+                (**kept).clone_from(&head.headers);
+            }
+        });
     }
 
     /// Where requests are traced: whether as what leaves here, seen from the application.
@@ -295,6 +321,11 @@ impl Completion {
         self.0.as_ref().map(|inner| &inner.report)
     }
 
+    /// The headers of the request as they are now, where they are kept.
+    pub(super) fn kept_headers(&self) -> Option<&HeaderMap> {
+        self.report()?.request_headers.as_deref()
+    }
+
     /// How often it has been tried.
     pub(super) fn attempts(&self) -> u32 {
         self.report().map_or(0, |report| report.attempts)
@@ -346,7 +377,7 @@ impl Completion {
     /// The endpoint that was being tried did not answer in time.
     pub(super) fn blame_endpoint(&mut self, cluster: &Cluster) {
         if let Some(endpoint) = self.0.as_ref().and_then(|inner| inner.endpoint.as_ref()) {
-            cluster.record(endpoint, Outcome::LocalOriginFailure, Instant::now());
+            cluster.record_lost(endpoint, Instant::now());
         }
     }
 

@@ -237,6 +237,8 @@ impl Turn<'_> {
             completion: self.completion,
             passage: self.passage,
         };
-        filter::pass(&mut passing).await
+        let passed = filter::pass(&mut passing).await;
+        self.completion.filtered(head);
+        passed
     }
 }

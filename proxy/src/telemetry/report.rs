@@ -237,6 +237,8 @@ pub struct RequestReport {
     pub rewritten_path: Option<PathAndQuery>,
     /// Host and port, as the client sent it.
     pub authority: Option<HeaderValue>,
+    /// What a route has made of it.
+    pub rewritten_authority: Option<HeaderValue>,
     /// `user-agent`.
     pub user_agent: Option<HeaderValue>,
     /// `x-forwarded-for`, as sent upstream.

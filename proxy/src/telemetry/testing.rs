@@ -83,6 +83,7 @@ pub(crate) fn request() -> RequestReport {
         path: Some("/reviews/1?full=yes".parse().expect("a path")),
         rewritten_path: None,
         authority: Some(HeaderValue::from_static("reviews:9080")),
+        rewritten_authority: None,
         user_agent: Some(HeaderValue::from_static("curl/8")),
         forwarded_for: None,
         request_id: Some(HeaderValue::from_static("4f6c")),

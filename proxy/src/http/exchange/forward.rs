@@ -54,6 +54,7 @@ impl Turn<'_> {
         if forward.path.is_some() {
             self.completion.rewritten(&head.path);
         }
+        self.completion.changed(&head);
         if let Some(termination) = forward.upgrades.termination()
             && let Some(tunnel) = Tunnel::of(&head, &mut upgrade, termination)
         {

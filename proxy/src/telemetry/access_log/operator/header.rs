@@ -80,7 +80,10 @@ impl Header {
             Header::Scheme => return named(report.scheme),
             Header::Path => return exchange.path().map_or(Value::Missing, text),
             Header::OriginalPath => return exchange.original_path().map_or(Value::Missing, text),
-            Header::Authority => report.authority.as_ref(),
+            Header::Authority => {
+                let rewritten = report.rewritten_authority.as_ref();
+                rewritten.or(report.authority.as_ref())
+            }
             Header::UserAgent => report.user_agent.as_ref(),
             Header::ForwardedFor => report.forwarded_for.as_ref(),
             Header::RequestId => report.request_id.as_ref(),
