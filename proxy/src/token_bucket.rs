@@ -54,6 +54,27 @@ impl TokenBucket {
             .is_ok()
     }
 
+    /// Gives so many back, as far as there is room.
+    pub fn give_back(&self, count: f64, now: Instant) {
+        let now = seconds(now);
+        let given = |bits: u64| {
+            let empty_at = self.since(f64::from_bits(bits), now);
+            Some(
+                self.since(empty_at - count / self.per_second, now)
+                    .to_bits(),
+            )
+        };
+        // It is always given.
+        let _ = self
+            .empty_at
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, given);
+    }
+
+    /// How many come in a second.
+    pub fn rate(&self) -> f64 {
+        self.per_second
+    }
+
     /// How many there are.
     pub fn left(&self, now: Instant) -> f64 {
         let now = seconds(now);

@@ -104,6 +104,8 @@ pub struct Options {
     pub overload: Option<OverloadConfig>,
     /// Where the proxy is, and those like it.
     pub vicinity: Option<Arc<Vicinity>>,
+    /// The cluster that the proxy's own node says it is of.
+    pub node_cluster: Arc<str>,
     /// Gives free memory back to the system.
     pub release_memory: fn(),
 }
@@ -146,6 +148,7 @@ impl DataPlane {
         let overload = Overload::new(options.overload, &counters);
         let environment = Arc::new(Environment {
             snapshot: ArcSwap::from_pointee(Snapshot::near(options.vicinity)),
+            node_cluster: options.node_cluster,
             upstreams: options.upstreams,
             reports: options.reports,
             drain: Drain::new(),

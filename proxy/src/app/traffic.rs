@@ -61,6 +61,7 @@ impl Carried {
             inheritance: self.inheritance.clone(),
             overload: bootstrap.overload.clone(),
             vicinity: bootstrap.vicinity.clone(),
+            node_cluster: bootstrap.node.cluster.as_str().into(),
             release_memory: self.release_memory,
         })?;
         if let Some(path) = &settings.broker {

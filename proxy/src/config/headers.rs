@@ -84,6 +84,32 @@ impl HeaderMutations {
     }
 }
 
+impl HeaderMutations {
+    /// Whether some texts hold operators.
+    pub fn is_formatted(&self) -> bool {
+        let mut changes = self.changes.iter();
+        changes.any(|change| matches!(change.text, HeaderText::Formatted(_)))
+    }
+
+    /// The same with what operators stand for now, for headers that are still to come. What is no value of a
+    /// header is left out.
+    pub fn settled(&self, text: impl Fn(&Template) -> String) -> Self {
+        let settled = |change: &HeaderChange| {
+            let HeaderText::Formatted(template) = &change.text else {
+                return Some(change.clone());
+            };
+            Some(HeaderChange {
+                text: HeaderText::Literal(text(template).try_into().ok()?),
+                ..change.clone()
+            })
+        };
+        HeaderMutations {
+            changes: self.changes.iter().filter_map(settled).collect(),
+            removals: self.removals.clone(),
+        }
+    }
+}
+
 impl HeaderChange {
     /// Sets a header to a literal value.
     pub fn literal(name: HeaderName, value: HeaderValue, action: HeaderAction) -> Self {

@@ -4,6 +4,7 @@ use http::HeaderMap;
 
 use super::completion::Completion;
 use super::headers::{self, Head};
+use crate::config::filter::header_mutation::Change;
 use crate::config::headers::HeaderMutations;
 use crate::config::matching::RequestLine;
 use crate::telemetry::access_log::format::{Format, Template};
@@ -28,6 +29,65 @@ pub(super) fn change_request(
             ..exchange
         })
     });
+}
+
+/// Changes the headers of a request as a filter says.
+pub(super) fn change_request_by(change: &Change, head: &mut Head, completion: &Completion) {
+    let line = RequestLine {
+        method: head.method.as_str(),
+        path: head.path.as_str(),
+        authority: headers::text(head.authority.as_ref()),
+        scheme: head.scheme,
+    };
+    change.apply_in(&mut head.headers, |(template, headers)| {
+        text(template, completion, |exchange| Exchange {
+            line: Some(line),
+            request: Some(headers),
+            ..exchange
+        })
+    });
+}
+
+/// Changes the headers of a response as a filter says; `request` are those of its request.
+pub(super) fn change_response_by(
+    change: &Change,
+    headers: &mut HeaderMap,
+    request: &HeaderMap,
+    completion: &Completion,
+) {
+    change.apply_in(headers, |(template, headers)| {
+        response_text(template, (request, headers), completion)
+    });
+}
+
+/// Changes the headers of an answer that a filter gives to a request.
+pub(super) fn change_answer(
+    mutations: &HeaderMutations,
+    headers: &mut HeaderMap,
+    head: &Head,
+    completion: &Completion,
+) {
+    mutations.apply_in(headers, |(template, headers)| {
+        text(template, completion, |exchange| Exchange {
+            line: Some(head.line()),
+            request: Some(&head.headers),
+            response: Some(headers),
+            ..exchange
+        })
+    });
+}
+
+/// What a template comes to for a response and its request.
+pub(super) fn response_text(
+    template: &Template,
+    (request, response): (&HeaderMap, &HeaderMap),
+    completion: &Completion,
+) -> String {
+    text(template, completion, |exchange| Exchange {
+        request: Some(request),
+        response: Some(response),
+        ..exchange
+    })
 }
 
 /// What a template comes to for a request.

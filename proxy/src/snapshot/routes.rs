@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock};
 use http::{HeaderMap, StatusCode};
 
 use self::matches::{is_match, split_query};
-use crate::config::headers::{HeaderMutations, HeaderText};
+use crate::config::headers::HeaderMutations;
 use crate::config::matching::RequestLine;
 use crate::config::metadata::Metadata;
 use crate::config::route::conditions::TlsRequirement;
@@ -185,10 +185,7 @@ fn requires_tls(host: &VirtualHost, headers: &HeaderMap) -> bool {
 }
 
 fn answers_by_request(config: &RouteConfig) -> bool {
-    let is_formatted = |headers: &HeaderMutations| {
-        let mut changes = headers.changes.iter();
-        changes.any(|change| matches!(change.text, HeaderText::Formatted(_)))
-    };
+    let is_formatted = HeaderMutations::is_formatted;
     let of_route = |route: &Route| {
         let weighted = match &route.action {
             RouteAction::Forward(forward) => match &forward.target {

@@ -20,6 +20,8 @@ use crate::telemetry::tunnels::TcpStats;
 pub struct Environment {
     /// The configuration as it is served.
     pub snapshot: CurrentSnapshot,
+    /// The cluster that the proxy's own node says it is of.
+    pub node_cluster: Arc<str>,
     /// The way to endpoints.
     pub upstreams: Upstreams,
     /// Who is told what has happened.

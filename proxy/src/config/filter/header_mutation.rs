@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName};
 
 use crate::config::headers::{HeaderAction, HeaderMutations};
 use crate::config::matching::TextMatch;
+use crate::telemetry::access_log::format::Template;
 
 /// What a chain changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,14 +44,14 @@ pub enum Change {
 }
 
 /// One change of a query.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum QueryChange {
     /// A parameter is set.
     Set {
         /// Which.
         name: Arc<str>,
         /// To what.
-        value: Arc<str>,
+        value: Template,
         /// How.
         action: HeaderAction,
     },
@@ -59,10 +60,19 @@ pub enum QueryChange {
 }
 
 impl Change {
-    /// Carries it out.
+    /// Carries it out where nothing is known of the exchange: operators stand for nothing.
     pub fn apply(&self, headers: &mut HeaderMap) {
+        self.apply_in(headers, |_| String::new());
+    }
+
+    /// Carries it out; `text` says what operators stand for.
+    pub fn apply_in(
+        &self,
+        headers: &mut HeaderMap,
+        text: impl Fn((&Template, &HeaderMap)) -> String,
+    ) {
         match self {
-            Change::Set(mutations) => mutations.apply(headers),
+            Change::Set(mutations) => mutations.apply_in(headers, text),
             Change::Remove(name) => {
                 headers.remove(name);
             }
@@ -77,9 +87,24 @@ impl Change {
     }
 }
 
+impl Change {
+    /// Whether it sets something that operators stand for.
+    pub fn is_formatted(&self) -> bool {
+        matches!(self, Change::Set(mutations) if mutations.is_formatted())
+    }
+
+    /// The same with what operators stand for now.
+    pub fn settled(&self, text: impl Fn(&Template) -> String) -> Self {
+        match self {
+            Change::Set(mutations) => Change::Set(mutations.settled(text)),
+            other => other.clone(),
+        }
+    }
+}
+
 impl QueryChange {
-    /// Carries it out on parameters, which are kept as they are written.
-    pub fn apply(&self, parameters: &mut Vec<String>) {
+    /// Carries it out on parameters, which are kept as they are written; `text` says what operators stand for.
+    pub fn apply(&self, parameters: &mut Vec<String>, text: impl Fn(&Template) -> String) {
         let is =
             |parameter: &str, name: &str| parameter.split('=').next().unwrap_or_default() == name;
         match self {
@@ -96,7 +121,7 @@ impl QueryChange {
                     HeaderAction::OverwriteIfPresent => is_there,
                 };
                 if is_set {
-                    let new = format!("{name}={value}");
+                    let new = format!("{name}={}", as_query(&text(value)));
                     let place = parameters.iter().position(|one| is(one, name));
                     match place.filter(|_| *action != HeaderAction::Append) {
                         // The first keeps its place, and is the only one.
@@ -114,20 +139,37 @@ impl QueryChange {
     }
 }
 
+/// A text as a part of a query: what cannot stand there is written in percent signs (RFC 3986 §2.1).
+fn as_query(text: &str) -> String {
+    let mut query = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => {
+                query.push_str(&format!("%{byte:02X}"));
+            }
+            b'!'..=b'~' => query.push(char::from(byte)),
+            _ => query.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    query
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn after(change: &QueryChange, query: &str) -> String {
         let mut parameters = query.split('&').map(str::to_owned).collect();
-        change.apply(&mut parameters);
+        change.apply(&mut parameters, |value| {
+            value.literal().unwrap_or_default().to_owned()
+        });
         parameters.join("&")
     }
 
     fn set(action: HeaderAction) -> QueryChange {
         QueryChange::Set {
             name: "a".into(),
-            value: "2".into(),
+            value: Template::parse("2").expect("a literal"),
             action,
         }
     }
@@ -141,6 +183,12 @@ mod tests {
         );
         assert_eq!(after(&set(HeaderAction::AddIfAbsent), "a=1"), "a=1");
         assert_eq!(after(&set(HeaderAction::OverwriteIfPresent), "b=1"), "b=1");
+        let spaced = QueryChange::Set {
+            name: "a".into(),
+            value: Template::plain("x y&z"),
+            action: HeaderAction::Overwrite,
+        };
+        assert_eq!(after(&spaced, "b=1"), "b=1&a=x%20y&z");
         assert_eq!(
             after(&QueryChange::Remove("a".into()), "a=1&ab=1&a"),
             "ab=1"

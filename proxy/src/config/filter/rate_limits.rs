@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use crate::config::matching::HeaderMatch;
 use crate::config::metadata::MetadataPath;
 use crate::config::route::QueryMatch;
+use crate::telemetry::access_log::format::Template;
 
 /// What a route says to rate limits.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,10 +40,37 @@ pub struct LimitRule {
     pub stage: u32,
     /// Its entries, in order. One that cannot be made unmakes the descriptor.
     pub entries: Vec<EntrySource>,
-    /// How much a request counts.
-    pub hits: Option<u64>,
-    /// Another limit than the service's: requests for each unit.
-    pub limit: Option<(u32, i32)>,
+    /// How much a request counts; 1 where nothing is said.
+    pub hits: Option<Hits>,
+    /// Another limit than the service's.
+    pub limit: Option<LimitOverride>,
+}
+
+/// How much a request counts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hits {
+    /// The number.
+    pub amount: HitsAmount,
+    /// Whether it is given back rather than taken.
+    pub is_negative: bool,
+}
+
+/// Where the number comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HitsAmount {
+    /// It is this.
+    Number(u64),
+    /// What operators come to; where that is no number, there is no descriptor.
+    Formatted(Template),
+}
+
+/// Another limit than the service's.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LimitOverride {
+    /// Requests for each unit.
+    Fixed(u32, i32),
+    /// An object with `requests_per_unit` and `unit` that filters have put there.
+    Metadata(MetadataPath),
 }
 
 /// Where an entry's key and value come from.
@@ -76,10 +104,14 @@ pub enum ValueSource {
     PeerIdentity,
     /// The cluster of the route.
     DestinationCluster,
+    /// The cluster that the proxy's own node says it is of.
+    SourceCluster,
     /// A header.
     Header(HeaderName),
     /// `:method`.
     Method,
+    /// `:scheme`.
+    Scheme,
     /// `:path`, with the query.
     Path,
     /// `:authority`.
@@ -110,8 +142,8 @@ pub enum ValueSource {
     },
     /// This, where the client is in one of the networks, or in none.
     ClientIn {
-        /// The value.
-        value: Arc<str>,
+        /// The value; operators may stand in it.
+        value: Template,
         /// The networks.
         networks: Vec<IpNet>,
         /// Whether the client is to be in none.

@@ -33,6 +33,10 @@ pub struct RateLimitConfig {
     pub is_resource_exhausted: bool,
     /// Whether responses tell what is left (`x-ratelimit-*`).
     pub tells_limits: bool,
+    /// Whether refusals tell when to come again (`retry-after`).
+    pub tells_retry_after: bool,
+    /// Where the service's metadata go.
+    pub metadata_namespace: Arc<str>,
     /// Whether refusals are marked (`x-envoy-ratelimited`).
     pub marks_refusals: bool,
     /// Headers of refusals.

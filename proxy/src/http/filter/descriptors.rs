@@ -6,13 +6,16 @@ use std::net::IpAddr;
 use http::HeaderValue;
 use ipnet::IpNet;
 use serde_json::Value;
+use weft_proto::envoy::r#type::v3::RateLimitUnit;
 
 use super::Passing;
 use super::rbac::client;
 use crate::config::filter::rate_limits::{
-    Absent, EntrySource, HostRules, LimitRule, RouteLimits, ValueSource,
+    Absent, EntrySource, HitsAmount, HostRules, LimitOverride, LimitRule, RouteLimits, ValueSource,
 };
+use crate::http::formatting;
 use crate::snapshot::routes::matches::is_query_match;
+use crate::telemetry::access_log::format::Template;
 
 /// One descriptor of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,26 +24,58 @@ pub(super) struct Descriptor {
     pub(super) entries: Vec<(String, String)>,
     /// How much the request counts.
     pub(super) hits: Option<u64>,
+    /// Whether that is given back rather than taken.
+    pub(super) is_given_back: bool,
     /// Another limit than the service's.
     pub(super) limit: Option<(u32, i32)>,
 }
 
-/// The descriptors that rules make of a request.
+/// The descriptors that rules make of a request; those of a stage, where the rules are not the filter's own.
 pub(super) fn descriptors<'a>(
     rules: impl Iterator<Item = &'a LimitRule>,
-    stage: u32,
+    stage: Option<u32>,
     passing: &Passing<'_>,
 ) -> Vec<Descriptor> {
     rules
-        .filter(|rule| rule.stage == stage)
-        .filter_map(|rule| {
-            Some(Descriptor {
-                entries: entries(&rule.entries, passing)?,
-                hits: rule.hits,
-                limit: rule.limit,
-            })
-        })
+        .filter(|rule| stage.is_none_or(|stage| rule.stage == stage))
+        .filter_map(|rule| descriptor(rule, passing))
         .collect()
+}
+
+fn descriptor(rule: &LimitRule, passing: &Passing<'_>) -> Option<Descriptor> {
+    let hits = match rule.hits.as_ref().map(|hits| &hits.amount) {
+        None => None,
+        Some(HitsAmount::Number(number)) => Some(*number),
+        Some(HitsAmount::Formatted(template)) => Some(formatted(template, passing).parse().ok()?),
+    };
+    Some(Descriptor {
+        entries: entries(&rule.entries, passing)?,
+        hits,
+        is_given_back: rule.hits.as_ref().is_some_and(|hits| hits.is_negative),
+        limit: rule.limit.as_ref().and_then(|limit| over(limit, passing)),
+    })
+}
+
+/// Another limit than the service's, where it is told whole.
+fn over(limit: &LimitOverride, passing: &Passing<'_>) -> Option<(u32, i32)> {
+    let path = match limit {
+        LimitOverride::Fixed(requests, unit) => return Some((*requests, *unit)),
+        LimitOverride::Metadata(path) => path,
+    };
+    let told = path.of(passing.completion.metadata())?;
+    let requests = told.get("requests_per_unit")?.as_f64()?;
+    let unit = RateLimitUnit::from_str_name(told.get("unit")?.as_str()?)?;
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "as Envoy takes numbers; a cast of floats saturates"
+    )]
+    let requests = requests as u32;
+    Some((requests, unit.into()))
+}
+
+fn formatted(template: &Template, passing: &Passing<'_>) -> String {
+    formatting::request_text(template, passing.head, passing.completion)
 }
 
 /// The rules that hold for a route, where the filter has none of its own.
@@ -58,10 +93,16 @@ pub(super) fn of_route(
     limits.route.iter().chain(host)
 }
 
+/// As in Envoy, a descriptor without any entry is one, too.
 fn entries(sources: &[EntrySource], passing: &Passing<'_>) -> Option<Vec<(String, String)>> {
     let mut entries = Vec::with_capacity(sources.len());
     for source in sources {
-        let value = value(&source.value, passing).filter(|value| !value.is_empty());
+        if is_elsewhere(&source.value, passing) {
+            return None;
+        }
+        let may_be_empty = matches!(source.value, ValueSource::Header(_) | ValueSource::Query(_));
+        let value = value(&source.value, passing);
+        let value = value.filter(|value| may_be_empty || !value.is_empty());
         let value = match (value, &source.absent) {
             (Some(value), _) => value.into_owned(),
             (None, Absent::Default(value)) => value.to_string(),
@@ -70,7 +111,19 @@ fn entries(sources: &[EntrySource], passing: &Passing<'_>) -> Option<Vec<(String
         };
         entries.push((source.key.to_string(), value));
     }
-    (!entries.is_empty()).then_some(entries)
+    Some(entries)
+}
+
+/// Whether an entry is for clients of other networks: then there is no default value either.
+fn is_elsewhere(source: &ValueSource, passing: &Passing<'_>) -> bool {
+    let ValueSource::ClientIn {
+        networks, invert, ..
+    } = source
+    else {
+        return false;
+    };
+    let client = client(passing);
+    networks.iter().any(|network| network.contains(&client)) == *invert
 }
 
 fn value<'a>(source: &'a ValueSource, passing: &'a Passing<'_>) -> Option<Cow<'a, str>> {
@@ -78,9 +131,11 @@ fn value<'a>(source: &'a ValueSource, passing: &'a Passing<'_>) -> Option<Cow<'a
     Some(match source {
         ValueSource::Literal(value) => Cow::Borrowed(&**value),
         ValueSource::PeerIdentity => passing.connection.downstream.principal.as_deref()?.into(),
+        ValueSource::SourceCluster => Cow::Borrowed(&*passing.connection.environment.node_cluster),
         ValueSource::DestinationCluster => Cow::Borrowed(&*passing.destination?.cluster),
         ValueSource::Header(name) => text(head.headers.get(name)?)?.into(),
         ValueSource::Method => head.method.as_str().into(),
+        ValueSource::Scheme => head.scheme.into(),
         ValueSource::Path => head.path().into(),
         ValueSource::Authority => head.authority().into(),
         ValueSource::Query(name) => parameter(head.path(), name)?.into(),
@@ -105,15 +160,7 @@ fn value<'a>(source: &'a ValueSource, passing: &'a Passing<'_>) -> Option<Cow<'a
             let is_match = query.iter().all(|test| is_query_match(test, asked));
             (is_match == *expected).then_some(&**value)?.into()
         }
-        ValueSource::ClientIn {
-            value,
-            networks,
-            invert,
-        } => {
-            let client = client(passing);
-            let is_in = networks.iter().any(|network| network.contains(&client));
-            (is_in != *invert).then_some(&**value)?.into()
-        }
+        ValueSource::ClientIn { value, .. } => formatted(value, passing).into(),
         ValueSource::Metadata(path) => plain(path.of(passing.completion.metadata())?)?,
         ValueSource::RouteMetadata(path) => plain(path.of(passing.overrides().metadata())?)?,
     })

@@ -241,7 +241,9 @@ fn carry_out(config: &ExtAuthzConfig, allowed: Allowed, passing: &mut Passing<'_
 }
 
 fn change_query(allowed: &Allowed, passing: &mut Passing<'_>) {
+    use super::header_mutation::change_query as change_query_by;
     use crate::config::filter::header_mutation::QueryChange;
+    use crate::telemetry::access_log::format::Template;
     let removed = allowed.query_removed.iter();
     let removed = removed.map(|name| QueryChange::Remove(name.as_str().into()));
     let set = allowed
@@ -249,12 +251,13 @@ fn change_query(allowed: &Allowed, passing: &mut Passing<'_>) {
         .iter()
         .map(|(name, value)| QueryChange::Set {
             name: name.as_str().into(),
-            value: value.as_str().into(),
+            value: Template::plain(value),
             action: HeaderAction::Overwrite,
         });
     let changes: Vec<_> = set.chain(removed).collect();
     if !changes.is_empty() {
-        super::header_mutation::change_query(&changes, &mut passing.head.path);
+        let literal = |value: &Template| value.literal().unwrap_or_default().to_owned();
+        change_query_by(&changes, &mut passing.head.path, literal);
     }
 }
 

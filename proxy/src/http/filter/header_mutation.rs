@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use http::uri::PathAndQuery;
 
-use super::Passing;
 use super::trailers::WithTrailers;
-use crate::config::filter::header_mutation::{HeaderMutationConfig, Mutations, QueryChange};
+use super::{Passing, Returning};
+use crate::config::filter::header_mutation::{
+    Change, HeaderMutationConfig, Mutations, QueryChange,
+};
 use crate::config::filter::{FilterKind, FilterOverride, FilterOverrides, HttpFilter, RouteFilter};
+use crate::http::formatting;
+use crate::telemetry::access_log::format::Template;
 
 /// Changes a request, and its response when it comes.
 pub(super) fn request(
@@ -16,16 +21,20 @@ pub(super) fn request(
     passing: &mut Passing<'_>,
 ) {
     for mutations in all(config, own) {
-        let headers = &mut passing.head.headers;
-        mutations
-            .request
-            .iter()
-            .for_each(|change| change.apply(headers));
+        for change in &mutations.request {
+            formatting::change_request_by(change, passing.head, passing.completion);
+        }
         if !mutations.query.is_empty() {
-            change_query(&mutations.query, &mut passing.head.path);
+            let mut path = passing.head.path.clone();
+            change_query(&mutations.query, &mut path, |value| {
+                formatting::request_text(value, passing.head, passing.completion)
+            });
+            passing.head.path = path;
         }
         if !mutations.request_trailers.is_empty() {
-            let changes = Arc::clone(&mutations.request_trailers);
+            let changes = settled(&mutations.request_trailers, |template| {
+                formatting::request_text(template, passing.head, passing.completion)
+            });
             let body = std::mem::take(passing.body);
             *passing.body = body.filtered(|inner| WithTrailers { inner, changes });
         }
@@ -77,21 +86,49 @@ fn response(
     if changes.is_empty() {
         return;
     }
+    let is_formatted = |(headers, trailers): &(Arc<[Change]>, Arc<[Change]>)| {
+        headers.iter().chain(&**trailers).any(Change::is_formatted)
+    };
+    let request = match changes.iter().any(is_formatted) {
+        true => passing.head.headers.clone(),
+        false => HeaderMap::new(),
+    };
     passing.passage.on_response(move |returning| {
         for (headers, trailers) in changes {
-            let response = &mut *returning.response;
-            headers
-                .iter()
-                .for_each(|change| change.apply(response.headers_mut()));
-            if !trailers.is_empty() {
-                let body = response.body_mut();
-                body.filtered(|inner| WithTrailers {
-                    inner,
-                    changes: trailers,
-                });
-            }
+            change_response((&headers, &trailers), &request, returning);
         }
     });
+}
+
+fn change_response(
+    (headers, trailers): (&[Change], &Arc<[Change]>),
+    request: &HeaderMap,
+    returning: &mut Returning<'_>,
+) {
+    let completion = &*returning.completion;
+    // What the route has added is known where logs or headers of responses ask for it.
+    let request = completion.kept_headers().unwrap_or(request);
+    for change in headers {
+        let headers = returning.response.headers_mut();
+        formatting::change_response_by(change, headers, request, completion);
+    }
+    if trailers.is_empty() {
+        return;
+    }
+    let response = returning.response.headers();
+    let changes = settled(trailers, |template| {
+        formatting::response_text(template, (request, response), completion)
+    });
+    let body = returning.response.body_mut();
+    body.filtered(|inner| WithTrailers { inner, changes });
+}
+
+/// Changes of trailers, which are made when nothing is known of the exchange any more.
+fn settled(changes: &Arc<[Change]>, text: impl Fn(&Template) -> String) -> Arc<[Change]> {
+    if !changes.iter().any(Change::is_formatted) {
+        return Arc::clone(changes);
+    }
+    changes.iter().map(|change| change.settled(&text)).collect()
 }
 
 /// The chain's changes, then those of the routes: the innermost first, unless it is to have the last word.
@@ -111,13 +148,17 @@ fn all<'a>(
 }
 
 /// Carries changes of a query out.
-pub(super) fn change_query(changes: &[QueryChange], path: &mut PathAndQuery) {
+pub(super) fn change_query(
+    changes: &[QueryChange],
+    path: &mut PathAndQuery,
+    text: impl Fn(&Template) -> String,
+) {
     let query = path.query().unwrap_or_default();
     let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
     let mut parameters: Vec<String> = parameters.map(str::to_owned).collect();
     changes
         .iter()
-        .for_each(|change| change.apply(&mut parameters));
+        .for_each(|change| change.apply(&mut parameters, &text));
     let changed = match parameters.is_empty() {
         true => path.path().to_owned(),
         false => format!("{}?{}", path.path(), parameters.join("&")),
@@ -136,7 +177,9 @@ mod tests {
     fn a_query_loses_its_mark_with_its_last_parameter() {
         let mut path = PathAndQuery::from_static("/a?x=1");
 
-        change_query(&[QueryChange::Remove("x".into())], &mut path);
+        change_query(&[QueryChange::Remove("x".into())], &mut path, |_| {
+            String::new()
+        });
 
         assert_eq!(path, "/a");
     }

@@ -16,9 +16,11 @@ use super::Passing;
 use super::descriptors::{self, descriptors};
 use crate::config::filter::local_ratelimit::LocalRateLimitConfig;
 use crate::http::failure::{Failure, LocalReply};
+use crate::http::formatting;
 use crate::random;
 use crate::telemetry::counters::counted;
 use crate::telemetry::report::ResponseFlags;
+use crate::token_bucket::TokenBucket;
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
@@ -64,7 +66,7 @@ pub(super) fn request(
     }
     state.stats.rate_limited.increment();
     if !config.enforced.covers(random::draw()) {
-        config.request_headers.apply(&mut passing.head.headers);
+        formatting::change_request(&config.request_headers, passing.head, passing.completion);
         return Ok(());
     }
     state.stats.enforced.increment();
@@ -82,9 +84,9 @@ fn asked(
     } else if config.rules.is_empty() {
         let limits = passing.overrides().rate_limits();
         let rules = descriptors::of_route(limits, config.host_rules);
-        descriptors(rules, config.stage, passing)
+        descriptors(rules, Some(config.stage), passing)
     } else {
-        descriptors(config.rules.iter(), config.stage, passing)
+        descriptors(config.rules.iter(), None, passing)
     };
     if config.per_connection {
         let make = || Buckets::new(config, now);
@@ -99,13 +101,18 @@ fn tell_limits(asked: &Asked, passing: &mut Passing<'_>, now: Instant) {
     let whole = |number: f64| HeaderValue::from(buckets::whole(number));
     let limit = whole(bucket.max());
     let remaining = whole(bucket.left(now));
-    let reset = HeaderValue::from(bucket.full(now).as_secs());
+    let reset = HeaderValue::from(seconds_to_next(bucket, now));
     passing.passage.on_response(move |returning| {
         let headers = returning.response.headers_mut();
         headers.insert(LIMIT, limit);
         headers.insert(REMAINING, remaining);
         headers.insert(RESET, reset);
     });
+}
+
+/// In how many seconds there will be a token; 0 where there is one.
+fn seconds_to_next(bucket: &TokenBucket, now: Instant) -> u64 {
+    buckets::whole(bucket.next(now).as_secs_f64().ceil())
 }
 
 fn refusal(
@@ -119,10 +126,15 @@ fn refusal(
         false => UNAVAILABLE,
     };
     let mut headers = http::HeaderMap::new();
-    config.response_headers.apply(&mut headers);
+    formatting::change_answer(
+        &config.response_headers,
+        &mut headers,
+        passing.head,
+        passing.completion,
+    );
     if let (true, Some(bucket)) = (config.tells_retry_after, &asked.bucket) {
-        let seconds = bucket.next(now).as_secs_f64().ceil();
-        headers.insert(http::header::RETRY_AFTER, buckets::whole(seconds).into());
+        let seconds = seconds_to_next(bucket, now);
+        headers.insert(http::header::RETRY_AFTER, seconds.into());
     }
     Failure::Answered(Box::new(LocalReply {
         body: Bytes::from_static(b"local_rate_limited"),

@@ -18,14 +18,13 @@ use super::descriptors::{self, Descriptor, descriptors};
 use crate::config::filter::rate_limits::HostRules;
 use crate::config::filter::ratelimit::{Origin, RateLimitConfig, RateLimitOverride};
 use crate::http::failure::{Failure, LocalReply};
+use crate::http::formatting;
 use crate::random;
 use crate::telemetry::counters::counted;
 use crate::telemetry::report::ResponseFlags;
 use crate::upstream::explain;
 
 const METHOD: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
-/// Where the service's metadata go.
-const NAMESPACE: &str = "envoy.filters.http.ratelimit";
 const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 const RESOURCE_EXHAUSTED: u32 = 8;
@@ -105,16 +104,16 @@ fn all_descriptors(
     passing: &Passing<'_>,
 ) -> Vec<Descriptor> {
     if let Some(own) = own.filter(|own| !own.rules.is_empty()) {
-        return descriptors(own.rules.iter(), config.stage, passing);
+        return descriptors(own.rules.iter(), None, passing);
     }
     if !config.rules.is_empty() {
-        return descriptors(config.rules.iter(), config.stage, passing);
+        return descriptors(config.rules.iter(), None, passing);
     }
     let host_rules = own.map_or(HostRules::default(), |own| own.host_rules);
     let limits = passing.overrides().rate_limits();
     descriptors(
         descriptors::of_route(limits, host_rules),
-        config.stage,
+        Some(config.stage),
         passing,
     )
 }
@@ -130,7 +129,7 @@ fn wire(descriptor: Descriptor) -> RateLimitDescriptor {
                 unit,
             }),
         hits_addend: descriptor.hits,
-        is_negative_hits: false,
+        is_negative_hits: descriptor.is_given_back,
     }
 }
 
@@ -173,7 +172,7 @@ fn answered(
         let fields = weft_proto::wkt::struct_to_json(fields);
         passing
             .completion
-            .with_metadata(|metadata| metadata.merge(NAMESPACE, fields));
+            .with_metadata(|metadata| metadata.merge(&config.metadata_namespace, fields));
     }
     let mut told = to_headers(response_headers_to_add);
     if config.tells_limits {
@@ -200,7 +199,15 @@ fn answered(
     stats.over_limit.increment();
     let mut headers = HeaderMap::new();
     headers.extend(told);
-    config.response_headers.apply(&mut headers);
+    if let (true, Some(seconds)) = (config.tells_retry_after, retry_after(statuses)) {
+        headers.append(http::header::RETRY_AFTER, seconds.into());
+    }
+    formatting::change_answer(
+        &config.response_headers,
+        &mut headers,
+        passing.head,
+        passing.completion,
+    );
     if config.marks_refusals {
         headers.insert(RATE_LIMITED, HeaderValue::from_static("true"));
     }
@@ -247,10 +254,7 @@ fn limit_headers(statuses: &[DescriptorStatus]) -> Vec<(HeaderName, HeaderValue)
         .filter_map(|(_, limit)| Some((limit, window(limit.unit())?)))
         .map(|(limit, seconds)| quota(limit, seconds))
         .collect();
-    let reset = least
-        .duration_until_reset
-        .as_ref()
-        .map_or(0, |duration| duration.seconds);
+    let reset = until_reset(least);
     let text = |name: &'static str, text: String| {
         Some((
             HeaderName::from_static(name),
@@ -268,6 +272,19 @@ fn limit_headers(statuses: &[DescriptorStatus]) -> Vec<(HeaderName, HeaderValue)
     .into_iter()
     .flatten()
     .collect()
+}
+
+fn until_reset(status: &DescriptorStatus) -> i64 {
+    let duration = status.duration_until_reset.as_ref();
+    duration.map_or(0, |duration| duration.seconds)
+}
+
+/// In how many seconds, at least one, all limits that are exceeded begin anew.
+fn retry_after(statuses: &[DescriptorStatus]) -> Option<i64> {
+    let exceeded = statuses
+        .iter()
+        .filter(|status| status.code() == Code::OverLimit);
+    exceeded.map(|status| until_reset(status).max(1)).max()
 }
 
 fn quota(limit: &RateLimit, seconds: u32) -> String {
@@ -324,6 +341,24 @@ mod tests {
                 ("x-ratelimit-reset", "0"),
             ]
         );
+    }
+
+    #[test]
+    fn who_is_refused_comes_again_when_the_last_exceeded_limit_begins_anew() {
+        let over = |code: Code, seconds| DescriptorStatus {
+            code: code.into(),
+            duration_until_reset: Some(prost_types::Duration { seconds, nanos: 0 }),
+            ..DescriptorStatus::default()
+        };
+
+        let statuses = [
+            over(Code::OverLimit, 7),
+            over(Code::OverLimit, 9),
+            over(Code::Ok, 100),
+        ];
+        assert_eq!(retry_after(&statuses), Some(9));
+        assert_eq!(retry_after(&[over(Code::OverLimit, 0)]), Some(1));
+        assert_eq!(retry_after(&[over(Code::Ok, 7)]), None);
     }
 
     #[test]

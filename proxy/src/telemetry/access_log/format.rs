@@ -116,6 +116,13 @@ impl Template {
         Ok(Self(pieces))
     }
 
+    /// A text as it is, percent signs and all.
+    pub fn plain(text: &str) -> Self {
+        let mut pieces = Vec::new();
+        push_literal(&mut pieces, text);
+        Self(pieces)
+    }
+
     /// Whether it has operators.
     pub fn has_operators(&self) -> bool {
         let is_operator = |piece: &Piece| matches!(piece, Piece::Operator(..));

@@ -6,6 +6,7 @@ use weft_proto::envoy::config::route::v3::route_action::RequestMirrorPolicy;
 
 use super::at::{At, Invalid, harmless, nonempty};
 use super::filter::header_mutation::changes;
+use super::headers::mutations;
 use super::route_hosts::host_value;
 use super::share::runtime_fraction;
 use super::text::header_name;
@@ -45,7 +46,7 @@ fn mirror(at: &At<'_>, wire: &RequestMirrorPolicy) -> Result<Mirror, Invalid> {
             host => Some(host_value(&at.field("host_rewrite_literal"), host)?),
         },
         headers: Arc::new(Mutations {
-            request: changes(&at_mutations, request_headers_mutations)?,
+            request: changes(&at_mutations, request_headers_mutations, mutations)?,
             ..Mutations::default()
         }),
     })

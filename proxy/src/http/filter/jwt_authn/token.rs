@@ -73,7 +73,7 @@ impl Located {
             }
             TokenLocation::Parameter(name) => {
                 let change = QueryChange::Remove(Arc::clone(name));
-                change_query(&[change], &mut head.path);
+                change_query(&[change], &mut head.path, |_| String::new());
             }
             TokenLocation::Cookie(_) => {}
         }

@@ -47,44 +47,42 @@ impl Buckets {
         }
     }
 
-    /// Takes a token from each bucket that is for the request; stops at the first that has none.
+    /// Takes a token from each bucket that is for the request; stops at the first that has none. As in Envoy, the
+    /// slowest goes first, so that what it refuses takes mostly nothing from others.
     pub(super) fn ask(
         &self,
         config: &LocalRateLimitConfig,
         descriptors: &[Descriptor],
         now: Instant,
     ) -> Asked {
-        let mut deciding = None;
-        for descriptor in descriptors {
-            let Some((position, limit)) = matching(config, descriptor) else {
-                continue;
-            };
-            let bucket = self.bucket(config, position, limit, descriptor, now);
-            #[allow(
-                clippy::cast_precision_loss,
-                reason = "a request counts less than 2^52"
-            )]
-            let hits = descriptor.hits.unwrap_or(1) as f64;
-            let is_allowed = bucket.take_several(hits, now) || limit.is_shadow;
-            let is_tighter = |other: &Arc<TokenBucket>| bucket.left(now) < other.left(now);
-            if deciding.as_ref().is_none_or(is_tighter) || !is_allowed {
-                deciding = Some(bucket);
-            }
-            if !is_allowed {
+        let mut matched: Vec<_> = descriptors
+            .iter()
+            .filter_map(|descriptor| {
+                let (position, limit) = matching(config, descriptor)?;
+                let bucket = self.bucket(config, position, limit, descriptor, now);
+                Some((bucket, limit, descriptor))
+            })
+            .collect();
+        matched.sort_by(|(one, ..), (other, ..)| one.rate().total_cmp(&other.rate()));
+        for (bucket, limit, descriptor) in &matched {
+            if !counts(bucket, descriptor, now) && !limit.is_shadow {
                 return Asked {
-                    is_allowed,
-                    bucket: deciding,
+                    is_allowed: false,
+                    bucket: Some(Arc::clone(bucket)),
                 };
             }
         }
-        match &self.default {
-            Some(default) if deciding.is_none() || config.always_takes_default => Asked {
-                is_allowed: default.take(now),
-                bucket: Some(deciding.unwrap_or_else(|| Arc::clone(default))),
+        let takes_default = matched.is_empty() || config.always_takes_default;
+        let default = self.default.as_ref().filter(|_| takes_default);
+        let slowest = matched.into_iter().next().map(|(bucket, ..)| bucket);
+        match default {
+            Some(default) if !default.take(now) => Asked {
+                is_allowed: false,
+                bucket: Some(Arc::clone(default)),
             },
-            _ => Asked {
+            default => Asked {
                 is_allowed: true,
-                bucket: deciding,
+                bucket: slowest.or_else(|| default.cloned()),
             },
         }
     }
@@ -109,6 +107,20 @@ impl Buckets {
         let make = || Arc::new(TokenBucket::new(limit.bucket, now));
         Arc::clone(dynamic.entry(key).or_insert_with(make))
     }
+}
+
+/// Takes what a descriptor counts, or gives it back; whether there was enough.
+fn counts(bucket: &TokenBucket, descriptor: &Descriptor, now: Instant) -> bool {
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "a request counts less than 2^52"
+    )]
+    let hits = descriptor.hits.unwrap_or(1) as f64;
+    if descriptor.is_given_back {
+        bucket.give_back(hits, now);
+        return true;
+    }
+    bucket.take_several(hits, now)
 }
 
 /// The fullest goes: it is the one that says least.
@@ -198,6 +210,7 @@ mod tests {
         [Descriptor {
             entries: vec![("caller".into(), caller.into())],
             hits: None,
+            is_given_back: false,
             limit: None,
         }]
     }
@@ -214,6 +227,35 @@ mod tests {
         assert!(is_allowed("b"));
         assert!(is_allowed("c"));
         assert!(!is_allowed("b"));
+    }
+
+    #[test]
+    fn the_slowest_bucket_is_asked_first_and_told_of() {
+        let slow = DescriptorLimit {
+            entries: vec![("kind".into(), Some("x".into()))],
+            bucket: Bucket {
+                fill_interval: Duration::from_secs(36_000),
+                ..bucket(1)
+            },
+            is_shadow: false,
+        };
+        let config = config(vec![limit(Some("a"), 5), slow]);
+        let now = Instant::now();
+        let buckets = Buckets::new(&config, now);
+        let kind = Descriptor {
+            entries: vec![("kind".into(), "x".into())],
+            ..of("a")[0].clone()
+        };
+        let asked = || buckets.ask(&config, &[of("a")[0].clone(), kind.clone()], now);
+
+        assert!(asked().is_allowed);
+        let refused = asked();
+
+        assert!(!refused.is_allowed);
+        assert_eq!(refused.bucket.expect("one").max(), 1.0);
+        // What was refused has taken nothing from the other.
+        let left = buckets.ask(&config, &of("a"), now).bucket.expect("one");
+        assert_eq!(left.left(now).round(), 3.0);
     }
 
     #[test]

@@ -3,18 +3,20 @@
 use weft_proto::envoy::config::common::mutation_rules::v3::HeaderMutation as WireChange;
 use weft_proto::envoy::config::common::mutation_rules::v3::header_mutation::Action;
 use weft_proto::envoy::config::core::v3::key_value_append::KeyValueAppendAction;
-use weft_proto::envoy::config::core::v3::{KeyValueAppend, KeyValueMutation, KeyValuePair};
+use weft_proto::envoy::config::core::v3::{
+    HeaderValueOption, KeyValueAppend, KeyValueMutation, KeyValuePair,
+};
 use weft_proto::envoy::extensions::filters::http::header_mutation::v3::{
     HeaderMutation, HeaderMutationPerRoute, Mutations as WireMutations,
 };
 
 use super::super::at::{At, Invalid, enumeration, nonempty, required};
-use super::super::headers::mutations;
+use super::super::headers::{formatted_mutations, template};
 use super::super::text::{header_name, text_match};
 use crate::config::filter::header_mutation::{
     Change, HeaderMutationConfig, Mutations, QueryChange,
 };
-use crate::config::headers::HeaderAction;
+use crate::config::headers::{HeaderAction, HeaderMutations};
 
 /// The filter.
 pub(super) fn header_mutation(
@@ -48,16 +50,15 @@ fn all(at: &At<'_>, wire: Option<&WireMutations>) -> Result<Mutations, Invalid> 
         response_trailers_mutations,
         request_trailers_mutations,
     } = wire;
-    let trailers = "response_trailers_mutations";
+    let formatted =
+        |field: &'static str, wire: &[_]| changes(&at.field(field), wire, formatted_mutations);
     Ok(Mutations {
-        request: changes(&at.field("request_mutations"), request_mutations)?,
-        request_trailers: changes(
-            &at.field("request_trailers_mutations"),
-            request_trailers_mutations,
-        )?
-        .into(),
-        response: changes(&at.field("response_mutations"), response_mutations)?.into(),
-        response_trailers: changes(&at.field(trailers), response_trailers_mutations)?.into(),
+        request: formatted("request_mutations", request_mutations)?,
+        request_trailers: formatted("request_trailers_mutations", request_trailers_mutations)?
+            .into(),
+        response: formatted("response_mutations", response_mutations)?.into(),
+        response_trailers: formatted("response_trailers_mutations", response_trailers_mutations)?
+            .into(),
         query: query_changes(
             &at.field("query_parameter_mutations"),
             query_parameter_mutations,
@@ -65,23 +66,32 @@ fn all(at: &At<'_>, wire: Option<&WireMutations>) -> Result<Mutations, Invalid> 
     })
 }
 
+/// With or without operators in what is set, as `set` takes them.
 pub(in crate::xds::translate) fn changes(
     at: &At<'_>,
     wire: &[WireChange],
+    set: Setting,
 ) -> Result<Vec<Change>, Invalid> {
     wire.iter()
         .enumerate()
-        .map(|(index, wire)| change(&at.index(index), wire))
+        .map(|(index, wire)| change(&at.index(index), wire, set))
         .collect()
 }
 
-fn change(at: &At<'_>, wire: &WireChange) -> Result<Change, Invalid> {
+/// How headers to set are translated: [`formatted_mutations`], or the same without operators.
+type Setting = fn(
+    &At<'_>,
+    (&str, &[HeaderValueOption]),
+    (&str, &[String]),
+) -> Result<HeaderMutations, Invalid>;
+
+fn change(at: &At<'_>, wire: &WireChange, set: Setting) -> Result<Change, Invalid> {
     let WireChange { action } = wire;
     Ok(match required(&at.field("action"), action.as_ref())? {
         Action::Remove(name) => Change::Remove(header_name(&at.field("remove"), name)?),
         Action::Append(option) => {
             let options = std::slice::from_ref(option);
-            Change::Set(mutations(at, ("append", options), ("", &[]))?)
+            Change::Set(set(at, ("append", options), ("", &[]))?)
         }
         Action::RemoveOnMatch(wire) => {
             let at = at.field("remove_on_match");
@@ -89,14 +99,6 @@ fn change(at: &At<'_>, wire: &WireChange) -> Result<Change, Invalid> {
             Change::RemoveMatching(text_match(&at, required(&at, wire.key_matcher.as_ref())?)?)
         }
     })
-}
-
-/// A text without command operators; `%%` is one percent sign.
-fn literal(at: &At<'_>, text: &str) -> Result<String, Invalid> {
-    if text.replace("%%", "").contains('%') {
-        return Err(at.refuse_value(text));
-    }
-    Ok(text.replace("%%", "%"))
 }
 
 fn query_changes(at: &At<'_>, wire: &[KeyValueMutation]) -> Result<Vec<QueryChange>, Invalid> {
@@ -131,7 +133,7 @@ fn query_change(at: &At<'_>, wire: &KeyValueMutation) -> Result<QueryChange, Inv
             let at = at.field("value");
             let value = required(&at, value.as_ref())?;
             match weft_proto::wkt::value_to_json(value) {
-                serde_json::Value::String(text) => (key, literal(&at, &text)?),
+                serde_json::Value::String(text) => (key, template(&at, &text)?),
                 other => return Err(at.refuse_value(other)),
             }
         }
@@ -139,7 +141,7 @@ fn query_change(at: &At<'_>, wire: &KeyValueMutation) -> Result<QueryChange, Inv
             let at = at.field("entry");
             let value = std::str::from_utf8(&entry.value);
             let value = value.map_err(|_| at.field("value").refuse("no text"))?;
-            (&entry.key, literal(&at.field("value"), value)?)
+            (&entry.key, template(&at.field("value"), value)?)
         }
         (None, None) => return Err(at.field("record").refuse("missing")),
     };
@@ -151,7 +153,7 @@ fn query_change(at: &At<'_>, wire: &KeyValueMutation) -> Result<QueryChange, Inv
     };
     Ok(QueryChange::Set {
         name: nonempty(&at.field("key"), key)?.into(),
-        value: value.into(),
+        value,
         action,
     })
 }

@@ -12,7 +12,7 @@ use weft_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRate
 use weft_proto::envoy::r#type::v3::{HttpStatus, TokenBucket};
 
 use super::super::at::{At, Invalid, duration, enumeration, nonempty, required, unsupported};
-use super::super::headers::mutations;
+use super::super::headers::formatted_mutations;
 use super::super::share::runtime_fraction;
 use super::rate_limits::{host_rules, rules};
 use crate::config::filter::live::Live;
@@ -68,12 +68,12 @@ pub(super) fn local_ratelimit(
         enforced: fraction(&at.field("filter_enforced"), filter_enforced.as_ref())?,
         status: refusal_status(&at.field("status"), status.as_ref())?,
         is_resource_exhausted: *rate_limited_as_resource_exhausted,
-        response_headers: mutations(
+        response_headers: formatted_mutations(
             at,
             ("response_headers_to_add", response_headers_to_add),
             ("", &[]),
         )?,
-        request_headers: mutations(
+        request_headers: formatted_mutations(
             at,
             (at_not_enforced, request_headers_to_add_when_not_enforced),
             ("", &[]),

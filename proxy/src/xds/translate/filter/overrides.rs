@@ -79,7 +79,7 @@ pub(in crate::xds::translate) fn of_host(
         said.cors = Some(Arc::new(cors::route_policy(&at.field("cors"), policy)?));
     }
     said.limit_by(RouteLimits {
-        host: rate_limits::rules(&at.field("rate_limits"), &wire.rate_limits)?,
+        host: rate_limits::rules_of_routes(&at.field("rate_limits"), &wire.rate_limits)?,
         ..RouteLimits::default()
     });
     Ok(said)
@@ -101,7 +101,7 @@ pub(in crate::xds::translate) fn of_route(
         said.cors = Some(Arc::new(cors::route_policy(&at.field("cors"), policy)?));
     }
     said.limit_by(RouteLimits {
-        route: rate_limits::rules(&at.field("rate_limits"), &action.rate_limits)?,
+        route: rate_limits::rules_of_routes(&at.field("rate_limits"), &action.rate_limits)?,
         includes_host: action.include_vh_rate_limits.unwrap_or(false),
         ..RouteLimits::default()
     });

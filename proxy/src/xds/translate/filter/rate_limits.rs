@@ -13,11 +13,34 @@ use weft_proto::envoy::config::route::v3::rate_limit::{Action, HitsAddend};
 use weft_proto::envoy::extensions::common::ratelimit::v3::VhRateLimitsOptions;
 
 use super::super::at::{At, Invalid, enumeration, harmless, nonempty, required, unsupported};
+use super::super::headers::template;
 use super::super::text::{header_matches, header_name, query_matches};
 use super::value::metadata_path;
-use crate::config::filter::rate_limits::{Absent, EntrySource, HostRules, LimitRule, ValueSource};
+use crate::config::filter::rate_limits::{
+    Absent, EntrySource, Hits, HitsAmount, HostRules, LimitOverride, LimitRule, ValueSource,
+};
 
-/// Descriptors.
+/// Descriptors that routes and hosts ask for. As in Envoy, `hits_addend` says nothing there.
+pub(in crate::xds::translate) fn rules_of_routes(
+    at: &At<'_>,
+    wire: &[RateLimit],
+) -> Result<Arc<[LimitRule]>, Invalid> {
+    wire.iter()
+        .enumerate()
+        .map(|(index, wire)| {
+            let at = at.index(index);
+            let hits_addend = &wire.hits_addend;
+            harmless!(at; hits_addend);
+            let hits = None;
+            Ok(LimitRule {
+                hits,
+                ..rule(&at, wire)?
+            })
+        })
+        .collect()
+}
+
+/// Descriptors that a filter asks for.
 pub(in crate::xds::translate) fn rules(
     at: &At<'_>,
     wire: &[RateLimit],
@@ -56,10 +79,15 @@ fn rule(at: &At<'_>, wire: &RateLimit) -> Result<LimitRule, Invalid> {
         .and_then(|limit| limit.override_specifier.as_ref())
     {
         None => None,
-        Some(OverrideSpecifier::RateLimit(limit)) => Some((limit.requests_per_unit, limit.unit)),
-        Some(OverrideSpecifier::DynamicMetadata(_)) => {
+        Some(OverrideSpecifier::RateLimit(limit)) => {
+            Some(LimitOverride::Fixed(limit.requests_per_unit, limit.unit))
+        }
+        Some(OverrideSpecifier::DynamicMetadata(wire)) => {
             let at = at.field("limit");
-            return Err(at.field("dynamic_metadata").refuse("not supported"));
+            let at = at.field("dynamic_metadata");
+            let at = at.field("metadata_key");
+            let path = metadata_path(&at, required(&at, wire.metadata_key.as_ref())?)?;
+            Some(LimitOverride::Metadata(path))
         }
     };
     let at_actions = at.field("actions");
@@ -76,15 +104,23 @@ fn rule(at: &At<'_>, wire: &RateLimit) -> Result<LimitRule, Invalid> {
     })
 }
 
-fn hits(at: &At<'_>, wire: Option<&HitsAddend>) -> Result<Option<u64>, Invalid> {
+fn hits(at: &At<'_>, wire: Option<&HitsAddend>) -> Result<Option<Hits>, Invalid> {
     let Some(wire) = wire else { return Ok(None) };
     let HitsAddend {
         number,
         format,
         is_negative_hits,
     } = wire;
-    unsupported!(at; format, is_negative_hits);
-    Ok(*number)
+    let amount = match (number, format.as_str()) {
+        (None, "") => return Ok(None),
+        (Some(number), "") => HitsAmount::Number(*number),
+        (None, format) => HitsAmount::Formatted(template(&at.field("format"), format)?),
+        (Some(_), _) => return Err(at.field("format").refuse("`number` is set, too")),
+    };
+    Ok(Some(Hits {
+        amount,
+        is_negative: *is_negative_hits,
+    }))
 }
 
 fn entry(at: &At<'_>, wire: &Action) -> Result<EntrySource, Invalid> {
@@ -123,7 +159,7 @@ fn entry(at: &At<'_>, wire: &Action) -> Result<EntrySource, Invalid> {
             ActionSpecifier::Metadata(wire) => metadata(&at.field("metadata"), wire)?,
             ActionSpecifier::DynamicMetadata(wire) => dynamic(&at.field("dynamic_metadata"), wire)?,
             ActionSpecifier::SourceCluster(_) => {
-                return Err(at.field("source_cluster").refuse("not supported"));
+                simple("source_cluster", ValueSource::SourceCluster)
             }
             ActionSpecifier::Extension(extension) => {
                 return Err(at.field("extension").refuse_value(&extension.name));
@@ -156,6 +192,7 @@ fn request_header(at: &At<'_>, wire: &RequestHeaders) -> Result<EntrySource, Inv
     } = wire;
     let value = match name.to_ascii_lowercase().as_str() {
         ":method" => ValueSource::Method,
+        ":scheme" => ValueSource::Scheme,
         ":path" => ValueSource::Path,
         ":authority" | "host" => ValueSource::Authority,
         name => ValueSource::Header(header_name(&at.field("header_name"), name)?),
@@ -215,7 +252,8 @@ fn header_value(at: &At<'_>, wire: &HeaderValueMatch) -> Result<EntrySource, Inv
         descriptor_key,
         default_value,
     } = wire;
-    unsupported!(at; default_value);
+    // It is for values that come to nothing, and these are literal.
+    harmless!(at; default_value);
     Ok(EntrySource {
         key: or(descriptor_key, "header_match"),
         value: ValueSource::HeadersMatch {
@@ -235,7 +273,7 @@ fn query_value(at: &At<'_>, wire: &QueryParameterValueMatch) -> Result<EntrySour
         descriptor_key,
         default_value,
     } = wire;
-    unsupported!(at; default_value);
+    harmless!(at; default_value);
     Ok(EntrySource {
         key: or(descriptor_key, "query_match"),
         value: ValueSource::QueryMatches {
@@ -264,10 +302,11 @@ fn client_in(at: &At<'_>, wire: &RemoteAddressMatch) -> Result<EntrySource, Inva
         text.parse()
             .map_err(|_| at.refuse(format_args!("{text:?} is no network")))
     });
+    let at_value = at.field("descriptor_value");
     Ok(EntrySource {
         key: or(descriptor_key, "remote_address_match"),
         value: ValueSource::ClientIn {
-            value: nonempty(&at.field("descriptor_value"), descriptor_value)?.into(),
+            value: template(&at_value, nonempty(&at_value, descriptor_value)?)?,
             networks: networks.collect::<Result<_, Invalid>>()?,
             invert: matcher.invert_match,
         },
@@ -366,11 +405,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_counted_by_is_refused_by_path() {
-        let error = translated(json!({"source_cluster": {}})).expect_err("refused");
+        let extension = json!({"extension": {"name": "expr"}});
+
+        let error = translated(extension).expect_err("refused");
 
         assert_eq!(
             error.to_string(),
-            "[0].actions[0].source_cluster: not supported"
+            "[0].actions[0].extension: \"expr\" is not supported"
         );
     }
 }

@@ -5,13 +5,11 @@ use std::time::Duration;
 use http::StatusCode;
 use weft_proto::envoy::config::ratelimit::v3::RateLimitServiceConfig;
 use weft_proto::envoy::extensions::filters::http::ratelimit::v3::rate_limit::XRateLimitHeadersRfcVersion;
-use weft_proto::envoy::extensions::filters::http::ratelimit::v3::rate_limit_per_route::{
-    OverrideOptions, VhRateLimitsOptions,
-};
+use weft_proto::envoy::extensions::filters::http::ratelimit::v3::rate_limit_per_route::VhRateLimitsOptions;
 use weft_proto::envoy::extensions::filters::http::ratelimit::v3::{RateLimit, RateLimitPerRoute};
 
-use super::super::at::{At, Invalid, duration, enumeration, nonempty, required, unsupported};
-use super::super::headers::mutations;
+use super::super::at::{At, Invalid, duration, enumeration, harmless, nonempty, required};
+use super::super::headers::formatted_mutations;
 use super::super::share::runtime_fraction;
 use super::ext_authz::version;
 use super::local_ratelimit::refusal_status;
@@ -24,6 +22,9 @@ use crate::config::percent::Percent;
 
 /// Envoy's.
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// Envoy's.
+const DEFAULT_NAMESPACE: &str = "envoy.filters.http.ratelimit";
 
 /// The filter.
 pub(super) fn ratelimit(at: &At<'_>, wire: &RateLimit) -> Result<RateLimitConfig, Invalid> {
@@ -48,7 +49,6 @@ pub(super) fn ratelimit(at: &At<'_>, wire: &RateLimit) -> Result<RateLimitConfig
         metadata_namespace,
         enable_retry_after_header,
     } = wire;
-    unsupported!(at; metadata_namespace, enable_retry_after_header);
     let at_service = at.field("rate_limit_service");
     let RateLimitServiceConfig {
         grpc_service,
@@ -103,8 +103,13 @@ pub(super) fn ratelimit(at: &At<'_>, wire: &RateLimit) -> Result<RateLimitConfig
             XRateLimitHeadersRfcVersion::Off => false,
             XRateLimitHeadersRfcVersion::DraftVersion03 => true,
         },
+        tells_retry_after: *enable_retry_after_header,
+        metadata_namespace: match metadata_namespace.as_str() {
+            "" => DEFAULT_NAMESPACE.into(),
+            namespace => namespace.into(),
+        },
         marks_refusals: !disable_x_envoy_ratelimited_header,
-        response_headers: mutations(
+        response_headers: formatted_mutations(
             at,
             ("response_headers_to_add", response_headers_to_add),
             ("", &[]),
@@ -127,11 +132,8 @@ pub(super) fn per_route(
         rate_limits,
         domain,
     } = wire;
-    let at_option = at.field("override_option");
-    match enumeration(&at_option, *override_option)? {
-        OverrideOptions::Default => {}
-        other => return Err(at_option.refuse_value(other)),
-    }
+    // Envoy has the field, and makes nothing of it.
+    harmless!(at; override_option);
     Ok(RateLimitOverride {
         host_rules: match enumeration(&at.field("vh_rate_limits"), *vh_rate_limits)? {
             VhRateLimitsOptions::Override => HostRules::Override,
