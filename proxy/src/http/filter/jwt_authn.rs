@@ -15,7 +15,9 @@ use serde_json::json;
 use self::keys::Keys;
 use self::token::{Located, Refusal, Token};
 use super::{Passing, joined};
-use crate::config::filter::jwt_authn::{JwtAuthnConfig, JwtOverride, JwtProvider, Requirement};
+use crate::config::filter::jwt_authn::{
+    JwtAuthnConfig, JwtOverride, JwtProvider, Requirement, TokenLocation,
+};
 use crate::http::failure::{Failure, LocalReply};
 use crate::snapshot::routes::matches::is_for;
 use crate::telemetry::counters::counted;
@@ -127,22 +129,13 @@ impl<'c> Check<'c> {
         match requirement {
             Requirement::AllowAll => {
                 // What is valid is told all the same.
-                for position in 0..self.config.providers.len() {
-                    let _ = self.provider(position, None, passing).await;
-                }
+                let _ = self.whoever(passing).await;
                 Ok(())
             }
-            Requirement::AllowMissing => {
-                for position in 0..self.config.providers.len() {
-                    match self.provider(position, None, passing).await {
-                        Ok(()) | Err(Refusal::Missing) => {}
-                        // A token of another provider is not this one's to judge.
-                        Err(Refusal::UnknownIssuer) if self.config.providers.len() > 1 => {}
-                        Err(refusal) => return Err(refusal),
-                    }
-                }
-                Ok(())
-            }
+            Requirement::AllowMissing => match self.whoever(passing).await {
+                Ok(()) | Err(Refusal::Missing) => Ok(()),
+                refused => refused,
+            },
             Requirement::Provider(position, audiences) => {
                 let audiences = audiences.as_deref();
                 self.provider(*position, audiences, passing).await
@@ -153,20 +146,84 @@ impl<'c> Check<'c> {
                 }
                 Ok(())
             }
-            Requirement::Any(all) => {
-                let mut worst = Refusal::Missing;
-                for one in all {
-                    match Box::pin(self.requirement(one, passing)).await {
-                        Ok(()) => return Ok(()),
-                        // What is wrong with a token says more than that there is none.
-                        Err(Refusal::Missing) => {}
-                        Err(Refusal::UnknownIssuer) if worst != Refusal::Missing => {}
-                        Err(refusal) => worst = refusal,
-                    }
-                }
-                Err(worst)
+            Requirement::Any(all) => self.any(all, passing).await,
+        }
+    }
+
+    /// One of these must hold. Beside others, that tokens may be missing means those of the others, and counts where
+    /// all of theirs are.
+    async fn any(&self, all: &'c [Requirement], passing: &mut Passing<'_>) -> Result<(), Refusal> {
+        let is_lenient =
+            |one: &&Requirement| matches!(one, Requirement::AllowAll | Requirement::AllowMissing);
+        if let Some(one) = all
+            .first()
+            .filter(|_| all.iter().all(|one| is_lenient(&one)))
+        {
+            let any = all.contains(&Requirement::AllowAll);
+            let one = if any { &Requirement::AllowAll } else { one };
+            return Box::pin(self.requirement(one, passing)).await;
+        }
+        let mut worst = Refusal::Missing;
+        for one in all.iter().filter(|one| !is_lenient(one)) {
+            match Box::pin(self.requirement(one, passing)).await {
+                Ok(()) => return Ok(()),
+                // What is wrong with a token says more than that there is none.
+                Err(Refusal::Missing) => {}
+                Err(Refusal::UnknownIssuer) if worst != Refusal::Missing => {}
+                Err(refusal) => worst = refusal,
             }
         }
+        let may_miss = worst == Refusal::Missing && all.contains(&Requirement::AllowMissing);
+        match may_miss || all.contains(&Requirement::AllowAll) {
+            true => Ok(()),
+            false => Err(worst),
+        }
+    }
+
+    /// Tokens at the places of all providers, each for the provider that its issuer names. As in Envoy, all that are
+    /// valid are told, and the first decides.
+    async fn whoever(&self, passing: &mut Passing<'_>) -> Result<(), Refusal> {
+        let mut places: Vec<&TokenLocation> = vec![];
+        for place in self.config.providers.iter().flat_map(|one| &one.locations) {
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        // The order that Envoy looks in.
+        places.sort_by_key(|place| match place {
+            TokenLocation::Header(..) => 0,
+            TokenLocation::Parameter(_) => 1,
+            TokenLocation::Cookie(_) => 2,
+        });
+        let mut result = Err(Refusal::Missing);
+        for located in token::find(places, passing.head).into_iter().rev() {
+            result = match self.issuer_of(&located) {
+                Ok(position) => {
+                    let checked = self.token(position, None, located, passing).await;
+                    tell_failure(&self.config.providers[position], &checked, passing);
+                    checked
+                }
+                Err(refusal) => Err(refusal),
+            };
+        }
+        result
+    }
+
+    /// Whose a token says that it is: one of those who may have theirs at its place must know the issuer.
+    fn issuer_of(&self, located: &Located) -> Result<usize, Refusal> {
+        let token = Token::parse(&located.text)?;
+        let providers = &self.config.providers;
+        let is_of = |provider: &JwtProvider| provider.issuer.as_deref() == Some(token.issuer());
+        let mut those = providers
+            .iter()
+            .filter(|provider| provider.locations.contains(&located.location));
+        if !those.any(|provider| provider.issuer.is_none() || is_of(provider)) {
+            return Err(Refusal::UnknownIssuer);
+        }
+        let named = providers.iter().position(is_of);
+        named
+            .or_else(|| providers.iter().position(|one| one.issuer.is_none()))
+            .ok_or(Refusal::UnknownIssuer)
     }
 
     /// All tokens that are where the provider's are must be valid, and one must be there.
@@ -182,17 +239,13 @@ impl<'c> Check<'c> {
             true => Err(Refusal::Missing),
             false => Ok(()),
         };
-        for located in found {
+        for located in found.into_iter().rev() {
             result = self.token(position, audiences, located, passing).await;
             if result.is_err() {
                 break;
             }
         }
-        if let (Err(refusal), Some(key)) = (&result, &provider.failure_metadata) {
-            let failed = json!({"code": refusal.code(), "message": refusal.to_string()});
-            let completion = &mut *passing.completion;
-            completion.with_metadata(|metadata| metadata.put(NAMESPACE, key, failed));
-        }
+        tell_failure(provider, &result, passing);
         result
     }
 
@@ -215,6 +268,17 @@ impl<'c> Check<'c> {
         token.check_signature(&keys)?;
         tell(provider, &token, &located, passing);
         Ok(())
+    }
+}
+
+/// What becomes of a token that is not valid. As in Envoy, nothing is told where there is none.
+fn tell_failure(provider: &JwtProvider, result: &Result<(), Refusal>, passing: &mut Passing<'_>) {
+    if let (Err(refusal), Some(key)) = (result, &provider.failure_metadata)
+        && *refusal != Refusal::Missing
+    {
+        let failed = json!({"code": refusal.code(), "message": refusal.to_string()});
+        let completion = &mut *passing.completion;
+        completion.with_metadata(|metadata| metadata.put(NAMESPACE, key, failed));
     }
 }
 

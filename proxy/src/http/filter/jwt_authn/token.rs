@@ -22,38 +22,72 @@ pub(super) enum Refusal {
     Missing,
     #[error("Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections")]
     Form,
-    #[error("Jwt header is an invalid Base64url encoded or has bad JSON")]
-    Header,
-    #[error("Jwt payload is an invalid Base64url encoded or has bad JSON")]
-    Payload,
+    #[error("Jwt {0} is an invalid Base64url encoded")]
+    NoBase64(&'static str),
+    #[error("Jwt {0} is an invalid JSON")]
+    NoJson(&'static str),
+    #[error("Jwt header [alg] field is missing or not a string")]
+    NoAlgorithm,
     #[error("Jwt header [alg] is not supported")]
     Algorithm,
+    #[error("Jwt header [kid] field is not a string")]
+    NoKeyName,
+    #[error("Jwt payload [{0}] field is not a string")]
+    NoText(&'static str),
+    #[error("Jwt payload [{0}] field is not an integer")]
+    NoInteger(&'static str),
+    #[error("Jwt payload [{0}] field is not a positive 64 bit integer")]
+    OutOfRange(&'static str),
+    #[error("Jwt payload [aud] field is not a string or string list")]
+    NoAudiences,
     #[error("Jwt issuer is not configured")]
     UnknownIssuer,
-    #[error("Jwt subject is not allowed")]
-    Subject,
     #[error("Audiences in Jwt are not allowed")]
     Audience,
     #[error("Jwt is expired")]
     Expired,
     #[error("Jwt not yet valid")]
     NotYetValid,
-    #[error("Jwt must have an expiration")]
-    NoExpiration,
-    #[error("Jwt lifetime is too long")]
-    Lifetime,
     #[error("Jwks remote fetch is failed")]
     FetchFailed,
     #[error("Jwks doesn't have key to match kid or alg from Jwt")]
     NoKey,
+    /// The signature, or what Envoy says nothing more about: the subject, or a lifetime that is too long.
     #[error("Jwt verification fails")]
-    Signature,
+    Verification,
 }
 
 impl Refusal {
-    /// A number, for metadata.
+    /// The number that Envoy has for it, for metadata.
     pub(super) fn code(self) -> u32 {
-        self as u32
+        match self {
+            Refusal::Missing => 1,
+            Refusal::NotYetValid => 2,
+            Refusal::Expired => 3,
+            Refusal::Form => 4,
+            Refusal::NoBase64("header") => 5,
+            Refusal::NoJson("header") => 6,
+            Refusal::NoAlgorithm => 7,
+            Refusal::Algorithm => 8,
+            Refusal::NoKeyName => 9,
+            Refusal::NoBase64(_) => 10,
+            Refusal::NoJson(_) => 11,
+            Refusal::NoText("iss") => 12,
+            Refusal::NoText("sub") => 13,
+            Refusal::NoInteger("iat") => 14,
+            Refusal::OutOfRange("iat") => 15,
+            Refusal::NoInteger("nbf") => 16,
+            Refusal::OutOfRange("nbf") => 17,
+            Refusal::NoInteger(_) => 18,
+            Refusal::OutOfRange(_) => 19,
+            Refusal::NoText(_) => 20,
+            Refusal::NoAudiences => 21,
+            Refusal::UnknownIssuer => 24,
+            Refusal::Audience => 25,
+            Refusal::Verification => 26,
+            Refusal::NoKey => 32,
+            Refusal::FetchFailed => 36,
+        }
     }
 }
 
@@ -61,7 +95,7 @@ impl Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Located {
     pub(super) text: String,
-    location: TokenLocation,
+    pub(super) location: TokenLocation,
 }
 
 impl Located {
@@ -81,7 +115,10 @@ impl Located {
 }
 
 /// All tokens at these places.
-pub(super) fn find(locations: &[TokenLocation], head: &Head) -> Vec<Located> {
+pub(super) fn find<'l>(
+    locations: impl IntoIterator<Item = &'l TokenLocation>,
+    head: &Head,
+) -> Vec<Located> {
     let mut found = vec![];
     for location in locations {
         let text = match location {
@@ -151,12 +188,15 @@ impl<'t> Token<'t> {
         if payload.contains('.') {
             return Err(Refusal::Form);
         }
-        let header = object(head).ok_or(Refusal::Header)?;
-        let claims = object(payload).ok_or(Refusal::Payload)?;
+        let header = object("header", head)?;
         let named = header.get("alg").and_then(Value::as_str);
-        let algorithm = named
-            .and_then(|name| name.parse().ok())
-            .ok_or(Refusal::Algorithm)?;
+        let named = named.ok_or(Refusal::NoAlgorithm)?;
+        let algorithm = named.parse().map_err(|_| Refusal::Algorithm)?;
+        if header.get("kid").is_some_and(|kid| !kid.is_string()) {
+            return Err(Refusal::NoKeyName);
+        }
+        let claims = object("payload", payload)?;
+        check_types(&claims)?;
         Ok(Token {
             header,
             claims,
@@ -167,62 +207,73 @@ impl<'t> Token<'t> {
         })
     }
 
-    /// Whether it is of the provider, for whom it should be, and in time.
+    /// Who says that it has made the token.
+    pub(super) fn issuer(&self) -> &str {
+        self.text("iss")
+    }
+
+    fn text(&self, name: &str) -> &str {
+        let claim = self.claims.get(name);
+        claim.and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Whether it is of the provider, for whom it should be, and in time. In Envoy's order, which decides what the
+    /// caller is told.
     pub(super) fn check_claims(
         &self,
         provider: &JwtProvider,
         audiences: Option<&[Arc<str>]>,
         now: SystemTime,
     ) -> Result<(), Refusal> {
-        let text = |name: &str| self.claims.get(name).and_then(Value::as_str);
-        let issuer = text("iss").unwrap_or_default();
-        if provider
-            .issuer
-            .as_deref()
-            .is_some_and(|wanted| wanted != issuer)
-        {
+        let issuer = provider.issuer.as_deref();
+        if issuer.is_some_and(|wanted| wanted != self.issuer()) {
             return Err(Refusal::UnknownIssuer);
         }
-        let subject = text("sub").unwrap_or_default();
-        if provider
-            .subjects
-            .as_ref()
-            .is_some_and(|test| !test.is_match(subject))
-        {
-            return Err(Refusal::Subject);
-        }
-        self.check_time(provider, now)?;
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.check_time(provider.clock_skew, now)?;
         let wanted = audiences.unwrap_or(&provider.audiences);
-        if wanted.is_empty()
-            || self
-                .audiences()
-                .any(|has| wanted.iter().any(|one| is_same(one, has)))
-        {
-            return Ok(());
+        let is_wanted = |has: &str| wanted.iter().any(|one| is_same(one, has));
+        if !wanted.is_empty() && !self.audiences().any(is_wanted) {
+            return Err(Refusal::Audience);
         }
-        Err(Refusal::Audience)
+        let subjects = provider.subjects.as_ref();
+        if subjects.is_some_and(|test| !test.is_match(self.text("sub"))) {
+            return Err(Refusal::Verification);
+        }
+        self.check_lifetime(provider, now)
     }
 
-    fn check_time(&self, provider: &JwtProvider, now: SystemTime) -> Result<(), Refusal> {
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at = |name: &str| {
-            let seconds = self.claims.get(name)?.as_f64()?;
-            Some(Duration::try_from_secs_f64(seconds).unwrap_or_default())
-        };
-        let expires = at("exp");
-        if at("nbf").is_some_and(|begins| begins > now + provider.clock_skew) {
+    /// When something is, or was; never where it is said to be at 0.
+    fn at(&self, name: &str) -> Option<Duration> {
+        let seconds = self.claims.get(name)?.as_f64()?;
+        Duration::try_from_secs_f64(seconds.trunc())
+            .ok()
+            .filter(|at| !at.is_zero())
+    }
+
+    /// Whether it is between its beginning and its end, both in whole seconds.
+    fn check_time(&self, skew: Duration, now: Duration) -> Result<(), Refusal> {
+        let now = Duration::from_secs(now.as_secs());
+        if self.at("nbf").is_some_and(|begins| begins > now + skew) {
             return Err(Refusal::NotYetValid);
         }
-        if expires.is_some_and(|end| now > end.saturating_add(provider.clock_skew)) {
-            return Err(Refusal::Expired);
-        }
-        if expires.is_none() && (provider.requires_expiration || provider.max_lifetime.is_some()) {
-            return Err(Refusal::NoExpiration);
-        }
-        let lifetime = expires.map(|end| end.saturating_sub(at("iat").unwrap_or(now)));
-        match (lifetime, provider.max_lifetime) {
-            (Some(lifetime), Some(max)) if lifetime > max => Err(Refusal::Lifetime),
+        match self.at("exp") {
+            Some(end) if now > end.saturating_add(skew) => Err(Refusal::Expired),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether it ends where it must, and soon enough: what counts is the time that is left.
+    fn check_lifetime(&self, provider: &JwtProvider, now: Duration) -> Result<(), Refusal> {
+        let is_allowed = match (self.at("exp"), provider.max_lifetime) {
+            (None, None) => !provider.requires_expiration,
+            (None, Some(_)) => false,
+            (Some(_), None) => true,
+            (Some(end), Some(max)) => end.saturating_sub(now) <= max,
+        };
+        match is_allowed {
+            true => Ok(()),
+            false => Err(Refusal::Verification),
         }
     }
 
@@ -249,7 +300,7 @@ impl<'t> Token<'t> {
         };
         match fitting.any(has_signed) {
             true => Ok(()),
-            false => Err(Refusal::Signature),
+            false => Err(Refusal::Verification),
         }
     }
 
@@ -273,9 +324,41 @@ impl<'t> Token<'t> {
             Value::Null => None,
             Value::String(text) => Some(text.clone()),
             Value::Bool(truth) => Some(truth.to_string()),
-            Value::Number(number) => Some(number.to_string()),
+            Value::Number(number) => Some(number_text(number)),
             other => Some(BASE64_URL_SAFE.encode(other.to_string())),
         }
+    }
+}
+
+/// Registered claims (RFC 7519 §4.1) are what they have to be, or not there.
+fn check_types(claims: &Map<String, Value>) -> Result<(), Refusal> {
+    let is_text = |name: &str| claims.get(name).is_none_or(Value::is_string);
+    for name in ["iss", "sub"] {
+        if !is_text(name) {
+            return Err(Refusal::NoText(name));
+        }
+    }
+    for name in ["iat", "nbf", "exp"] {
+        check_moment(name, claims.get(name))?;
+    }
+    if !is_text("jti") {
+        return Err(Refusal::NoText("jti"));
+    }
+    match claims.get("aud") {
+        None | Some(Value::String(_)) => Ok(()),
+        Some(Value::Array(all)) if all.iter().all(Value::is_string) => Ok(()),
+        Some(_) => Err(Refusal::NoAudiences),
+    }
+}
+
+fn check_moment(name: &'static str, claim: Option<&Value>) -> Result<(), Refusal> {
+    /// 2^63: what 64 bits hold as a signed integer.
+    const END: f64 = 9_223_372_036_854_775_808.0;
+    let Some(claim) = claim else { return Ok(()) };
+    let seconds = claim.as_f64().ok_or(Refusal::NoInteger(name))?;
+    match (0.0..END).contains(&seconds) {
+        true => Ok(()),
+        false => Err(Refusal::OutOfRange(name)),
     }
 }
 
@@ -291,9 +374,20 @@ fn bare(audience: &str) -> &str {
         .unwrap_or(audience)
 }
 
-fn object(part: &str) -> Option<Map<String, Value>> {
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(part).ok()?;
-    serde_json::from_slice(&bytes).ok()
+fn object(name: &'static str, part: &str) -> Result<Map<String, Value>, Refusal> {
+    let bytes = BASE64_URL_SAFE_NO_PAD
+        .decode(part)
+        .map_err(|_| Refusal::NoBase64(name))?;
+    serde_json::from_slice(&bytes).map_err(|_| Refusal::NoJson(name))
+}
+
+/// A number as Envoy writes it: whole ones from 0 on as such, others with six digits after the point.
+fn number_text(number: &serde_json::Number) -> String {
+    match (number.as_u64(), number.as_f64()) {
+        (Some(whole), _) => whole.to_string(),
+        (None, Some(float)) => format!("{float:.6}"),
+        (None, None) => number.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -374,15 +468,36 @@ mod tests {
         };
         let of = |claims| checked(&provider, &claims);
 
-        assert_eq!(of(json!({"iss": "issuer"})), Err(Refusal::NoExpiration));
+        assert_eq!(of(json!({"iss": "issuer"})), Err(Refusal::Verification));
         assert_eq!(
-            of(json!({"iss": "issuer", "iat": 1000, "exp": 1011})),
-            Err(Refusal::Lifetime)
+            of(json!({"iss": "issuer", "exp": 0})),
+            Err(Refusal::Verification)
         );
         assert_eq!(
-            of(json!({"iss": "issuer", "iat": 1000, "exp": 1010})),
-            Ok(())
+            of(json!({"iss": "issuer", "exp": 1011})),
+            Err(Refusal::Verification)
         );
+        // What is left of it counts, and not how long ago it was made.
+        assert_eq!(of(json!({"iss": "issuer", "iat": 1, "exp": 1010})), Ok(()));
+    }
+
+    #[test]
+    fn registered_claims_of_other_types_are_named() {
+        let of = |claims| checked(&provider(), &claims);
+
+        assert_eq!(of(json!({"iss": 5})), Err(Refusal::NoText("iss")));
+        assert_eq!(of(json!({"exp": "x"})), Err(Refusal::NoInteger("exp")));
+        assert_eq!(of(json!({"exp": -1})), Err(Refusal::OutOfRange("exp")));
+        assert_eq!(of(json!({"nbf": 1e30})), Err(Refusal::OutOfRange("nbf")));
+        assert_eq!(of(json!({"aud": ["a", 5]})), Err(Refusal::NoAudiences));
+        assert_eq!(Refusal::NoText("jti").code(), 20);
+    }
+
+    #[test]
+    fn a_token_that_ends_at_0_never_ends() {
+        let claims = json!({"iss": "issuer", "exp": 0});
+
+        assert_eq!(checked(&provider(), &claims), Ok(()));
     }
 
     #[test]
@@ -391,7 +506,12 @@ mod tests {
 
         assert_eq!(refused("abc"), Refusal::Form);
         assert_eq!(refused("a.b.c.d"), Refusal::Form);
-        assert_eq!(refused("!.b.c"), Refusal::Header);
+        assert_eq!(refused("!.b.c"), Refusal::NoBase64("header"));
+        assert_eq!(
+            refused("eyJhbGciOiJFUzI1NiJ9.e30x.c"),
+            Refusal::NoJson("payload")
+        );
+        assert_eq!(refused("e30.e30.c"), Refusal::NoAlgorithm);
         assert_eq!(refused("eyJhbGciOiJub25lIn0.e30.x"), Refusal::Algorithm);
     }
 
@@ -408,7 +528,9 @@ mod tests {
 
     #[test]
     fn a_claim_becomes_a_text() {
-        let text = unsigned(&json!({"sub": "a", "n": 7, "deep": {"ok": true}, "list": ["x"]}));
+        let text = unsigned(
+            &json!({"sub": "a", "n": 7, "part": -0.5, "deep": {"ok": true}, "list": ["x"]}),
+        );
         let token = Token::parse(&text).expect("a token");
         let claim = |path: &[&str]| {
             let path: Vec<_> = path.iter().map(|key| Arc::from(*key)).collect();
@@ -417,6 +539,7 @@ mod tests {
 
         assert_eq!(claim(&["sub"]), Some("a".into()));
         assert_eq!(claim(&["n"]), Some("7".into()));
+        assert_eq!(claim(&["part"]), Some("-0.500000".into()));
         assert_eq!(claim(&["deep", "ok"]), Some("true".into()));
         assert_eq!(claim(&["list"]), Some(BASE64_URL_SAFE.encode("[\"x\"]")));
         assert_eq!(claim(&["none"]), None);
