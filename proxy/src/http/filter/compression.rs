@@ -56,12 +56,12 @@ pub(super) fn compress(config: &CompressorConfig, passing: &mut Passing<'_>) {
         let headers = returning.response.headers_mut();
         let is_spared = bodies.spared_statuses.contains(&status.as_u16())
             || status == StatusCode::SWITCHING_PROTOCOLS;
-        let is_compressible = has_body && !is_spared && is_compressible(&bodies, headers);
+        let is_compressible = !is_spared && is_compressible(&bodies, headers);
         if is_compressible {
-            // Caches must know that another client may get it compressed.
+            // Caches must know that another client may get it compressed; also from a response without its body.
             vary_by_accepted(headers);
         }
-        if !is_compressible || !is_accepted {
+        if !is_compressible || !is_accepted || !has_body {
             stats.not_compressed.increment();
             return;
         }
@@ -111,11 +111,7 @@ fn is_chosen(config: &CompressorConfig, passing: &Passing<'_>) -> bool {
         return false;
     };
     let own = weight(&accepted, config.coding.name());
-    let identity = accepted
-        .iter()
-        .find(|(name, _)| name == "identity")
-        .map_or(0, |(_, weight)| *weight);
-    if own == 0 || identity > own {
+    if own == 0 || prefers_identity(&accepted, config.coding.name()) {
         return false;
     }
     let filters = passing.scene.service.filters.iter();
@@ -127,6 +123,17 @@ fn is_chosen(config: &CompressorConfig, passing: &Passing<'_>) -> bool {
         let weight = weight(&accepted, other.coding.name());
         weight < own || (weight == own && (config.is_first || !other.is_first))
     })
+}
+
+/// Whether a client likes a body as it is better than in this coding, or says so first.
+fn prefers_identity(accepted: &[(String, u32)], coding: &str) -> bool {
+    let of = |name: &str| accepted.iter().position(|(one, _)| one == name);
+    let place = |position: usize| (std::cmp::Reverse(accepted[position].1), position);
+    let coding = of(coding).or_else(|| of("*"));
+    match (of("identity"), coding) {
+        (Some(identity), Some(coding)) => place(identity) < place(coding),
+        _ => false,
+    }
 }
 
 /// Codings and their weights in thousandths (RFC 9110 §12.5.3).
@@ -210,7 +217,8 @@ fn vary_by_accepted(headers: &mut HeaderMap) {
         .and_then(|vary| vary.to_str().ok());
     let varied = match vary {
         None => Some(accept),
-        Some(vary) if vary.to_ascii_lowercase().contains("accept-encoding") => None,
+        // As in Envoy, which does not find it in small letters.
+        Some(vary) if vary.contains("Accept-Encoding") => None,
         Some(vary) => HeaderValue::try_from(format!("{vary}, Accept-Encoding")).ok(),
     };
     if let Some(varied) = varied {

@@ -41,7 +41,9 @@ pub(super) fn request(live: &Live, passing: &mut Passing<'_>) -> Result<(), Fail
     if !is_allowed(&policy, &origin) {
         stats.origin_invalid.increment();
         if is_enabled && is_preflight && !policy.forwards_others.unwrap_or(true) {
-            return Err(answer(vec![]));
+            let credentials = credentials(&policy).into_iter();
+            let told = preflight(&policy, &passing.head.headers);
+            return Err(answer(credentials.chain(told).collect()));
         }
         return Ok(());
     }
@@ -53,11 +55,8 @@ pub(super) fn request(live: &Live, passing: &mut Passing<'_>) -> Result<(), Fail
     passing.passage.on_response(move |returning| {
         let headers = returning.response.headers_mut();
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        if policy.allows_credentials == Some(true) {
-            headers.insert(
-                header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
-                HeaderValue::from_static("true"),
-            );
+        if let Some((name, value)) = credentials(&policy) {
+            headers.insert(name, value);
         }
         if let Some(exposed) = &policy.exposed {
             headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed.clone());
@@ -88,21 +87,42 @@ fn is_allowed(policy: &CorsPolicy, origin: &HeaderValue) -> bool {
     policy.origins.iter().any(is_match)
 }
 
-/// What a preflight is told, beside what every response is.
+fn credentials(policy: &CorsPolicy) -> Option<(HeaderName, HeaderValue)> {
+    let allowed = (
+        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        HeaderValue::from_static("true"),
+    );
+    (policy.allows_credentials == Some(true)).then_some(allowed)
+}
+
+/// What a preflight is told, beside what every response is. As in Envoy, `*` is what it asks for.
 fn preflight(policy: &CorsPolicy, asked: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![];
-    let mut tell = |name: HeaderName, value: Option<&HeaderValue>| {
-        headers.extend(value.map(|value| (name, value.clone())));
+    let mut tell = |name: HeaderName, value: Option<&HeaderValue>, question: Option<HeaderName>| {
+        let value = match (value, question) {
+            (Some(any), Some(question)) if any == "*" => {
+                let nothing = HeaderValue::from_static("");
+                Some(asked.get(question).cloned().unwrap_or(nothing))
+            }
+            (value, _) => value.cloned(),
+        };
+        headers.extend(value.map(|value| (name, value)));
     };
     tell(
         header::ACCESS_CONTROL_ALLOW_METHODS,
         policy.methods.as_ref(),
+        Some(header::ACCESS_CONTROL_REQUEST_METHOD),
     );
     tell(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
         policy.headers.as_ref(),
+        Some(header::ACCESS_CONTROL_REQUEST_HEADERS),
     );
-    tell(header::ACCESS_CONTROL_MAX_AGE, policy.max_age.as_ref());
+    tell(
+        header::ACCESS_CONTROL_MAX_AGE,
+        policy.max_age.as_ref(),
+        None,
+    );
     let asks_private = asked
         .get(PRIVATE_ASKED)
         .is_some_and(|value| value.as_bytes() == b"true");
@@ -131,6 +151,27 @@ mod tests {
         assert!(is_allowed(&policy("*"), &origin));
         assert!(is_allowed(&policy("https://a.example"), &origin));
         assert!(!is_allowed(&policy("https://b.example"), &origin));
+    }
+
+    #[test]
+    fn a_star_allows_what_a_preflight_asks_for() {
+        let any = CorsPolicy {
+            methods: Some(HeaderValue::from_static("*")),
+            headers: Some(HeaderValue::from_static("x-a")),
+            ..policy("*")
+        };
+        let mut asked = HeaderMap::new();
+        asked.insert(
+            header::ACCESS_CONTROL_REQUEST_METHOD,
+            HeaderValue::from_static("PUT"),
+        );
+
+        let told: Vec<_> = preflight(&any, &asked)
+            .into_iter()
+            .map(|(_, value)| value)
+            .collect();
+
+        assert_eq!(told, ["PUT", "x-a"]);
     }
 
     #[test]

@@ -7,12 +7,16 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::{Passing, joined};
-use crate::config::filter::rbac::{Facts, RbacConfig, Verdict};
+use crate::config::filter::rbac::{Action, Facts, RbacConfig, Verdict};
 use crate::http::failure::{Failure, LocalReply};
 use crate::telemetry::counters::{Count, Counters, counted};
 
 /// Where verdicts are told.
 const NAMESPACE: &str = "envoy.filters.http.rbac";
+
+/// Where an access log finds what is to be logged.
+const COMMON: &str = "envoy.common";
+const LOG_HINT: &str = "access_log_hint";
 
 counted! {
     /// What is counted of the rules that are enforced.
@@ -63,7 +67,10 @@ pub(super) fn request(
         );
         tell(
             passing,
-            &format!("{}shadow", config.shadow_stat_prefix),
+            &format!(
+                "{}shadow",
+                or(&own.shadow_stat_prefix, &config.shadow_stat_prefix)
+            ),
             verdict,
         );
     }
@@ -83,7 +90,18 @@ pub(super) fn request(
         let name = format!("{}policy.{policy}.{name}", stats.prefix);
         counters.counter(&name).increment();
     }
-    tell(passing, &format!("{}enforced", config.stat_prefix), verdict);
+    let kind = format!("{}enforced", or(&own.stat_prefix, &config.stat_prefix));
+    tell(passing, &kind, verdict);
+    if own
+        .rules
+        .as_ref()
+        .is_some_and(|rules| rules.action == Action::Log)
+    {
+        let is_logged = verdict.policy.is_some();
+        passing
+            .completion
+            .with_metadata(|metadata| metadata.put(COMMON, LOG_HINT, is_logged.into()));
+    }
     if verdict.is_allowed {
         return Ok(());
     }
@@ -97,6 +115,11 @@ pub(super) fn request(
         body: Bytes::from_static(b"RBAC: access denied"),
         ..LocalReply::new(StatusCode::FORBIDDEN, &details)
     })))
+}
+
+/// A route's own name for what is told, or the chain's.
+fn or<'a>(own: &'a str, chain: &'a str) -> &'a str {
+    if own.is_empty() { chain } else { own }
 }
 
 fn count(verdict: Verdict<'_>, allowed: &Count, denied: &Count) {

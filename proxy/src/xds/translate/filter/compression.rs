@@ -154,12 +154,12 @@ fn bodies(
         return Ok(None);
     }
     let at_matcher = at.field("content_type_matcher");
-    let exact = content_type.iter().map(|kind| Ok(TextMatch::exact(kind)));
+    let exact = content_type.iter().map(|kind| Ok(content_kind(kind)));
     let matching = content_type_matcher.iter().enumerate();
     let matching = matching.map(|(index, wire)| text_match(&at_matcher.index(index), wire));
     let mut types: Vec<_> = exact.chain(matching).collect::<Result<_, Invalid>>()?;
     if types.is_empty() {
-        types = DEFAULT_TYPES.map(TextMatch::exact).into();
+        types = DEFAULT_TYPES.map(content_kind).into();
     }
     Ok(Some(CompressedBodies {
         min_length: min_content_length.unwrap_or(DEFAULT_MIN_LENGTH).into(),
@@ -169,6 +169,14 @@ fn bodies(
         hides_accepted: false,
         spared_statuses: vec![],
     }))
+}
+
+/// Names of types are the same in upper and lower case (RFC 9110 §8.3.1).
+fn content_kind(kind: &str) -> TextMatch {
+    TextMatch {
+        ignore_case: true,
+        ..TextMatch::exact(kind)
+    }
 }
 
 fn library<'wire>(
