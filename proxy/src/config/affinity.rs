@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
-
 use super::balancing::Criteria;
-use super::matching::Substitution;
+use super::matching::{Subject, Substitution};
 
 /// What a route says of the endpoint.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,7 +42,7 @@ pub enum HashSource {
     /// A header, rewritten first.
     Header {
         /// Which.
-        name: HeaderName,
+        name: Subject,
         /// How.
         rewrite: Option<Substitution>,
     },

@@ -193,6 +193,19 @@ pub enum Subject {
     Scheme,
 }
 
+impl Subject {
+    /// The value in a request's line; none where it is a header.
+    pub fn of_line<'a>(&self, line: RequestLine<'a>) -> Option<&'a str> {
+        match self {
+            Subject::Header(_) => None,
+            Subject::Method => Some(line.method),
+            Subject::Path => Some(line.path),
+            Subject::Authority => Some(line.authority),
+            Subject::Scheme => Some(line.scheme),
+        }
+    }
+}
+
 /// What is no header of a request, and yet tested as one.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestLine<'a> {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use super::HttpConnection;
 use super::filter::Passage;
@@ -13,7 +13,7 @@ use crate::cluster::Session;
 use crate::cluster::hash::xxhash;
 use crate::config::affinity::{AimConfig, HashCookie, HashPolicy, HashSource, Priority};
 use crate::config::balancing::Criteria;
-use crate::config::matching::Substitution;
+use crate::config::matching::{RequestLine, Subject, Substitution};
 
 /// What a request says of its endpoint.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +43,7 @@ pub(super) fn aim(
 ) -> Aim {
     let facts = Facts {
         headers: &head.headers,
-        path: head.path(),
+        line: head.line(),
         client: client.unwrap_or(connection.downstream.peer.ip()),
         peer: connection.downstream.peer,
         local: connection.downstream.local,
@@ -68,7 +68,7 @@ pub(super) fn aim(
 /// What hashes are made of.
 struct Facts<'a> {
     headers: &'a HeaderMap,
-    path: &'a str,
+    line: RequestLine<'a>,
     /// Whoever has sent the request.
     client: IpAddr,
     peer: SocketAddr,
@@ -81,15 +81,13 @@ fn hash(policies: &[HashPolicy], facts: &Facts<'_>) -> (Option<u64>, Option<Head
     let mut made = None;
     for policy in policies {
         let one = match &policy.source {
-            HashSource::Header { name, rewrite } => {
-                of_header(facts.headers, name, rewrite.as_ref())
-            }
+            HashSource::Header { name, rewrite } => of_header(facts, name, rewrite.as_ref()),
             HashSource::Cookie(cookie) => match value_of(facts.headers, &cookie.name) {
                 Some(value) => Some(xxhash(0, value.as_bytes())),
                 None => of_new_cookie(cookie, facts, &mut made),
             },
             HashSource::SourceAddress => Some(xxhash(0, facts.client.to_string().as_bytes())),
-            HashSource::QueryParameter(name) => of_parameter(facts.path, name),
+            HashSource::QueryParameter(name) => of_parameter(facts.line.path, name),
         };
         if let Some(one) = one {
             all = Some(all.map_or(0, |all| all.rotate_left(1)) ^ one);
@@ -101,12 +99,13 @@ fn hash(policies: &[HashPolicy], facts: &Facts<'_>) -> (Option<u64>, Option<Head
     (all, made)
 }
 
-fn of_header(
-    headers: &HeaderMap,
-    name: &HeaderName,
-    rewrite: Option<&Substitution>,
-) -> Option<u64> {
-    let mut values = headers.get_all(name).iter();
+fn of_header(facts: &Facts<'_>, name: &Subject, rewrite: Option<&Substitution>) -> Option<u64> {
+    let Subject::Header(name) = name else {
+        let value = name.of_line(facts.line)?;
+        let value = rewrite.map_or(value.into(), |rewrite| rewrite.apply(value));
+        return Some(xxhash(0, value.as_bytes()));
+    };
+    let mut values = facts.headers.get_all(name).iter();
     let first = values.next()?;
     let rewritten = |value: &HeaderValue| match (rewrite, value.to_str()) {
         (Some(rewrite), Ok(text)) => rewrite.apply(text).into_owned().into_bytes(),
@@ -175,6 +174,8 @@ fn of_parameter(path: &str, name: &str) -> Option<u64> {
 mod tests {
     use std::time::Duration;
 
+    use http::HeaderName;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -196,7 +197,12 @@ mod tests {
     ) -> (Option<u64>, Option<HeaderValue>) {
         let facts = Facts {
             headers: &headers(pairs),
-            path,
+            line: RequestLine {
+                method: "GET",
+                path,
+                authority: "shop",
+                scheme: "http",
+            },
             client: [10, 0, 0, 9].into(),
             peer: ([10, 0, 0, 9], 4000).into(),
             local: ([10, 0, 0, 1], 80).into(),
@@ -213,7 +219,7 @@ mod tests {
 
     fn by_header(name: &'static str) -> HashPolicy {
         by(HashSource::Header {
-            name: HeaderName::from_static(name),
+            name: Subject::Header(HeaderName::from_static(name)),
             rewrite: None,
         })
     }
@@ -225,6 +231,22 @@ mod tests {
             hashed(&[by_header("x-user")], &[("x-user", "ann")], "/").0,
             Some(xxhash(0, b"ann"))
         );
+    }
+
+    #[test]
+    fn the_line_of_a_request_is_hashed_as_headers_are() {
+        let by = |name| {
+            by(HashSource::Header {
+                name,
+                rewrite: None,
+            })
+        };
+
+        let (path, _) = hashed(&[by(Subject::Path)], &[], "/a?q");
+        let (host, _) = hashed(&[by(Subject::Authority)], &[], "/a?q");
+
+        assert_eq!(path, Some(xxhash(0, b"/a?q")));
+        assert_eq!(host, Some(xxhash(0, b"shop")));
     }
 
     #[test]

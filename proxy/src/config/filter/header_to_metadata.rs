@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
-
-use crate::config::matching::Substitution;
+use crate::config::matching::{Subject, Substitution};
 
 /// What becomes metadata.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,8 +29,8 @@ pub struct HeaderRule {
 /// Where a value is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeaderSource {
-    /// In a header.
-    Header(HeaderName),
+    /// In a header, or in the line of a request.
+    Header(Subject),
     /// In a cookie.
     Cookie(Arc<str>),
 }

@@ -6,7 +6,7 @@ use weft_proto::envoy::config::route::v3::route_action::hash_policy::{
 };
 
 use super::at::{At, Invalid, duration, nonempty, required};
-use super::text::{header_name, substitution};
+use super::text::{subject, substitution};
 use crate::config::affinity::{HashCookie, HashPolicy, HashSource};
 
 /// All policies, in order; those that say nothing are left out.
@@ -37,7 +37,10 @@ fn source(at: &At<'_>, wire: &PolicySpecifier) -> Result<Option<HashSource>, Inv
         }) => {
             let at = at.field("header");
             HashSource::Header {
-                name: header_name(&at.field("header_name"), name)?,
+                name: subject(
+                    &at.field("header_name"),
+                    nonempty(&at.field("header_name"), name)?,
+                )?,
                 rewrite: regex_rewrite
                     .as_ref()
                     .map(|wire| substitution(&at.field("regex_rewrite"), wire))

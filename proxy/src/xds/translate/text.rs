@@ -152,7 +152,8 @@ pub(super) fn header_match(at: &At<'_>, wire: &HeaderMatcher) -> Result<HeaderMa
     })
 }
 
-fn subject(at: &At<'_>, name: &str) -> Result<Subject, Invalid> {
+/// A header, or what Envoy has for one of a request's line.
+pub(super) fn subject(at: &At<'_>, name: &str) -> Result<Subject, Invalid> {
     Ok(match name {
         ":method" => Subject::Method,
         ":path" => Subject::Path,

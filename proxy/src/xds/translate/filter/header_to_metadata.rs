@@ -6,7 +6,7 @@ use weft_proto::envoy::extensions::filters::http::header_to_metadata::v3::config
 };
 
 use super::super::at::{At, Invalid, enumeration, harmless, nonempty};
-use super::super::text::{header_name, substitution};
+use super::super::text::{subject, substitution};
 use crate::config::filter::header_to_metadata::{
     HeaderRule, HeaderSource, HeaderToMetadataConfig, MetadataEntry, ValueKind,
 };
@@ -47,7 +47,10 @@ fn rule(at: &At<'_>, wire: &Rule) -> Result<HeaderRule, Invalid> {
         remove,
     } = wire;
     let source = match (header.as_str(), cookie.as_str()) {
-        (header, "") => HeaderSource::Header(header_name(&at.field("header"), header)?),
+        (header, "") => HeaderSource::Header(subject(
+            &at.field("header"),
+            nonempty(&at.field("header"), header)?,
+        )?),
         ("", cookie) => HeaderSource::Cookie(cookie.into()),
         _ => return Err(at.field("cookie").refuse("`header` is set, too")),
     };
