@@ -5,13 +5,34 @@ use std::sync::Arc;
 use http_body::Body as _;
 
 use super::Passing;
-use super::rate::{Paced, Throughput};
+use super::rate::{Paced, Throughput, Told};
 use crate::config::filter::bandwidth_limit::BandwidthLimitConfig;
 use crate::telemetry::counters::counted;
 
 counted! {
     /// What is counted of bodies, and of their waits.
-    struct Stats { request_enabled, response_enabled, request_enforced, response_enforced }
+    struct Stats {
+        request_enabled, request_enforced, request_incoming_total_size, request_allowed_total_size,
+        response_enabled, response_enforced, response_incoming_total_size, response_allowed_total_size,
+    }
+}
+
+impl Stats {
+    fn of_requests(&self) -> Told {
+        Told {
+            waits: Arc::clone(&self.request_enforced),
+            come: Arc::clone(&self.request_incoming_total_size),
+            passed: Arc::clone(&self.request_allowed_total_size),
+        }
+    }
+
+    fn of_responses(&self) -> Told {
+        Told {
+            waits: Arc::clone(&self.response_enforced),
+            come: Arc::clone(&self.response_incoming_total_size),
+            passed: Arc::clone(&self.response_allowed_total_size),
+        }
+    }
 }
 
 /// What lives of a limit.
@@ -26,30 +47,25 @@ pub(super) fn request(config: &BandwidthLimitConfig, passing: &mut Passing<'_>) 
         let prefix = format!("{}.http_bandwidth_limit.", config.stat_prefix);
         State {
             stats: Stats::new(&passing.connection.environment.counters, &prefix),
-            throughput: Throughput::new(config.kibibytes, config.interval),
+            throughput: Throughput::saved_up(config.kibibytes, config.interval),
         }
     });
-    if config.requests && !passing.body.is_end_stream() {
+    if config.requests {
         state.stats.request_enabled.increment();
-        let (throughput, waits) = shared(state, &state.stats.request_enforced);
+    }
+    if config.requests && !passing.body.is_end_stream() {
+        let (throughput, told) = (Arc::clone(&state.throughput), state.stats.of_requests());
         let body = std::mem::take(passing.body);
-        *passing.body = body
-            .filtered(|inner| Paced::sharing(inner, throughput).telling(move || waits.increment()));
+        *passing.body = body.filtered(|inner| Paced::sharing(inner, throughput).telling(told));
     }
     if config.responses {
         state.stats.response_enabled.increment();
-        let (throughput, waits) = shared(state, &state.stats.response_enforced);
+        let (throughput, told) = (Arc::clone(&state.throughput), state.stats.of_responses());
         passing.passage.on_response(move |returning| {
             let body = returning.response.body_mut();
             if !body.is_end_stream() {
-                body.filtered(|inner| {
-                    Paced::sharing(inner, throughput).telling(move || waits.increment())
-                });
+                body.filtered(|inner| Paced::sharing(inner, throughput).telling(told));
             }
         });
     }
-}
-
-fn shared<T>(state: &State, count: &Arc<T>) -> (Arc<Throughput>, Arc<T>) {
-    (Arc::clone(&state.throughput), Arc::clone(count))
 }

@@ -12,6 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
+use crate::telemetry::counters::Count;
+
 /// How often bytes pass.
 pub(super) const INTERVAL: Duration = Duration::from_millis(50);
 
@@ -19,6 +21,8 @@ pub(super) const INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Throughput {
     per_interval: u64,
+    /// A second's worth: no more is saved up.
+    most: u64,
     interval: Duration,
     filled: Mutex<Filled>,
 }
@@ -30,13 +34,22 @@ struct Filled {
 }
 
 impl Throughput {
-    /// So many KiB per second, handed out once in each interval.
-    pub(super) fn new(kibibytes_per_second: u64, interval: Duration) -> Arc<Self> {
+    /// So many KiB per second, handed out once in each interval; what is left over is saved up. Begins with a second's
+    /// worth, as Envoy's does where bodies share it.
+    pub(super) fn saved_up(kibibytes_per_second: u64, interval: Duration) -> Arc<Self> {
+        let throughput = Self::new(kibibytes_per_second, interval);
+        throughput.filled.lock().left = throughput.most;
+        throughput
+    }
+
+    /// The same, beginning with an interval's worth.
+    fn new(kibibytes_per_second: u64, interval: Duration) -> Arc<Self> {
         let per_second = kibibytes_per_second.saturating_mul(1024);
         let share = u128::from(per_second) * interval.as_nanos() / 1_000_000_000;
         let per_interval = u64::try_from(share).unwrap_or(u64::MAX).max(1);
         Arc::new(Throughput {
             per_interval,
+            most: per_second.max(per_interval),
             interval,
             filled: Mutex::new(Filled {
                 left: per_interval,
@@ -48,8 +61,11 @@ impl Throughput {
     /// Takes at most `wanted` bytes; where there are none, says when there will be.
     fn take(&self, wanted: u64, now: Instant) -> Result<u64, Instant> {
         let mut filled = self.filled.lock();
-        if now >= filled.until {
-            filled.left = self.per_interval;
+        if let Some(late) = now.checked_duration_since(filled.until) {
+            let missed = late.as_nanos() / self.interval.as_nanos().max(1);
+            let intervals = u64::try_from(missed).unwrap_or(u64::MAX).saturating_add(1);
+            let come = intervals.saturating_mul(self.per_interval);
+            filled.left = filled.left.saturating_add(come).min(self.most);
             filled.until = now + self.interval;
         }
         match filled.left.min(wanted) {
@@ -69,8 +85,18 @@ pub(super) struct Paced<B> {
     /// What has been read and may not pass yet.
     waiting: Bytes,
     alarm: Option<Pin<Box<Sleep>>>,
-    /// Called for each wait.
-    on_wait: Option<Box<dyn Fn() + Send>>,
+    told: Option<Told>,
+}
+
+/// What is counted of a body that is slowed down.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    /// Its waits.
+    pub(super) waits: Arc<Count>,
+    /// Bytes that have come.
+    pub(super) come: Arc<Count>,
+    /// Bytes that have passed.
+    pub(super) passed: Arc<Count>,
 }
 
 impl<B> Paced<B> {
@@ -86,13 +112,13 @@ impl<B> Paced<B> {
             throughput,
             waiting: Bytes::new(),
             alarm: None,
-            on_wait: None,
+            told: None,
         }
     }
 
-    /// Tells somebody of each wait.
-    pub(super) fn telling(mut self, on_wait: impl Fn() + Send + 'static) -> Self {
-        self.on_wait = Some(Box::new(on_wait));
+    /// Counts what becomes of it.
+    pub(super) fn telling(mut self, told: Told) -> Self {
+        self.told = Some(told);
         self
     }
 
@@ -105,12 +131,15 @@ impl<B> Paced<B> {
             let wanted = self.waiting.len() as u64;
             match self.throughput.take(wanted, Instant::now()) {
                 Ok(taken) => {
+                    if let Some(told) = &self.told {
+                        told.passed.add(taken);
+                    }
                     let taken = usize::try_from(taken).unwrap_or(usize::MAX);
                     return Poll::Ready(self.waiting.split_to(taken));
                 }
                 Err(until) => {
-                    if let Some(on_wait) = &self.on_wait {
-                        on_wait();
+                    if let Some(told) = &self.told {
+                        told.waits.increment();
                     }
                     self.alarm = Some(Box::pin(tokio::time::sleep_until(until)));
                 }
@@ -134,7 +163,12 @@ where
         while this.waiting.is_empty() {
             match ready!(Pin::new(&mut this.inner).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => this.waiting = data,
+                    Ok(data) => {
+                        if let Some(told) = &this.told {
+                            told.come.add(data.len() as u64);
+                        }
+                        this.waiting = data;
+                    }
                     Err(other) => return Poll::Ready(Some(Ok(other))),
                 },
                 ended => return Poll::Ready(ended),
@@ -175,9 +209,19 @@ mod tests {
     #[test]
     fn an_interval_has_a_byte_at_least() {
         let throughput = Throughput::new(1, Duration::from_nanos(1));
-        let begun = Instant::now() + INTERVAL;
+        let begun = throughput.filled.lock().until;
 
-        assert_eq!(throughput.take(9, begun), Ok(1));
+        assert_eq!(throughput.take(9, begun), Ok(2));
+    }
+
+    #[test]
+    fn what_nobody_takes_is_saved_up_for_a_second() {
+        let throughput = Throughput::saved_up(1, INTERVAL);
+        let begun = throughput.filled.lock().until - INTERVAL;
+
+        assert_eq!(throughput.take(5000, begun), Ok(1024));
+        assert_eq!(throughput.take(5000, begun + 3 * INTERVAL), Ok(3 * 51));
+        assert_eq!(throughput.take(5000, begun + 900 * INTERVAL), Ok(1024));
     }
 
     #[tokio::test]

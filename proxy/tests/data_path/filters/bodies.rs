@@ -145,7 +145,7 @@ async fn bodies_are_decompressed_both_ways() {
 #[tokio::test]
 async fn bandwidth_is_shared_and_nothing_is_lost() {
     let upstream = talkative().await;
-    let config = json!({"stat_prefix": "slow", "enable_mode": "RESPONSE", "limit_kbps": 110});
+    let config = json!({"stat_prefix": "slow", "enable_mode": "RESPONSE", "limit_kbps": 20});
     let filters = vec![filter("bandwidth_limit.v3.BandwidthLimit", config)];
     let proxy = proxy(filters, vec![cluster("c", &[upstream.address])]).await;
 
