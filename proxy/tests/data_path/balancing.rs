@@ -16,6 +16,7 @@ use weft_proxy::config::balancing::{
 use weft_proxy::config::cluster::{ClusterConfig, Discovery, Thresholds};
 use weft_proxy::config::headers::HeaderMutations;
 use weft_proxy::config::health_check::{HealthCheckConfig, HttpProbe, Intervals, Probe};
+use weft_proxy::config::matching::Subject;
 use weft_proxy::config::percent::Percent;
 use weft_proxy::config::route::Forward;
 
@@ -64,7 +65,7 @@ pub(crate) fn addresses(upstreams: &[Upstream]) -> Vec<SocketAddr> {
 async fn requests_with_the_same_header_go_to_the_same_endpoint() {
     let upstreams = three().await;
     let by_user = hashing(HashSource::Header {
-        name: HeaderName::from_static("x-user"),
+        name: Subject::Header(HeaderName::from_static("x-user")),
         rewrite: None,
     });
     let proxy = Proxy::with(by_user, maglev(&addresses(&upstreams))).await;
@@ -421,6 +422,37 @@ async fn a_connection_is_used_no_longer_than_it_may_be() {
     }
 
     assert_eq!(upstream.connections(), 5);
+}
+
+#[tokio::test]
+async fn a_session_in_a_header_is_told_only_where_it_moves() {
+    use weft_proxy::config::filter::stateful_session::{SessionState, StatefulSessionConfig};
+    use weft_proxy::config::filter::{FilterKind, HttpFilter};
+    let upstreams = three().await;
+    let mut http = crate::config::http(crate::config::all_to(Forward::to("c")));
+    http.filters.push(HttpFilter {
+        name: "session".into(),
+        is_disabled: false,
+        kind: FilterKind::StatefulSession(Arc::new(StatefulSessionConfig {
+            state: SessionState::Header(HeaderName::from_static("x-session")),
+            is_strict: false,
+        })),
+    });
+    let proxy = Proxy::serving(http, [cluster("c", &addresses(&upstreams))]).await;
+    let mut client = Client::http1(proxy.address).await;
+    let first = client.get("/").await;
+    let told = first.header("x-session").expect("a session").to_owned();
+
+    for _ in 0..9 {
+        let mut request = request("GET", "/", "");
+        request
+            .headers_mut()
+            .insert("x-session", told.parse().unwrap());
+        let again = client.send(request).await;
+
+        assert_eq!(again.body, first.body);
+        assert_eq!(again.header("x-session"), None);
+    }
 }
 
 #[tokio::test]

@@ -94,6 +94,7 @@ async fn a_route_rewrites_redirects_and_answers_itself() {
         port: None,
         path: None,
         strip_query: true,
+        keeps_port: false,
     };
     let answer = DirectResponse::new(StatusCode::IM_A_TEAPOT, "short and stout");
     let mut changed = route("/api/", RouteAction::Forward(Arc::new(rewriting)));

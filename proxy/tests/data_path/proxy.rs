@@ -74,6 +74,7 @@ impl Proxy {
             inheritance: Inheritance::default(),
             overload,
             vicinity: None,
+            node_cluster: "".into(),
             release_memory: || {},
         };
         let data_plane = DataPlane::start(options).unwrap();

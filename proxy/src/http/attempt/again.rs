@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use http::HeaderMap;
 
 use super::{Answered, Attempts, Log, Missed};
+use crate::cluster::Session;
 use crate::cluster::breaker::{Gauge, Permit};
 use crate::cluster::stats::ClusterStats;
 use crate::config::balancing::Omission;
@@ -29,6 +30,8 @@ pub(super) struct Course<'a> {
 pub(super) struct Apart<'a> {
     pub(super) tried: &'a [SocketAddr],
     pub(super) omit: Option<&'a Omission>,
+    /// Where its session is: a try that follows another goes elsewhere.
+    pub(super) session: Option<Session>,
 }
 
 /// One more try.
@@ -46,6 +49,7 @@ impl Attempts<'_> {
         Apart {
             tried: &course.tried,
             omit: self.omission().filter(|_| course.retries > 0),
+            session: self.aim.session.filter(|_| course.retries == 0),
         }
     }
 

@@ -68,7 +68,7 @@ impl Attempts<'_> {
             omit: apart.omit,
             hash: self.aim.hash,
             subset: self.aim.subset.as_deref(),
-            session: self.aim.session,
+            session: apart.session,
             ..Pick::at(Instant::now())
         };
         let upstreams = &self.connection.environment.upstreams;

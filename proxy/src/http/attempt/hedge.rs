@@ -91,6 +91,7 @@ impl Attempts<'_> {
         let apart = Apart {
             tried: &tried,
             omit: self.omission().filter(|_| permit.is_some()),
+            session: self.aim.session.filter(|_| permit.is_none()),
         };
         (self.one_try(request, apart, log).await, permit)
     }

@@ -56,7 +56,7 @@ impl Attempts<'_> {
             omit: apart.omit,
             hash: self.aim.hash,
             subset: self.aim.subset.as_deref(),
-            session: self.aim.session,
+            session: apart.session,
             ..Pick::at(begun)
         };
         let endpoint = match self.cluster.pick(pick) {

@@ -43,7 +43,7 @@ fn tell(state: &SessionState, told: Option<SocketAddr>, returning: &mut Returnin
     let Some(address) = returning.completion.endpoint_address() else {
         return;
     };
-    if told == Some(address) && !matches!(state, SessionState::Header(_)) {
+    if told == Some(address) {
         return;
     }
     let headers = returning.response.headers_mut();
