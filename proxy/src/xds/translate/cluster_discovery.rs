@@ -82,8 +82,10 @@ fn given(
     assignment: Option<&ClusterLoadAssignment>,
     hosts: Hosts,
 ) -> Result<Arc<EndpointsConfig>, Invalid> {
-    let at = at.field("load_assignment");
-    endpoints(&at, required(&at, assignment)?, hosts).map(Arc::new)
+    match assignment {
+        Some(wire) => endpoints(&at.field("load_assignment"), wire, hosts).map(Arc::new),
+        None => Ok(Arc::default()),
+    }
 }
 
 /// Envoy: an original destination is not balanced.
