@@ -228,6 +228,7 @@ fn check(wire: Wire) -> Result<Bootstrap, Problem> {
     secrets::fill_in(&mut statics, None);
     if discovery.is_none() {
         statics::has_secrets(&statics, &own)?;
+        statics::has_clusters(&statics, &own)?;
     }
     Ok(Bootstrap {
         reserved: reserved(resources, &statics),

@@ -19,13 +19,20 @@ const OF_ENVOY: [&str; 3] = ["envoy.", "re2.", "overload."];
 
 /// All layers. Those of a disk are refused.
 pub(super) fn runtime(wire: &LayeredRuntime) -> Result<Runtime, Problem> {
-    let LayeredRuntime { layers } = wire;
-    let layers = layers.iter().enumerate().map(|(index, wire)| {
+    let LayeredRuntime { layers: all } = wire;
+    let layers = all.iter().enumerate().map(|(index, wire)| {
         let RuntimeLayer {
             name,
             layer_specifier,
         } = wire;
         let field = format!("layered_runtime.layers[{index}]");
+        if name.is_empty() {
+            return Err(problem(format!("{field}.name"), "must not be empty"));
+        }
+        if all[..index].iter().any(|before| before.name == *name) {
+            let reason = format!("{name:?} is the name of a layer before it");
+            return Err(problem(format!("{field}.name"), reason));
+        }
         match layer_specifier {
             Some(LayerSpecifier::StaticLayer(values)) => {
                 Ok(Layer::new(name, &struct_to_json(values)))

@@ -1,5 +1,7 @@
 //! A bootstrap's own listeners, clusters and secrets.
 
+use std::sync::Arc;
+
 use weft_proto::Any;
 use weft_proto::any::pack;
 use weft_proto::envoy::config::bootstrap::v3::bootstrap::StaticResources;
@@ -9,8 +11,9 @@ use crate::config::Configuration;
 use crate::config::runtime::Runtime;
 use crate::xds::kind::Kind;
 use crate::xds::origin::{Origin, Origins};
-use crate::xds::secrets;
 use crate::xds::statics::{StaticResource, Statics};
+use crate::xds::translate::Checked;
+use crate::xds::{references, secrets};
 
 /// All of them; not the cluster that leads to the control plane, which is no one's to send requests to.
 pub(super) fn read(
@@ -60,6 +63,23 @@ fn resource(
         wire,
         reading,
     })
+}
+
+/// Where nobody could send any more, every cluster that the listeners' own routes forward to must be there, unless
+/// `validate_clusters` says otherwise.
+pub(super) fn has_clusters(statics: &Configuration, own: &Statics) -> Result<(), Problem> {
+    for resource in own.iter() {
+        let Checked::Listener(listener) = &resource.reading.checked else {
+            continue;
+        };
+        let clusters = references::known_clusters(listener);
+        let is_there = |name: &Arc<str>| statics.clusters.contains_key(name);
+        if let Some(missing) = clusters.iter().find(|name| !is_there(name)) {
+            let reason = format!("a route forwards to the cluster {missing:?}, which is not there");
+            return Err(problem(&resource.field, reason));
+        }
+    }
+    Ok(())
 }
 
 /// Where nobody could send any more, every secret that is named must be there.

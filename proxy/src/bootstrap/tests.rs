@@ -414,12 +414,73 @@ fn what_shapes_statistics_is_harmless_and_where_they_would_be_sent_is_not() {
     );
 }
 
+fn refused(value: &Value) -> String {
+    parsed(value).expect_err("refused").to_string()
+}
+
+fn tcp_proxy() -> Value {
+    let kind = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+    json!({"name": "tcp", "typed_config": {"@type": kind, "stat_prefix": "tcp", "cluster": "c"}})
+}
+
+/// A listener that forwards to a cluster, beside the cluster `books`.
+fn routing(cluster: &str, validate_clusters: Option<bool>) -> Value {
+    const FILTERS: &str = "type.googleapis.com/envoy.extensions.filters";
+    let mut routes = json!({"name": "all", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+        {"match": {"prefix": "/"}, "route": {"cluster": cluster}},
+    ]}]});
+    if let Some(validate_clusters) = validate_clusters {
+        routes["validate_clusters"] = validate_clusters.into();
+    }
+    json!({"static_resources": {
+        "listeners": [{
+            "name": "web",
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 8080}},
+            "filter_chains": [{"filters": [{"name": "http", "typed_config": {
+                "@type": format!("{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"),
+                "stat_prefix": "web",
+                "route_config": routes,
+                "http_filters": [{"name": "router", "typed_config": {"@type": format!("{FILTERS}.http.router.v3.Router")}}],
+            }}]}],
+        }],
+        "clusters": [{"name": "books", "type": "STATIC"}],
+    }})
+}
+
+#[test]
+fn routes_of_the_file_forward_to_its_clusters_unless_told_otherwise() {
+    assert!(parsed(&routing("books", None)).is_ok());
+    assert!(parsed(&routing("book", Some(false))).is_ok());
+    assert_eq!(
+        refused(&routing("book", None)),
+        "b.json: static_resources.listeners[0]: a route forwards to the cluster \"book\", which is not there"
+    );
+}
+
+#[test]
+fn layers_of_the_runtime_have_names_of_their_own() {
+    let layers = |names: [&str; 2]| {
+        let layer = |name: &str| json!({"name": name, "static_layer": {}});
+        json!({"layered_runtime": {"layers": names.map(layer)}})
+    };
+
+    assert!(parsed(&layers(["a", "b"])).is_ok());
+    assert_eq!(
+        refused(&layers(["a", ""])),
+        "b.json: layered_runtime.layers[1].name: must not be empty"
+    );
+    assert_eq!(
+        refused(&layers(["a", "a"])),
+        "b.json: layered_runtime.layers[1].name: \"a\" is the name of a layer before it"
+    );
+}
+
 #[test]
 fn a_listener_without_a_name_is_called_by_its_address() {
     let mut json = sidecar();
     json["static_resources"]["listeners"] = json!([{
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": 8080}},
-        "filter_chains": [],
+        "filter_chains": [{"filters": [tcp_proxy()]}],
         "traffic_direction": "outbound",
     }]);
 

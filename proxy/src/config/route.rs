@@ -36,6 +36,8 @@ pub struct RouteConfig {
     pub ignore_port: bool,
     /// Whether path parameters (`;a=b`) are left out where paths are compared.
     pub ignore_path_parameters: bool,
+    /// Whether those of a bootstrap, given with their listener, forward to its own clusters alone.
+    pub has_known_clusters: bool,
     /// Where the innermost part of the headers' changes goes last, and so has the last word; else it goes first.
     pub innermost_wins: bool,
     /// Chooses the virtual host in place of the request's own host, where it is there.
@@ -54,6 +56,7 @@ impl RouteConfig {
             response_headers: HeaderMutations::default(),
             ignore_port: false,
             ignore_path_parameters: false,
+            has_known_clusters: false,
             innermost_wins: false,
             host_header: None,
             internal_headers: vec![],

@@ -4,6 +4,7 @@
 //! certificates of its own, from its configuration.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
@@ -27,6 +28,8 @@ pub struct DownstreamTls {
     pub alpn: Vec<Arc<str>>,
     /// What is spoken.
     pub versions: Versions,
+    /// How long a handshake may take; none: as long as any.
+    pub handshake_timeout: Option<Duration>,
 }
 
 /// TLS towards endpoints.

@@ -104,17 +104,22 @@ impl Connection {
     /// What a chain would have been chosen by took too long.
     pub(super) fn give_up_hello(self, reason: &str) {
         ClusterStats::count(&self.listener.live.openings_timed_out);
-        self.refuse_handshake(reason);
+        self.tell_of_handshake(reason);
     }
 
     /// A handshake took too long.
     pub(super) fn give_up_handshake(self, reason: &str) {
         ClusterStats::count(&self.listener.live.handshake_timeouts);
-        self.refuse_handshake(reason);
+        self.tell_of_handshake(reason);
     }
 
-    pub(super) fn refuse_handshake(mut self, reason: &str) {
+    /// A handshake failed.
+    pub(super) fn refuse_handshake(self, reason: &str) {
         ClusterStats::count(&self.listener.live.tls_failures);
+        self.tell_of_handshake(reason);
+    }
+
+    fn tell_of_handshake(mut self, reason: &str) {
         if let Some(line) = &mut self.line {
             line.fail(ResponseFlags::default(), reason);
         }

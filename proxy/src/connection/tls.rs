@@ -18,7 +18,6 @@ use super::detect::Seen;
 use super::forwarded;
 use super::io::DownstreamIo;
 use crate::certificate::Names;
-use crate::cluster::stats::ClusterStats;
 use crate::config::http::{ForwardClientCertificate, HttpConfig};
 use crate::config::identity::IdentityReceiver;
 use crate::config::listener::TransportProtocol;
@@ -93,6 +92,20 @@ impl Secured {
     }
 }
 
+/// Why a handshake did not come to its end.
+enum Unfinished {
+    /// For this reason.
+    Failed(String),
+    /// It took too long.
+    Late,
+}
+
+/// How long a handshake may take.
+fn limit(termination: &TlsTermination) -> Duration {
+    let config = &termination.config;
+    config.handshake_timeout.unwrap_or(HANDSHAKE_TIMEOUT)
+}
+
 impl Connection {
     /// A connection that begins with a TLS handshake: ended here or passed through, as its chain says. Where it is ended
     /// here, what is inside is returned, to be served.
@@ -145,7 +158,8 @@ impl Connection {
     ) -> Option<Secured> {
         let mut buffer = BytesMut::from(first);
         let reading = read_hello(&mut stream, &mut buffer);
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, reading).await {
+        let limit = chain.tls.as_deref().map_or(HANDSHAKE_TIMEOUT, limit);
+        match tokio::time::timeout(limit, reading).await {
             Ok(Ok(hello)) => return self.finish_handshake(chain, hello, stream).await,
             Ok(Err(error)) => self.refuse_handshake(&error.to_string()),
             Err(_) => self.give_up_handshake("the client hello did not come in time"),
@@ -189,8 +203,12 @@ impl Connection {
         let server_name = hello.server_name.as_deref().map(Arc::from);
         let (stream, own) = match self.handshake(termination, hello, stream).await {
             Ok(done) => done,
-            Err(reason) => {
+            Err(Unfinished::Failed(reason)) => {
                 self.refuse_handshake(&reason);
+                return None;
+            }
+            Err(Unfinished::Late) => {
+                self.give_up_handshake("it did not end in time");
                 return None;
             }
         };
@@ -244,22 +262,21 @@ impl Connection {
         termination: &TlsTermination,
         hello: Hello,
         stream: TcpStream,
-    ) -> Result<(TlsStream<TcpStream>, Option<Arc<str>>), String> {
+    ) -> Result<(TlsStream<TcpStream>, Option<Arc<str>>), Unfinished> {
         let identity = &self.environment.upstreams.identity;
         if termination.config.require_server_name && hello.server_name.is_none() {
-            return Err("the client asked for no name".to_owned());
+            return Err(Unfinished::Failed(
+                "the client asked for no name".to_owned(),
+            ));
         }
         let own = own_name(termination, identity);
         let config = tls::server::config(termination, identity, &hello.protocols)
-            .map_err(|error| explain(&error))?;
+            .map_err(|error| Unfinished::Failed(explain(&error)))?;
         let start = StartHandshake::from_parts(hello.accepted, stream);
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, start.into_stream(config)).await {
+        match tokio::time::timeout(limit(termination), start.into_stream(config)).await {
             Ok(Ok(stream)) => Ok((stream, own)),
-            Ok(Err(error)) => Err(explain(&error)),
-            Err(_) => {
-                ClusterStats::count(&self.listener.live.handshake_timeouts);
-                Err("it did not end in time".to_owned())
-            }
+            Ok(Err(error)) => Err(Unfinished::Failed(explain(&error))),
+            Err(_) => Err(Unfinished::Late),
         }
     }
 }

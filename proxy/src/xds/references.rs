@@ -30,6 +30,15 @@ pub fn listener_clusters(listener: &ListenerConfig) -> Vec<Arc<str>> {
     tcp.chain(inline).collect()
 }
 
+/// The clusters that a listener's own routes forward to, where they are to be there before it.
+pub fn known_clusters(listener: &ListenerConfig) -> Vec<Arc<str>> {
+    let inline = http(listener).filter_map(|http| match &http.routes {
+        RouteSource::Inline(routes) if routes.has_known_clusters => Some(route_clusters(routes)),
+        RouteSource::Inline(_) | RouteSource::Discovered(_) => None,
+    });
+    inline.flatten().collect()
+}
+
 /// The clusters that routes forward to. Copies go to clusters, too, but no request waits for them.
 pub fn route_clusters(routes: &RouteConfig) -> Vec<Arc<str>> {
     let forwards = routes

@@ -95,6 +95,7 @@ fn terminating(shown: Vec<Arc<Certificate>>, believes: Option<Believed>) -> Down
         require_server_name: false,
         alpn: vec!["h2".into(), "http/1.1".into()],
         versions: ALL_VERSIONS,
+        handshake_timeout: None,
     }
 }
 

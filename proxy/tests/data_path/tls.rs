@@ -70,6 +70,7 @@ fn termination(alpn: &[&str]) -> Arc<DownstreamTls> {
         require_server_name: false,
         alpn: alpn.iter().map(|each| (*each).into()).collect(),
         versions: Versions::NEWEST,
+        handshake_timeout: None,
     })
 }
 

@@ -58,7 +58,7 @@ fn tcp<'wire>(at: &At<'_>, wire: &'wire SocketAddress) -> Result<(&'wire str, u1
         Protocol::Udp => return Err(at.field("protocol").refuse_value(Protocol::Udp)),
     }
     let port = match port_specifier {
-        None => 0,
+        None => return Err(at.field("port_value").refuse("missing")),
         Some(PortSpecifier::PortValue(port)) => {
             let at = at.field("port_value");
             u16::try_from(*port).map_err(|_| at.refuse(format_args!("{port} is no port")))?
@@ -122,6 +122,11 @@ mod tests {
         };
         let name = wire(SocketAddress {
             address: "reviews".into(),
+            port_specifier: Some(PortSpecifier::PortValue(80)),
+            ..SocketAddress::default()
+        });
+        let portless = wire(SocketAddress {
+            address: "::1".into(),
             ..SocketAddress::default()
         });
         let port = wire(SocketAddress {
@@ -137,6 +142,12 @@ mod tests {
         assert_eq!(
             socket_address(&at, &port).expect_err("a port").to_string(),
             "socket_address.port_value: 65536 is no port"
+        );
+        assert_eq!(
+            socket_address(&at, &portless)
+                .expect_err("no port")
+                .to_string(),
+            "socket_address.port_value: missing"
         );
     }
 }

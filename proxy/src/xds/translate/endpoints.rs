@@ -12,7 +12,7 @@ use weft_proto::envoy::config::endpoint::v3::{
 };
 
 use super::address::{host_and_port, socket_address};
-use super::at::{At, Invalid, enumeration, harmless, required, unsupported};
+use super::at::{At, Invalid, enumeration, harmless, nonempty, required, unsupported};
 use super::metadata::{transport_labels, workload};
 use super::share::fraction;
 use super::subsets::labels;
@@ -54,7 +54,7 @@ pub(super) fn endpoints(
         .map(|(index, wire)| locality(&at.index(index), wire, hosts))
         .collect::<Result<_, _>>()?;
     Ok(EndpointsConfig {
-        name: cluster_name.as_str().into(),
+        name: nonempty(&at.field("cluster_name"), cluster_name)?.into(),
         localities,
         policy,
     })

@@ -9,7 +9,9 @@ use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3
 use weft_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 
 use super::address::networks;
-use super::at::{At, Invalid, enumeration, harmless, holds, opened, unsupported};
+use super::at::{
+    At, Invalid, duration, enumeration, harmless, holds, nonempty, opened, unsupported,
+};
 use super::filter::gate::gates;
 use super::http::http;
 use super::tcp_proxy::tcp_proxy;
@@ -30,7 +32,17 @@ pub(super) fn filter_chain(at: &At<'_>, wire: &WireChain) -> Result<FilterChain,
         name,
     } = wire;
     unsupported!(at; use_proxy_proto);
-    harmless!(at; transport_socket_connect_timeout);
+    let mut tls = downstream_transport(&at.field("transport_socket"), transport_socket.as_ref())?;
+    match &mut tls {
+        Some(tls) => {
+            let at = at.field("transport_socket_connect_timeout");
+            let timeout = duration(&at, transport_socket_connect_timeout.as_ref())?;
+            Arc::make_mut(tls).handshake_timeout = timeout.filter(|timeout| !timeout.is_zero());
+        }
+        None => {
+            harmless!(at; transport_socket_connect_timeout);
+        }
+    }
     Ok(FilterChain {
         name: name.as_str().into(),
         matches: filter_chain_match
@@ -38,7 +50,7 @@ pub(super) fn filter_chain(at: &At<'_>, wire: &WireChain) -> Result<FilterChain,
             .map(|wire| chain_match(&at.field("filter_chain_match"), wire))
             .transpose()?
             .unwrap_or_default(),
-        tls: downstream_transport(&at.field("transport_socket"), transport_socket.as_ref())?,
+        tls,
         gates: gates(
             &at.field("filters"),
             &filters[..filters.len().saturating_sub(1)],
@@ -124,6 +136,7 @@ fn network_filter(at: &At<'_>, wire: &[Filter]) -> Result<NetworkFilter, Invalid
         return Err(at.refuse("must end with an HTTP connection manager or a TCP proxy"));
     };
     let at = at.index(before.len());
+    let name = nonempty(&at.field("name"), name)?;
     let any = match config_type {
         Some(ConfigType::TypedConfig(any)) => any,
         Some(ConfigType::ConfigDiscovery(_)) => {

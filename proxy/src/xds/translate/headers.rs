@@ -74,6 +74,7 @@ fn change(at: &At<'_>, wire: &HeaderValueOption) -> Result<Option<HeaderChange>,
         value,
         raw_value,
     } = required(&at_header, header.as_ref())?;
+    let name = changeable(&at_header.field("key"), key)?;
     let text = match (value.is_empty(), raw_value.is_empty()) {
         (true, false) => HeaderText::Literal(
             HeaderValue::from_bytes(raw_value)
@@ -94,7 +95,7 @@ fn change(at: &At<'_>, wire: &HeaderValueOption) -> Result<Option<HeaderChange>,
         (_, HeaderAppendAction::OverwriteIfExists) => HeaderAction::OverwriteIfPresent,
     };
     Ok(Some(HeaderChange {
-        name: changeable(&at_header.field("key"), key)?,
+        name,
         text,
         action,
         keeps_empty: *keep_empty_value,

@@ -114,7 +114,7 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         Some(DEFAULT_IDLE_TIMEOUT),
     )?;
     Ok(HttpConfig {
-        stat_prefix: stat_prefix.as_str().into(),
+        stat_prefix: nonempty(&at.field("stat_prefix"), stat_prefix)?.into(),
         routes: routes(at, route_specifier.as_ref())?,
         codec: codec(&at.field("codec_type"), *codec_type)?,
         filters,

@@ -4,7 +4,7 @@ use weft_proto::envoy::extensions::filters::http::router::v3::Router;
 use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter as WireFilter;
 use weft_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 
-use super::at::{At, Invalid, harmless, holds, opened, unsupported};
+use super::at::{At, Invalid, harmless, holds, nonempty, opened, unsupported};
 use super::filter;
 use crate::config::filter::HttpFilter;
 use crate::config::http::RouterOptions;
@@ -33,6 +33,7 @@ fn http_filter(at: &At<'_>, wire: &WireFilter) -> Result<Option<HttpFilter>, Inv
         disabled,
         config_type,
     } = wire;
+    let name = nonempty(&at.field("name"), name)?;
     let any = match config_type {
         Some(ConfigType::TypedConfig(any)) => any,
         Some(ConfigType::ConfigDiscovery(_)) => {
@@ -43,7 +44,7 @@ fn http_filter(at: &At<'_>, wire: &WireFilter) -> Result<Option<HttpFilter>, Inv
     let at_config = at.field("typed_config");
     match filter::kind(&at_config, any)? {
         Some(kind) => Ok(Some(HttpFilter {
-            name: name.as_str().into(),
+            name: name.into(),
             is_disabled: *disabled,
             kind,
         })),
@@ -57,11 +58,12 @@ fn http_filter(at: &At<'_>, wire: &WireFilter) -> Result<Option<HttpFilter>, Inv
 
 fn last_filter(at: &At<'_>, wire: &WireFilter) -> Result<RouterOptions, Invalid> {
     let WireFilter {
-        name: _,
+        name,
         is_optional: _,
         disabled: _,
         config_type,
     } = wire;
+    nonempty(&at.field("name"), name)?;
     match config_type {
         Some(ConfigType::TypedConfig(any)) if holds::<Router>(any) => {
             let at = at.field("typed_config");

@@ -102,6 +102,11 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
         heeds_overload: !*bypass_overload_manager,
     };
     let limit = format!("envoy.resource_limits.listener.{name}.connection_limit");
+    if filter_chains.is_empty() && default_filter_chain.is_none() {
+        return Err(at
+            .field("filter_chains")
+            .refuse("missing: nothing would be served"));
+    }
     let mut filter_chains = chains(&at.field("filter_chains"), filter_chains)?;
     let mut default_chain = default_filter_chain
         .as_ref()

@@ -59,8 +59,6 @@ pub(super) fn route_config(at: &At<'_>, wire: &RouteConfiguration) -> Result<Rou
         route_specifiers,
     } = wire;
     unsupported!(at; vhds, cluster_specifier_plugins, route_specifiers);
-    // A route whose cluster is missing waits for it in any case.
-    harmless!(at; validate_clusters);
     let filters = overrides(
         &at.field("typed_per_filter_config"),
         typed_per_filter_config,
@@ -89,6 +87,7 @@ pub(super) fn route_config(at: &At<'_>, wire: &RouteConfiguration) -> Result<Rou
         )?,
         ignore_port: *ignore_port_in_host_matching,
         ignore_path_parameters: *ignore_path_parameters_in_path_matching,
+        has_known_clusters: validate_clusters.unwrap_or(true),
         innermost_wins: *most_specific_header_mutations_wins,
         host_header: match vhost_header.as_str() {
             "" => None,

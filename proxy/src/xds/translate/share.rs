@@ -4,7 +4,7 @@ use weft_proto::envoy::config::core::v3::RuntimeFractionalPercent;
 use weft_proto::envoy::r#type::v3::fractional_percent::DenominatorType;
 use weft_proto::envoy::r#type::v3::{FractionalPercent, Percent as WirePercent};
 
-use super::at::{At, Invalid, enumeration};
+use super::at::{At, Invalid, enumeration, required};
 use crate::config::percent::Percent;
 
 /// From 0 to 100.
@@ -27,10 +27,8 @@ pub(super) fn fraction(at: &At<'_>, wire: &FractionalPercent) -> Result<Percent,
         DenominatorType::TenThousand => 100,
         DenominatorType::Million => 1,
     };
-    Percent::from_millionths(numerator.saturating_mul(scale)).ok_or_else(|| {
-        at.field("numerator")
-            .refuse(format_args!("{numerator} exceeds the denominator"))
-    })
+    // As Envoy: more than all is all.
+    Ok(Percent::from_millionths(numerator.saturating_mul(scale)).unwrap_or(Percent::ALL))
 }
 
 /// A fraction, unless the runtime has another one by its key.
@@ -44,9 +42,7 @@ pub(super) fn runtime_fraction(
     } = wire;
     let told = at.runtime().share(runtime_key);
     let at = at.field("default_value");
-    let default = default_value
-        .as_ref()
-        .map_or(Ok(Percent::ZERO), |value| fraction(&at, value))?;
+    let default = fraction(&at, required(&at, default_value.as_ref())?)?;
     Ok(told.unwrap_or(default))
 }
 
@@ -74,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_all_is_refused() {
+    fn more_than_all_is_all() {
         let notes = Notes::default();
         let at = At::root(&notes);
         let wire = FractionalPercent {
@@ -82,8 +78,6 @@ mod tests {
             denominator: 0,
         };
 
-        let error = fraction(&at, &wire).expect_err("refused");
-
-        assert_eq!(error.to_string(), "numerator: 101 exceeds the denominator");
+        assert_eq!(fraction(&at, &wire).expect("valid"), Percent::ALL);
     }
 }

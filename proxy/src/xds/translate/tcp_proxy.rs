@@ -59,7 +59,7 @@ pub(super) fn tcp_proxy(at: &At<'_>, wire: &TcpProxy) -> Result<TcpConfig, Inval
         upstream_connect_mode, max_early_data_bytes, check_drain_close);
     let subset = asked(metadata_match.as_ref());
     Ok(TcpConfig {
-        stat_prefix: stat_prefix.as_str().into(),
+        stat_prefix: nonempty(&at.field("stat_prefix"), stat_prefix)?.into(),
         target: target(at, cluster_specifier.as_ref(), subset.as_ref())?,
         subset,
         hashes_source: hashes_source(&at.field("hash_policy"), hash_policy)?,

@@ -124,6 +124,8 @@ fn downstream(at: &At<'_>, wire: &DownstreamTlsContext) -> Result<DownstreamTls,
         require_server_name: require_sni.unwrap_or(false),
         alpn: common.alpn,
         versions: common.versions,
+        // Its filter chain says it.
+        handshake_timeout: None,
     })
 }
 

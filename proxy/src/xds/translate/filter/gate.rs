@@ -29,6 +29,7 @@ pub(in crate::xds::translate) fn gates(at: &At<'_>, wire: &[Filter]) -> Result<V
     for (index, filter) in wire.iter().enumerate() {
         let at = at.index(index);
         let Filter { name, config_type } = filter;
+        let name = nonempty(&at.field("name"), name)?;
         let any = match config_type {
             Some(ConfigType::TypedConfig(any)) => any,
             Some(ConfigType::ConfigDiscovery(_)) => {
