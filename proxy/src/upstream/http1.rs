@@ -35,13 +35,14 @@ const MAX_BUFFER_BYTES: usize = 64 * 1024;
 const READY_WITHIN: Duration = Duration::from_secs(1);
 
 impl Http1Connection {
-    /// Speaks HTTP on a connection. It is driven by a task of its own, which ends with it and holds the permit.
+    /// Speaks HTTP on a connection. It is driven by a task of its own, which ends with it; the socket holds the permit.
     pub(super) async fn over(
         io: UpstreamIo,
         permit: ConnectionPermit,
         config: &ClusterConfig,
     ) -> hyper::Result<Self> {
         let watch = io.watch();
+        io.hold(permit);
         let names = config.http1.names;
         let ConnectionBounds {
             max_headers,
@@ -68,7 +69,6 @@ impl Http1Connection {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::trace!(%error, "upstream connection ended");
             }
-            drop(permit);
         });
         Ok(Http1Connection {
             sender,

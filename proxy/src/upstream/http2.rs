@@ -176,6 +176,7 @@ impl Http2Connection {
         config: &ClusterConfig,
     ) -> hyper::Result<SendRequest<RequestBody>> {
         let _ = self.watch.set(io.watch());
+        io.hold(permit);
         self.made_at
             .store(millis(Instant::now()), Ordering::Relaxed);
         let options = &config.http2;
@@ -206,7 +207,6 @@ impl Http2Connection {
             if let Err(error) = ended.await {
                 tracing::trace!(%error, "upstream connection ended");
             }
-            drop(permit);
         });
         Ok(sender)
     }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
 pub(super) use self::arrival::Mark;
+use crate::cluster::connections::ConnectionPermit;
 use crate::tls::io::MaybeTls;
 use crate::wire::{Bare, Wire};
 
@@ -26,18 +27,26 @@ pub type UpstreamIo = MaybeTls<Socket, TlsStream<Socket>>;
 impl UpstreamIo {
     /// What tells, without reading, whether the peer has closed it.
     pub(super) fn watch(&self) -> Watch {
+        self.socket().watch(!self.is_tls())
+    }
+
+    /// Counts it among those of its cluster until it is closed, whatever it carries by then: a tunnel outlives the HTTP
+    /// that asked for it.
+    pub(super) fn hold(&self, permit: ConnectionPermit) {
+        // There is one already only where this was called before, and one is enough.
+        let _ = self.socket().0.permit.set(permit);
+    }
+
+    fn socket(&self) -> &Socket {
         match self {
-            MaybeTls::Plain(socket) => socket.watch(true),
-            MaybeTls::Tls(stream) => stream.get_ref().0.watch(false),
+            MaybeTls::Plain(socket) => socket,
+            MaybeTls::Tls(stream) => stream.get_ref().0,
         }
     }
 
     /// Our own end of it; none of a local channel.
     pub fn local_address(&self) -> Option<SocketAddr> {
-        match self {
-            MaybeTls::Plain(socket) => socket.0.wire.local_address(),
-            MaybeTls::Tls(stream) => stream.get_ref().0.0.wire.local_address(),
-        }
+        self.socket().0.wire.local_address()
     }
 }
 
@@ -51,6 +60,8 @@ struct Held {
     wire: Wire,
     /// How many bytes the kernel has taken, and the end as one more, as TCP counts it.
     written: AtomicU64,
+    /// Its place among the connections of its cluster; given up after the socket is closed.
+    permit: OnceLock<ConnectionPermit>,
 }
 
 impl Socket {
@@ -59,6 +70,7 @@ impl Socket {
         Socket(Arc::new(Held {
             wire,
             written: AtomicU64::new(0),
+            permit: OnceLock::new(),
         }))
     }
 
