@@ -28,14 +28,15 @@ use self::log::Line;
 use self::race::{Opening, Outcome};
 use self::requests::spoken;
 use crate::cluster::stats::ClusterStats;
-use crate::config::listener::{TcpConfig, TransportProtocol};
+use crate::config::listener::{OriginalSourceOf, TcpConfig, TransportProtocol};
+use crate::config::upstream_socket::ClientSource;
 use crate::drain::Drain;
 use crate::proxy_protocol::Endpoints;
 use crate::snapshot::Snapshot;
 use crate::snapshot::chain::{Chain, Service};
 use crate::snapshot::choice::Arrival;
 use crate::snapshot::listener::{Listener, ListenerState, Verdict};
-use crate::tcp::{self, Dialled, TcpFailure, gate};
+use crate::tcp::{self, Caller, Dialled, TcpFailure, gate};
 use crate::telemetry::report::Downstream;
 use crate::upstream::environment::Environment;
 use crate::upstream::explain;
@@ -67,6 +68,8 @@ struct Connection {
     local: SocketAddr,
     /// Where it was going, where it was redirected or passed on by another proxy.
     original_destination: Option<SocketAddr>,
+    /// The client's address, where connections to upstreams are to have it.
+    client_source: Option<ClientSource>,
     drain: Drain,
     /// What the listener's log will say of it, where it has one.
     line: Option<Box<Line>>,
@@ -95,6 +98,8 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
     };
     let Some(said) = said else { return };
     let (endpoints, first) = said;
+    let peer = endpoints.map_or(direct_peer, |endpoints| endpoints.source);
+    let client_source = client_source(&bound, peer, direct_peer);
     original_destination = endpoints
         .map(|endpoints| endpoints.destination)
         .or(original_destination);
@@ -109,10 +114,11 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
         environment,
         snapshot,
         listener,
-        peer: endpoints.map_or(direct_peer, |endpoints| endpoints.source),
+        peer,
         direct_peer,
         local,
         original_destination,
+        client_source,
         drain,
         line: None,
     };
@@ -139,6 +145,20 @@ async fn said_by_proxy(
         tracing::debug!(%peer, error = explain(error), "connection refused");
     })
     .ok()
+}
+
+/// The address that connections to upstreams are to have, where they have the client's.
+fn client_source(
+    listener: &Listener,
+    peer: SocketAddr,
+    direct_peer: SocketAddr,
+) -> Option<ClientSource> {
+    let (whose, source) = listener.config.original_source?;
+    let client = match whose {
+        OriginalSourceOf::Client => peer,
+        OriginalSourceOf::Peer => direct_peer,
+    };
+    Some(source.of(client.ip().to_canonical()))
 }
 
 /// A connection among those of its listener; counted out when dropped.
@@ -389,18 +409,15 @@ impl Connection {
         describe: impl FnOnce() -> Arc<Downstream>,
     ) -> Result<Dialled, TcpFailure> {
         let upstreams = &self.environment.upstreams;
-        let ends = Endpoints {
-            source: self.peer,
-            destination: self.destination(),
+        let caller = Caller {
+            ends: Endpoints {
+                source: self.peer,
+                destination: self.destination(),
+            },
+            original_destination: self.original_destination,
+            source: self.client_source,
         };
-        tcp::dial(
-            config,
-            &self.snapshot,
-            (ends, self.original_destination),
-            upstreams,
-            describe,
-        )
-        .await
+        tcp::dial(config, &self.snapshot, caller, upstreams, describe).await
     }
 
     fn downstream(&mut self, peer: Option<&tls::Peer>) -> Arc<Downstream> {

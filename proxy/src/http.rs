@@ -43,6 +43,7 @@ use tokio::sync::Notify;
 
 use crate::cluster::outlier::millis;
 use crate::config::Network;
+use crate::config::upstream_socket::ClientSource;
 use crate::proxy_protocol::Endpoints;
 use crate::snapshot::Snapshot;
 use crate::snapshot::chain::{Chain, HttpService, Service};
@@ -56,6 +57,7 @@ pub struct HttpConnection {
     environment: Arc<Environment>,
     downstream: Arc<Downstream>,
     original_destination: Option<SocketAddr>,
+    client_source: Option<ClientSource>,
     is_tls: bool,
     is_published: bool,
     client_certificate: Option<HeaderValue>,
@@ -89,6 +91,8 @@ pub struct Entry {
     pub downstream: Arc<Downstream>,
     /// Where it was going before it was redirected.
     pub original_destination: Option<SocketAddr>,
+    /// The client's address, where connections to upstreams are to have it.
+    pub client_source: Option<ClientSource>,
     /// What it speaks.
     pub version: HttpVersion,
     /// Its place among those of its connection manager.
@@ -120,6 +124,7 @@ impl HttpConnection {
             environment,
             downstream: entry.downstream,
             original_destination: entry.original_destination,
+            client_source: entry.client_source,
             is_tls: entry.is_tls,
             is_published: entry.network == Network::Host,
             client_certificate: entry.client_certificate,

@@ -254,6 +254,7 @@ mod tests {
             direction: Direction::Outbound,
             use_original_destination: false,
             proxy_header: None,
+            original_source: None,
             filter_chains: vec![],
             default_chain: Some(FilterChain {
                 name: "".into(),

@@ -78,6 +78,17 @@ pub(crate) fn keep_alive(socket: &impl AsFd, keepalive: Keepalive) -> io::Result
     }
 }
 
+/// Lets the port of a socket that is bound without one be chosen when it is connected: then it has to differ only from
+/// those of connections to the same place (`IP_BIND_ADDRESS_NO_PORT`, ip(7)).
+pub(crate) fn choose_port_late(socket: &impl AsFd) -> io::Result<()> {
+    switch_on(socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT)
+}
+
+/// Marks what a socket sends, for rules of routing (`SO_MARK`, socket(7)).
+pub(crate) fn mark(socket: &impl AsFd, mark: u32) -> io::Result<()> {
+    sys::set_option(socket, libc::SOL_SOCKET, libc::SO_MARK, &mark.to_ne_bytes())
+}
+
 fn switch_on(socket: &impl AsFd, level: i32, name: i32) -> io::Result<()> {
     sys::set_option(socket, level, name, &1_i32.to_ne_bytes())
 }

@@ -26,14 +26,15 @@ use crate::cluster::outlier::Outcome;
 use crate::cluster::stats::ClusterStats;
 use crate::cluster::{Cluster, NoEndpoint, Pick};
 use crate::config::listener::{TcpConfig, TcpTarget};
+use crate::config::upstream_socket::ClientSource;
 use crate::proxy_protocol::Endpoints;
 use crate::random;
 use crate::snapshot::Snapshot;
 use crate::telemetry::report::{Downstream, ResponseFlags, TcpReport, Upstream};
 use crate::telemetry::tunnels::TcpEvent;
 use crate::upstream::environment::Environment;
+use crate::upstream::guise::Guise;
 use crate::upstream::io::UpstreamIo;
-use crate::upstream::preamble::Preamble;
 use crate::upstream::{ConnectFailure, Upstreams, explain};
 use crate::wire::{Bare, Wire};
 
@@ -159,11 +160,22 @@ impl Dialled {
 /// How often another endpoint is tried where one cannot be connected to; nothing has been sent yet.
 const CONNECT_ATTEMPTS: usize = 2;
 
+/// Whose bytes are to be proxied.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    /// The ends of its connection.
+    pub ends: Endpoints,
+    /// Where it was going before it was redirected.
+    pub original_destination: Option<SocketAddr>,
+    /// Its address, where the connection to the upstream is to have it.
+    pub source: Option<ClientSource>,
+}
+
 /// Dials the upstream of a chain; `describe` says what is known of the client, for tunnels.
 pub async fn dial(
     config: &TcpConfig,
     snapshot: &Snapshot,
-    (client, original_destination): (Endpoints, Option<SocketAddr>),
+    caller: Caller,
     upstreams: &Upstreams,
     describe: impl FnOnce() -> Arc<Downstream>,
 ) -> Result<Dialled, TcpFailure> {
@@ -176,7 +188,7 @@ pub async fn dial(
     };
     let hash = config
         .hashes_source
-        .then(|| xxhash(0, client.source.ip().to_string().as_bytes()));
+        .then(|| xxhash(0, caller.ends.source.ip().to_string().as_bytes()));
     let cluster = name.and_then(|name| snapshot.clusters.get(name));
     let cluster =
         cluster.ok_or_else(|| TcpFailure::NoCluster(name.map_or_else(Arc::default, Arc::clone)))?;
@@ -185,19 +197,17 @@ pub async fn dial(
     let mut tried = vec![];
     loop {
         let pick = Pick {
-            original_destination,
+            original_destination: caller.original_destination,
             avoid: &tried,
             hash,
             subset: subset.as_deref(),
             ..Pick::at(Instant::now())
         };
+        let guise = Guise::of(&cluster.config, caller.ends, caller.source);
         let dialled = match &asked {
-            None => {
-                let preamble = Preamble::of(&cluster.config, Some(client));
-                dial_picked(cluster, pick, preamble, upstreams).await
-            }
+            None => dial_picked(cluster, pick, guise, upstreams).await,
             // Boxed, as it is rare.
-            Some(asked) => Box::pin(tunnel::open(cluster, pick, client, upstreams, asked)).await,
+            Some(asked) => Box::pin(tunnel::open(cluster, pick, guise, upstreams, asked)).await,
         };
         match dialled {
             // Who has refused a tunnel may have been told of it: that is for the client to ask again.
@@ -227,11 +237,11 @@ fn picked(cluster: &Cluster, pick: Pick<'_>) -> Result<Arc<Endpoint>, TcpFailure
     })
 }
 
-/// One connection to an endpoint of a cluster, for opaque bytes of a client; `preamble` is what is said first.
+/// One connection to an endpoint of a cluster, for opaque bytes of a client.
 pub async fn dial_picked(
     cluster: &Arc<Cluster>,
     pick: Pick<'_>,
-    preamble: Option<Preamble>,
+    guise: Guise,
     upstreams: &Upstreams,
 ) -> Result<Dialled, TcpFailure> {
     let endpoint = picked(cluster, pick)?;
@@ -242,7 +252,7 @@ pub async fn dial_picked(
             source,
         })?;
     let active = endpoint.state.begin();
-    match upstreams.dial(cluster, &endpoint, None, preamble).await {
+    match upstreams.dial(cluster, &endpoint, None, guise).await {
         Ok(io) => {
             cluster.record(&endpoint, Outcome::Success, Instant::now());
             let held = Held::Connection { _permit: permit };

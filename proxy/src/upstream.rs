@@ -7,6 +7,7 @@ pub mod body;
 mod connect;
 pub mod dial;
 pub mod environment;
+pub mod guise;
 pub mod health;
 pub mod host_network;
 pub mod http1;

@@ -14,7 +14,7 @@ use crate::cluster::Pick;
 use crate::config::listener::Binding;
 use crate::telemetry::export::{Connect, Connection};
 use crate::upstream::explain;
-use crate::upstream::preamble::Preamble;
+use crate::upstream::guise::Guise;
 use crate::workers::DataPlane;
 use crate::xds::state::Published;
 
@@ -131,7 +131,7 @@ pub(super) fn collector_connections(data_plane: &Arc<DataPlane>) -> Connect {
                     cluster,
                     &endpoint,
                     Some(weft_proto::names::ALPN_HTTP2),
-                    Preamble::of(&cluster.config, None),
+                    Guise::own(&cluster.config),
                 )
                 .await
                 .map_err(io::Error::other)?;

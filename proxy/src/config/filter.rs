@@ -43,6 +43,7 @@ use self::rbac::RbacConfig;
 use self::stateful_session::StatefulSessionConfig;
 use super::fault::FaultConfig;
 use super::metadata::Metadata;
+use super::upstream_socket::OriginalSource;
 
 /// A filter that every request passes, unless it is switched off.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,6 +95,8 @@ pub enum FilterKind {
     RateLimit(Arc<RateLimitConfig>),
     /// Keeps sessions at one endpoint.
     StatefulSession(Arc<StatefulSessionConfig>),
+    /// Has connections to the upstream made from the client's address.
+    OriginalSource(OriginalSource),
 }
 
 /// What a part of the routes says to one filter.

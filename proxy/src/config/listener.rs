@@ -17,6 +17,7 @@ use super::http::HttpConfig;
 use super::route::WeightedClusters;
 use super::tls::DownstreamTls;
 use super::tunnel::TunnelConfig;
+use super::upstream_socket::OriginalSource;
 use crate::proxy_protocol::Version;
 
 /// A listener.
@@ -41,6 +42,8 @@ pub struct ListenerConfig {
     pub use_original_destination: bool,
     /// Whether connections come from a proxy that names their client (`proxy_protocol`).
     pub proxy_header: Option<ProxyHeader>,
+    /// Whose address connections to upstreams are made from, where it is not the proxy's.
+    pub original_source: Option<(OriginalSourceOf, OriginalSource)>,
     /// The most specific that matches is taken.
     pub filter_chains: Vec<FilterChain>,
     /// Taken where none matches.
@@ -105,6 +108,15 @@ impl ProxyHeader {
     pub fn allows(&self, version: Version) -> bool {
         !self.disallowed.contains(&version)
     }
+}
+
+/// Whose address connections to upstreams have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OriginalSourceOf {
+    /// The client's, whom a PROXY header may have named.
+    Client,
+    /// Whoever made the connection, whatever its PROXY header says: that is read later.
+    Peer,
 }
 
 /// Whether a listener has sockets of its own.

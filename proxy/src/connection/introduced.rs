@@ -52,6 +52,7 @@ pub async fn serve(environment: Arc<Environment>, introduced: Introduced, drain:
         return tracing::debug!("local channel closed: nothing listens for redirected connections");
     };
     let source = SocketAddr::new(introduction.source, 0);
+    let client_source = super::client_source(&listener, source, source);
     let mut connection = Connection {
         environment,
         snapshot,
@@ -60,6 +61,7 @@ pub async fn serve(environment: Arc<Environment>, introduced: Introduced, drain:
         direct_peer: source,
         local: destination,
         original_destination: Some(destination),
+        client_source,
         drain,
         line: None,
     };

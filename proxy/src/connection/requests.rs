@@ -81,6 +81,7 @@ impl Connection {
         let entry = Entry {
             downstream,
             original_destination: self.original_destination,
+            client_source: self.client_source,
             version,
             managed,
             is_tls: peer.is_some(),

@@ -14,6 +14,7 @@ use crate::cluster::hash::xxhash;
 use crate::config::affinity::{AimConfig, HashCookie, HashPolicy, HashSource, Priority};
 use crate::config::balancing::Criteria;
 use crate::config::matching::{RequestLine, Subject, Substitution};
+use crate::config::upstream_socket::ClientSource;
 
 /// What a request says of its endpoint.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,8 @@ pub(super) struct Aim {
     pub(super) subset: Option<Arc<Criteria>>,
     pub(super) session: Option<Session>,
     pub(super) priority: Priority,
+    /// The client whose address the connection is to have.
+    pub(super) source: Option<ClientSource>,
 }
 
 impl Aim {
@@ -62,6 +65,7 @@ pub(super) fn aim(
         subset: config.subset.clone(),
         session: passage.session,
         priority: config.priority,
+        source: passage.source.or(connection.client_source),
     }
 }
 

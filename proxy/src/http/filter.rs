@@ -40,6 +40,7 @@ use super::{HttpConnection, Scene};
 use crate::cluster::Session;
 use crate::config::filter::{FilterKind, FilterOverride, FilterOverrides, RouteFilter};
 use crate::config::matching::RequestLine;
+use crate::config::upstream_socket::ClientSource;
 use crate::random;
 use crate::snapshot::routes::{RequestFacts, Selected};
 use crate::upstream::body::client::ClientBody;
@@ -67,6 +68,8 @@ pub(super) struct Passage {
     pub(super) is_rerouted: bool,
     /// The endpoint of the request's session.
     pub(super) session: Option<Session>,
+    /// The client whose address the connection to the upstream is to have.
+    pub(super) source: Option<ClientSource>,
 }
 
 /// What a filter does with the response.
@@ -271,6 +274,11 @@ async fn pass_one(
             Ok(())
         }
         (FilterKind::HealthCheck(config), _) => health_check::request(config, passing),
+        (FilterKind::OriginalSource(config), _) => {
+            let client = passing.completion.client();
+            passing.passage.source = client.map(|client| config.of(client));
+            Ok(())
+        }
         (FilterKind::Fault(chain), Some(RouteFilter::Fault(own))) => {
             fault::request(chain, own, passing).await
         }

@@ -26,8 +26,8 @@ use crate::upstream::HttpVersion;
 use crate::upstream::body::RequestBody;
 use crate::upstream::body::meter::BodyMeter;
 use crate::upstream::environment::Environment;
+use crate::upstream::guise::Guise;
 use crate::upstream::lease::{Freshness, Lease};
-use crate::upstream::preamble::Preamble;
 
 /// No copy takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -154,7 +154,7 @@ impl Copy {
                 endpoint,
                 self.version,
                 Freshness::Any,
-                Preamble::of(&self.cluster.config, None),
+                Guise::own(&self.cluster.config),
             )
             .await?;
         ClusterStats::count(&self.cluster.stats.tries);

@@ -25,13 +25,12 @@ use crate::cluster::{Cluster, Pick};
 use crate::config::cluster::UpstreamProtocol;
 use crate::config::listener::TcpConfig;
 use crate::config::tunnel::{TunnelConfig, TunnelMethod};
-use crate::proxy_protocol::Endpoints;
 use crate::telemetry::access_log::format::Template;
 use crate::telemetry::access_log::operator::Subject;
 use crate::telemetry::report::{Downstream, ResponseFlags, TcpReport};
 use crate::upstream::body::RequestBody;
+use crate::upstream::guise::Guise;
 use crate::upstream::lease::{Freshness, Lease};
-use crate::upstream::preamble::Preamble;
 use crate::upstream::{ConnectFailure, HttpVersion, TunnelFailure, Upstreams};
 
 /// The upstream must have agreed by then; it may have to connect to somebody first.
@@ -111,7 +110,7 @@ fn is_agreed(status: StatusCode, version: HttpVersion) -> bool {
 pub(super) async fn open(
     cluster: &Arc<Cluster>,
     pick: Pick<'_>,
-    client: Endpoints,
+    guise: Guise,
     upstreams: &Upstreams,
     asked: &Asked,
 ) -> Result<Dialled, TcpFailure> {
@@ -122,8 +121,7 @@ pub(super) async fn open(
         source,
     })?;
     let active = endpoint.state.begin();
-    let preamble = Preamble::of(&cluster.config, Some(client));
-    let made = through(cluster, &endpoint, preamble, upstreams, asked).await;
+    let made = through(cluster, &endpoint, guise, upstreams, asked).await;
     let outcome = match &made {
         Ok(_) => Some(Outcome::Success),
         Err(ConnectFailure::Overflow(_) | ConnectFailure::NoTls(_)) => None,
@@ -162,7 +160,7 @@ pub(super) type HeldStream = (Lease, Permit);
 async fn through(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
-    preamble: Option<Preamble>,
+    guise: Guise,
     upstreams: &Upstreams,
     asked: &Asked,
 ) -> Result<(TunnelIo, Lease), ConnectFailure> {
@@ -191,7 +189,7 @@ async fn through(
         failed(TunnelFailure::Request { authority, source })
     })?;
     // One that lay idle may have been closed meanwhile, and there is no second try on the same endpoint.
-    let lent = upstreams.lend(cluster, endpoint, version, Freshness::Fresh, preamble);
+    let lent = upstreams.lend(cluster, endpoint, version, Freshness::Fresh, guise);
     let mut lease = lent.await?;
     ClusterStats::count(&cluster.stats.tries);
     let opened = async {

@@ -6,20 +6,26 @@ use std::net::SocketAddr;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::config::listener::socket::{Family, Moment};
-use crate::config::upstream_socket::Sources;
+use crate::config::upstream_socket::{ClientSource, Sources};
 use crate::socket_option;
 
-/// Connects to an address, from where a sources says.
-pub(super) async fn connect(
-    address: SocketAddr,
-    sources: Option<&Sources>,
-) -> io::Result<TcpStream> {
+/// What a connection is made from.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Origin<'a> {
+    /// What those of the cluster are made from.
+    pub(super) sources: Option<&'a Sources>,
+    /// The client whose address it has instead.
+    pub(super) client: Option<ClientSource>,
+}
+
+/// Connects to an address.
+pub(super) async fn connect(address: SocketAddr, origin: Origin<'_>) -> io::Result<TcpStream> {
     let (socket, family) = match address {
         SocketAddr::V4(_) => (TcpSocket::new_v4()?, Family::V4),
         SocketAddr::V6(_) => (TcpSocket::new_v6()?, Family::V6),
     };
-    if let Some(sources) = sources {
-        bind(&socket, family, sources, address)?;
+    if origin.sources.is_some() || origin.client.is_some() {
+        bind(&socket, family, origin, address)?;
     }
     socket.connect(address).await
 }
@@ -27,21 +33,39 @@ pub(super) async fn connect(
 fn bind(
     socket: &TcpSocket,
     family: Family,
-    sources: &Sources,
+    Origin { sources, client }: Origin<'_>,
     address: SocketAddr,
 ) -> io::Result<()> {
-    if sources.binds_freely {
+    if sources.is_some_and(|sources| sources.binds_freely) {
         socket_option::bind_freely(socket, family)?;
     }
-    let Some(source) = sources.towards(address) else {
-        return Ok(());
+    let source = sources.and_then(|sources| sources.towards(address));
+    let set = |moment| match source {
+        Some(source) => socket_option::set_all(socket, &source.options, moment, family),
+        None => Ok(()),
     };
-    let set = |moment| socket_option::set_all(socket, &source.options, moment, family);
     set(Moment::BeforeBind)?;
-    if let Some(address) = source.address {
-        socket.bind(address)?;
+    if let Some(client) = client {
+        appear_as(socket, family, client)?;
+    }
+    let own = source.and_then(|source| source.address);
+    if let Some(from) = client.map(ClientSource::end).or(own) {
+        socket
+            .bind(from)
+            .map_err(|error| io::Error::new(error.kind(), format!("binding to {from}: {error}")))?;
     }
     set(Moment::Bound)
+}
+
+/// Lets a socket have the address of a client, which is nobody's here.
+fn appear_as(socket: &TcpSocket, family: Family, client: ClientSource) -> io::Result<()> {
+    socket_option::be_transparent(socket, family)?;
+    // Else a client would have one port for each connection, to wherever it leads.
+    socket_option::choose_port_late(socket)?;
+    match client.mark {
+        0 => Ok(()),
+        mark => socket_option::mark(socket, mark),
+    }
 }
 
 #[cfg(test)]
@@ -79,12 +103,19 @@ mod tests {
         }
     }
 
+    fn of(sources: &Sources) -> Origin<'_> {
+        Origin {
+            sources: Some(sources),
+            client: None,
+        }
+    }
+
     #[tokio::test]
     async fn a_connection_is_made_from_the_address_of_its_binding() {
         let (listener, address) = listening().await;
         let sources = from(Some("127.0.0.77:0"), vec![]);
 
-        let _stream = connect(address, Some(&sources)).await.expect("connected");
+        let _stream = connect(address, of(&sources)).await.expect("connected");
 
         let (_, peer) = listener.accept().await.expect("accepted");
         assert_eq!(peer.ip().to_string(), "127.0.0.77");
@@ -99,7 +130,7 @@ mod tests {
         ] {
             let sources = from(source, vec![class(moment, 8)]);
 
-            let stream = connect(address, Some(&sources)).await.expect("connected");
+            let stream = connect(address, of(&sources)).await.expect("connected");
 
             let class = SockRef::from(&stream).tos_v4();
             assert_eq!(class.expect("an option"), 8);
@@ -111,16 +142,27 @@ mod tests {
         let (_listener, address) = listening().await;
         // TEST-NET-1: no machine has it.
         let mut sources = from(Some("192.0.2.1:0"), vec![]);
-        let refused = connect(address, Some(&sources))
-            .await
-            .expect_err("nobody's");
+        let refused = connect(address, of(&sources)).await.expect_err("nobody's");
         assert_eq!(refused.kind(), io::ErrorKind::AddrNotAvailable);
 
         sources.binds_freely = true;
         let socket = TcpSocket::new_v4().expect("a socket");
-        bind(&socket, Family::V4, &sources, address).expect("bound");
+        bind(&socket, Family::V4, of(&sources), address).expect("bound");
 
         let bound = socket.local_addr().expect("an address");
         assert_eq!(bound.ip().to_string(), "192.0.2.1");
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_of_a_family_without_an_address_is_not_connected_to_from_any() {
+        let (_listener, address) = listening().await;
+        let sources = from(Some("[::1]:0"), vec![]);
+
+        let refused = connect(address, of(&sources)).await.expect_err("refused");
+
+        assert!(
+            refused.to_string().starts_with("binding to [::1]:0: "),
+            "{refused}"
+        );
     }
 }

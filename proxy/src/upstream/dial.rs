@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::connect::connect;
+use super::connect::{Origin, connect};
+use super::guise::Guise;
 use super::io::{Socket, UpstreamIo};
-use super::preamble::Preamble;
 use super::{ConnectFailure, Upstreams, explain};
 use crate::cluster::Cluster;
 use crate::cluster::endpoint::{Endpoint, EndpointTransport, TlsTransport};
@@ -32,18 +32,18 @@ enum Offered<'a> {
 
 impl Upstreams {
     /// A new connection to an endpoint, within the cluster's connect time-out. `alpn` says what will be
-    /// spoken; `None` takes what the transport is configured with. `preamble` is what is said before all else.
+    /// spoken; `None` takes what the transport is configured with.
     pub async fn dial(
         &self,
         cluster: &Cluster,
         endpoint: &Endpoint,
         alpn: Option<&'static str>,
-        preamble: Option<Preamble>,
+        guise: Guise,
     ) -> Result<UpstreamIo, ConnectFailure> {
         let limit = cluster.config.connect_timeout;
         let address = endpoint.address;
         let offered = alpn.map(Offered::One).unwrap_or(Offered::Configured);
-        let dialled = self.dial_unbounded(&cluster.config, endpoint, address, offered, preamble);
+        let dialled = self.dial_unbounded(&cluster.config, endpoint, address, offered, guise);
         let result = tokio::time::timeout(limit, dialled)
             .await
             .unwrap_or(Err(ConnectFailure::Timeout { address, limit }));
@@ -66,8 +66,8 @@ impl Upstreams {
             (None, Some(alpn)) => Offered::One(alpn),
             (None, None) => Offered::Configured,
         };
-        let preamble = Preamble::of(&cluster.config, None);
-        let dialled = self.dial_unbounded(&cluster.config, endpoint, address, offered, preamble);
+        let guise = Guise::own(&cluster.config);
+        let dialled = self.dial_unbounded(&cluster.config, endpoint, address, offered, guise);
         tokio::time::timeout(limit, dialled)
             .await
             .unwrap_or(Err(ConnectFailure::Timeout { address, limit }))
@@ -79,13 +79,13 @@ impl Upstreams {
         endpoint: &Endpoint,
         address: SocketAddr,
         offered: Offered<'_>,
-        preamble: Option<Preamble>,
+        guise: Guise,
     ) -> Result<UpstreamIo, ConnectFailure> {
         let failed = |source| ConnectFailure::Io {
             address,
             source: Arc::new(source),
         };
-        if preamble.is_none()
+        if guise.is_shared()
             && let Some(io) = self
                 .local_channel(cluster, endpoint, address, offered)
                 .await
@@ -95,7 +95,11 @@ impl Upstreams {
         let mut stream = match cluster.network {
             Network::Sandbox => {
                 let sources = cluster.sources.as_ref().or(self.sources.as_ref());
-                connect(address, sources.map(Arc::as_ref)).await
+                let origin = Origin {
+                    sources: sources.map(Arc::as_ref),
+                    client: guise.source,
+                };
+                connect(address, origin).await
             }
             Network::Host => self.dial_in_host(address, cluster.connect_timeout).await,
         }
@@ -105,7 +109,7 @@ impl Upstreams {
         if let Some(keepalive) = cluster.keepalive {
             socket_option::keep_alive(&stream, keepalive).map_err(failed)?;
         }
-        if let Some(preamble) = preamble {
+        if let Some(preamble) = guise.preamble {
             preamble.send(&mut stream).await.map_err(failed)?;
         }
         match &endpoint.transport {

@@ -8,8 +8,8 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 
 use super::body::RequestBody;
+use super::guise::Guise;
 use super::io::{Mark, Seen, UpstreamIo, Watch};
-use super::preamble::Preamble;
 use crate::cluster::connections::ConnectionPermit;
 use crate::config::cluster::{ClusterConfig, ConnectionBounds};
 use crate::config::http::DEFAULT_MAX_HEADERS;
@@ -21,8 +21,8 @@ pub(super) struct Http1Connection {
     /// How many requests it has carried, the current one included.
     pub(super) requests: u32,
     pub(super) idle_since: Instant,
-    /// What it began with: only requests that would begin so may use it.
-    pub(super) preamble: Option<Preamble>,
+    /// Whom it shows: only requests that would show the same may use it.
+    pub(super) guise: Guise,
     made_at: Instant,
     watch: Watch,
 }
@@ -74,7 +74,7 @@ impl Http1Connection {
             sender,
             requests: 0,
             idle_since: Instant::now(),
-            preamble: None,
+            guise: Guise::default(),
             made_at: Instant::now(),
             watch,
         })

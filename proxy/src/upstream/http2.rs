@@ -13,8 +13,8 @@ use tokio::sync::OnceCell;
 
 use super::ConnectFailure;
 use super::body::RequestBody;
+use super::guise::Guise;
 use super::io::{UpstreamIo, Watch};
-use super::preamble::Preamble;
 use crate::cluster::connections::ConnectionPermit;
 use crate::cluster::outlier::millis;
 use crate::config::cluster::ClusterConfig;
@@ -32,7 +32,7 @@ pub(super) struct Http2Connection {
     /// On the scale of [`millis`]; 0: not made yet.
     made_at: AtomicU64,
     watch: OnceLock<Watch>,
-    preamble: Option<Preamble>,
+    guise: Guise,
 }
 
 /// How many requests a connection is given before the peer has said how many streams it allows; RFC 9113 §6.5.2
@@ -42,9 +42,9 @@ const INITIAL_MAX_STREAMS: u32 = 100;
 const UNTOLD_MAX_STREAMS: u32 = 1;
 
 impl Http2Connection {
-    pub(super) fn new(preamble: Option<Preamble>) -> Arc<Self> {
+    pub(super) fn new(guise: Guise) -> Arc<Self> {
         let connection = Http2Connection {
-            preamble,
+            guise,
             ..Http2Connection::default()
         };
         connection
@@ -53,14 +53,14 @@ impl Http2Connection {
         Arc::new(connection)
     }
 
-    /// Whether it begins with this, or with nothing where this is nothing.
-    pub(super) fn begins_with(&self, preamble: Option<Preamble>) -> bool {
-        self.preamble == preamble
+    /// Whether it shows the same.
+    pub(super) fn has_guise(&self, guise: Guise) -> bool {
+        self.guise == guise
     }
 
-    /// What it begins with.
-    pub(super) fn preamble(&self) -> Option<Preamble> {
-        self.preamble
+    /// Whom it shows.
+    pub(super) fn guise(&self) -> Guise {
+        self.guise
     }
 
     /// Our own end of it, where that is known.

@@ -19,10 +19,10 @@ use tokio::time::Instant;
 
 pub use self::spare::Spare;
 use super::body::RequestBody;
+use super::guise::Guise;
 use super::http1::Http1Connection;
 use super::http2::{Http2Connection, Stream};
 use super::pool::Pool;
-use super::preamble::Preamble;
 use super::{ConnectFailure, HttpVersion, Upstreams};
 use crate::cluster::Cluster;
 use crate::cluster::breaker::{Gauge, Overflow};
@@ -163,21 +163,21 @@ fn as_http1(mut request: Request<RequestBody>) -> Request<RequestBody> {
 }
 
 impl Upstreams {
-    /// A connection for one request, kept or new; one that began with a preamble, only where it is the request's.
+    /// A connection for one request, kept or new; one that shows a client, only for that client.
     pub async fn lend(
         &self,
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         version: HttpVersion,
         freshness: Freshness,
-        preamble: Option<Preamble>,
+        guise: Guise,
     ) -> Result<Lease, ConnectFailure> {
-        self.preconnect_next(cluster, version);
+        self.preconnect_next(cluster, version, guise);
         let (connection, is_reused) = match version {
             HttpVersion::Http1 => {
-                pin!(self.lend_http1(cluster, endpoint, freshness, preamble)).await?
+                pin!(self.lend_http1(cluster, endpoint, freshness, guise)).await?
             }
-            HttpVersion::Http2 => pin!(self.lend_http2(cluster, endpoint, preamble)).await?,
+            HttpVersion::Http2 => pin!(self.lend_http2(cluster, endpoint, guise)).await?,
         };
         if is_reused {
             ClusterStats::count(&cluster.stats.reused);
@@ -195,19 +195,19 @@ impl Upstreams {
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         freshness: Freshness,
-        preamble: Option<Preamble>,
+        guise: Guise,
     ) -> Result<(Connection, bool), ConnectFailure> {
         let pool = Pool::of(endpoint);
         if freshness == Freshness::Any {
             let longest = cluster.config.max_connection_duration;
-            while let Some(mut connection) = pool.take_http1(preamble) {
+            while let Some(mut connection) = pool.take_http1(guise) {
                 let is_too_old =
                     longest.is_some() && connection.is_too_old(std::time::Instant::now(), longest);
                 if is_too_old {
                     ClusterStats::count(&cluster.stats.connections_aged);
                 } else if connection.is_ready().await {
                     connection.requests += 1;
-                    self.preconnect(cluster, endpoint, HttpVersion::Http1);
+                    self.preconnect(cluster, endpoint, HttpVersion::Http1, guise);
                     return Ok((Connection::Http1(connection), true));
                 }
             }
@@ -217,14 +217,14 @@ impl Upstreams {
         ClusterStats::count(&cluster.stats.pending);
         let permit = match cluster.admit_connection(endpoint, Need::Waiting) {
             Ok(permit) => permit,
-            Err(_) => match Box::pin(wait_for_http1(cluster, endpoint, preamble)).await? {
+            Err(_) => match Box::pin(wait_for_http1(cluster, endpoint, guise)).await? {
                 Waited::Connection(connection) => return Ok((Connection::Http1(connection), true)),
                 Waited::Permit(permit) => permit,
             },
         };
-        self.preconnect(cluster, endpoint, HttpVersion::Http1);
+        self.preconnect(cluster, endpoint, HttpVersion::Http1, guise);
         // Boxed, as all that is rare and large here: most requests find a connection.
-        let mut connection = Box::pin(self.make_http1(cluster, endpoint, permit, preamble)).await?;
+        let mut connection = Box::pin(self.make_http1(cluster, endpoint, permit, guise)).await?;
         connection.requests = 1;
         Ok((Connection::Http1(connection), false))
     }
@@ -235,15 +235,15 @@ impl Upstreams {
         cluster: &Cluster,
         endpoint: &Endpoint,
         permit: ConnectionPermit,
-        preamble: Option<Preamble>,
+        guise: Guise,
     ) -> Result<Http1Connection, ConnectFailure> {
         let io = self
-            .dial(cluster, endpoint, Some(HttpVersion::Http1.alpn()), preamble)
+            .dial(cluster, endpoint, Some(HttpVersion::Http1.alpn()), guise)
             .await?;
         ClusterStats::count(&cluster.stats.http1_connections);
         let made = Http1Connection::over(io, permit, &cluster.config).await;
         let mut connection = made.map_err(|error| http_failure(endpoint, error))?;
-        connection.preamble = preamble;
+        connection.guise = guise;
         Ok(connection)
     }
 
@@ -251,11 +251,11 @@ impl Upstreams {
         &self,
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
-        preamble: Option<Preamble>,
+        guise: Guise,
     ) -> Result<(Connection, bool), ConnectFailure> {
-        let (shared, need) = Pool::of(endpoint).share_http2(cluster, preamble);
+        let (shared, need) = Pool::of(endpoint).share_http2(cluster, guise);
         let (stream, before) = shared.begin();
-        self.preconnect(cluster, endpoint, HttpVersion::Http2);
+        self.preconnect(cluster, endpoint, HttpVersion::Http2, guise);
         if let Some(sender) = shared.made() {
             return Ok((Connection::Http2(sender, stream), before > 0));
         }
@@ -283,7 +283,7 @@ impl Upstreams {
                     cluster,
                     endpoint,
                     Some(HttpVersion::Http2.alpn()),
-                    shared.preamble(),
+                    shared.guise(),
                 )
                 .await?;
             ClusterStats::count(&cluster.stats.http2_connections);
@@ -311,7 +311,7 @@ enum Waited {
 async fn wait_for_http1(
     cluster: &Cluster,
     endpoint: &Endpoint,
-    preamble: Option<Preamble>,
+    guise: Guise,
 ) -> Result<Waited, ConnectFailure> {
     let pool = Pool::of(endpoint);
     let limit: Duration = cluster.config.connect_timeout;
@@ -321,7 +321,7 @@ async fn wait_for_http1(
         let mut freed = std::pin::pin!(freed);
         // Before looking: what is freed while we look must wake us.
         freed.as_mut().enable();
-        while let Some(mut connection) = pool.take_http1_anywhere(preamble) {
+        while let Some(mut connection) = pool.take_http1_anywhere(guise) {
             if connection.is_ready().await {
                 connection.requests += 1;
                 return Ok(Waited::Connection(connection));
@@ -330,8 +330,8 @@ async fn wait_for_http1(
         if let Ok(permit) = cluster.admit_connection(endpoint, Need::Waiting) {
             return Ok(Waited::Permit(permit));
         }
-        if preamble.is_some() {
-            pool.make_room(preamble);
+        if !guise.is_shared() {
+            pool.make_room(guise);
         }
         if tokio::time::timeout_at(deadline, freed).await.is_err() {
             return Err(Overflow(Gauge::Connections).into());

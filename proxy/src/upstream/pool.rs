@@ -2,7 +2,7 @@
 //!
 //! Kept in the endpoint's slot, so that they go when the endpoint goes, or when the way connections to it are
 //! made changes. Each worker has a shard of its own: its lock is uncontended, and a request and its
-//! connection stay on one thread. A connection that began by naming its client is for requests of that client alone.
+//! connection stay on one thread. A connection that shows its client is for requests of that client alone.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,9 +10,9 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
+use super::guise::Guise;
 use super::http1::Http1Connection;
 use super::http2::Http2Connection;
-use super::preamble::Preamble;
 use super::shard;
 use crate::cluster::Cluster;
 use crate::cluster::connections::Need;
@@ -48,28 +48,22 @@ impl Pool {
     }
 
     /// An idle connection of this worker.
-    pub(super) fn take_http1(&self, preamble: Option<Preamble>) -> Option<Http1Connection> {
-        take(&mut self.own().lock(), preamble)
+    pub(super) fn take_http1(&self, guise: Guise) -> Option<Http1Connection> {
+        take(&mut self.own().lock(), guise)
     }
 
     /// An idle connection of any worker: where no more may be made, a detour is better than a wait.
-    pub(super) fn take_http1_anywhere(
-        &self,
-        preamble: Option<Preamble>,
-    ) -> Option<Http1Connection> {
+    pub(super) fn take_http1_anywhere(&self, guise: Guise) -> Option<Http1Connection> {
         self.shards
             .iter()
-            .find_map(|shard| take(&mut shard.lock(), preamble))
+            .find_map(|shard| take(&mut shard.lock(), guise))
     }
 
-    /// Closes an idle connection that is of no use to who begins so, for one that is to be made in its place.
-    pub(super) fn make_room(&self, preamble: Option<Preamble>) {
+    /// Closes an idle connection that is of no use to who needs another, for one that is to be made in its place.
+    pub(super) fn make_room(&self, guise: Guise) {
         for shard in &self.shards {
             let mut shard = shard.lock();
-            let other = shard
-                .http1
-                .iter()
-                .position(|each| each.preamble != preamble);
+            let other = shard.http1.iter().position(|each| each.guise != guise);
             if let Some(index) = other {
                 shard.http1.remove(index);
                 return;
@@ -82,7 +76,7 @@ impl Pool {
         connection.idle_since = Instant::now();
         let mut shard = self.own().lock();
         if shard.http1.len() >= MAX_IDLE {
-            if connection.preamble.is_none() {
+            if connection.guise.is_shared() {
                 return;
             }
             // Most likely its client is gone.
@@ -95,7 +89,7 @@ impl Pool {
     pub(super) fn share_http2(
         &self,
         cluster: &Cluster,
-        preamble: Option<Preamble>,
+        guise: Guise,
     ) -> (Arc<Http2Connection>, Need) {
         let now = Instant::now();
         let max_requests = cluster.config.max_requests_per_connection;
@@ -116,18 +110,18 @@ impl Pool {
         let found = shard
             .http2
             .iter()
-            .find(|each| each.begins_with(preamble) && each.has_room(max_requests))
+            .find(|each| each.has_guise(guise) && each.has_room(max_requests))
             .cloned();
         let connection = found.unwrap_or_else(|| {
-            if preamble.is_some() && shard.http2.len() >= MAX_IDLE {
+            if !guise.is_shared() && shard.http2.len() >= MAX_IDLE {
                 shard.retire_idle(now);
             }
-            let connection = Http2Connection::new(preamble);
+            let connection = Http2Connection::new(guise);
             shard.http2.push(Arc::clone(&connection));
             connection
         });
         let of_use = shard.http2.iter();
-        let need = match of_use.filter(|each| each.begins_with(preamble)).count() {
+        let need = match of_use.filter(|each| each.has_guise(guise)).count() {
             1 => Need::First,
             _ => Need::Waiting,
         };
@@ -152,7 +146,7 @@ impl Pool {
         if f64::from(active + awaited) * ratio <= f64::from(capacity) {
             return None;
         }
-        let connection = Http2Connection::new(None);
+        let connection = Http2Connection::new(Guise::default());
         shard.http2.push(Arc::clone(&connection));
         Some(connection)
     }
@@ -213,8 +207,8 @@ impl Shard {
     }
 }
 
-fn take(shard: &mut Shard, preamble: Option<Preamble>) -> Option<Http1Connection> {
-    let is_usable = |each: &Http1Connection| each.preamble == preamble;
+fn take(shard: &mut Shard, guise: Guise) -> Option<Http1Connection> {
+    let is_usable = |each: &Http1Connection| each.guise == guise;
     while let Some(index) = shard.http1.iter().rposition(is_usable) {
         let connection = shard.http1.remove(index);
         if !connection.sender.is_closed() {

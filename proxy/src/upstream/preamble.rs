@@ -1,8 +1,7 @@
 //! What an endpoint is told of the client before anything else is sent: a header of the PROXY protocol, in clusters
 //! that have it.
 //!
-//! `dial` sends it, before TLS too. The pool keeps it beside each connection, as a connection that was announced for one
-//! client must not carry requests of another.
+//! `dial` sends it, before TLS too.
 
 use std::io;
 

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::guise::Guise;
 use super::http2::Http2Connection;
 use super::pool::Pool;
 use super::{ConnectFailure, HttpVersion, Upstreams};
@@ -30,10 +31,15 @@ impl Upstreams {
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         version: HttpVersion,
+        guise: Guise,
     ) {
         let Some(ratio) = cluster.config.preconnect_ratio else {
             return;
         };
+        // A connection that shows its client is of no use to another.
+        if !guise.is_shared() {
+            return;
+        }
         for _ in 0..MAX_AT_ONCE {
             if !self.connect_ahead(cluster, endpoint, version, Wish { ratio, awaited: 0 }) {
                 return;
@@ -43,10 +49,18 @@ impl Upstreams {
 
     /// Begins connections to the endpoints that will be chosen next, where the cluster wants to have more than there
     /// are. The request that asks is counted in already, and has no connection yet.
-    pub(super) fn preconnect_next(&self, cluster: &Arc<Cluster>, version: HttpVersion) {
+    pub(super) fn preconnect_next(
+        &self,
+        cluster: &Arc<Cluster>,
+        version: HttpVersion,
+        guise: Guise,
+    ) {
         let Some(ratio) = cluster.config.predictive_preconnect_ratio else {
             return;
         };
+        if !guise.is_shared() {
+            return;
+        }
         let counts = cluster.breakers.counts();
         let of_each = match version {
             HttpVersion::Http1 => 1.0,
@@ -74,10 +88,7 @@ impl Upstreams {
         version: HttpVersion,
         wish: Wish,
     ) -> bool {
-        // A connection that names its client is of no use to another.
-        if cluster.config.proxy_protocol.is_some()
-            || endpoint.standing(Instant::now()) != Standing::Healthy
-        {
+        if endpoint.standing(Instant::now()) != Standing::Healthy {
             return false;
         }
         let Some(ahead) = self.ahead(cluster, endpoint, version, wish) else {
@@ -162,9 +173,9 @@ impl Ahead {
         let (cluster, endpoint) = (&self.cluster, &self.endpoint);
         match self.shared {
             None => {
-                let made = self
-                    .upstreams
-                    .make_http1(cluster, endpoint, self.permit, None);
+                let made =
+                    self.upstreams
+                        .make_http1(cluster, endpoint, self.permit, Guise::default());
                 Pool::of(endpoint).give_back(made.await?);
                 cluster.breakers.counts().connection_freed();
             }

@@ -30,6 +30,7 @@ pub(crate) fn listener(filter: NetworkFilter) -> ListenerConfig {
         direction: Direction::Outbound,
         use_original_destination: false,
         proxy_header: None,
+        original_source: None,
         filter_chains: vec![],
         default_chain: Some(chain(filter)),
         inspect_http: false,

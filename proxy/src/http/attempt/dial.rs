@@ -15,6 +15,7 @@ use crate::http::failure::Failure;
 use crate::http::headers::Head;
 use crate::http::retry::TryEnd;
 use crate::tcp::{self, Dialled, TcpFailure};
+use crate::upstream::guise::Guise;
 use crate::upstream::preamble::Preamble;
 
 impl Attempts<'_> {
@@ -72,12 +73,12 @@ impl Attempts<'_> {
             ..Pick::at(Instant::now())
         };
         let upstreams = &self.connection.environment.upstreams;
-        let client = Some(self.connection.ends());
+        let client = self.connection.ends();
         let announced = termination
             .announces
-            .map(|version| Preamble::new(version, client));
-        let preamble = announced.or_else(|| Preamble::of(&self.cluster.config, client));
-        let dialled = tcp::dial_picked(self.cluster, pick, preamble, upstreams).await;
+            .map(|version| Preamble::new(version, Some(client)));
+        let guise = Guise::of(&self.cluster.config, client, self.aim.source).announced(announced);
+        let dialled = tcp::dial_picked(self.cluster, pick, guise, upstreams).await;
         let endpoint = match &dialled {
             Ok(dialled) => Some(dialled.endpoint()),
             Err(TcpFailure::Connect { endpoint, .. }) => Some(endpoint),

@@ -20,8 +20,8 @@ use crate::http::failure::{Failure, Reset};
 use crate::http::{headers, validity};
 use crate::upstream::ConnectFailure;
 use crate::upstream::body::RequestBody;
+use crate::upstream::guise::Guise;
 use crate::upstream::lease::{Freshness, Lease};
-use crate::upstream::preamble::Preamble;
 
 /// What an endpoint says that wants to be spared.
 const DEGRADED: HeaderName = HeaderName::from_static("x-envoy-degraded");
@@ -157,8 +157,12 @@ impl Attempts<'_> {
         freshness: Freshness,
     ) -> Result<Lease, ConnectFailure> {
         let upstreams = &self.connection.environment.upstreams;
-        let preamble = Preamble::of(&self.cluster.config, Some(self.connection.ends()));
-        pin!(upstreams.lend(self.cluster, endpoint, self.version, freshness, preamble)).await
+        let guise = Guise::of(
+            &self.cluster.config,
+            self.connection.ends(),
+            self.aim.source,
+        );
+        pin!(upstreams.lend(self.cluster, endpoint, self.version, freshness, guise)).await
     }
 
     fn not_connected(

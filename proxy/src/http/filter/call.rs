@@ -20,8 +20,8 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::report::Protocol;
 use crate::upstream::body::RequestBody;
 use crate::upstream::environment::Environment;
+use crate::upstream::guise::Guise;
 use crate::upstream::lease::Freshness;
-use crate::upstream::preamble::Preamble;
 use crate::upstream::{ConnectFailure, HttpVersion};
 
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
@@ -179,7 +179,7 @@ async fn ask(
                 &endpoint,
                 version,
                 freshness,
-                Preamble::of(&cluster.config, None),
+                Guise::own(&cluster.config),
             )
             .await;
         let mut lease = lent.inspect_err(|_| failed())?;

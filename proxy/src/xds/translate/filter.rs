@@ -44,6 +44,7 @@ use weft_proto::envoy::extensions::filters::http::jwt_authn::v3::{
     JwtAuthentication, PerRouteConfig as JwtPerRoute,
 };
 use weft_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use weft_proto::envoy::extensions::filters::http::original_src::v3::OriginalSrc;
 use weft_proto::envoy::extensions::filters::http::ratelimit::v3::{RateLimit, RateLimitPerRoute};
 use weft_proto::envoy::extensions::filters::http::rbac::v3::{Rbac, RbacPerRoute};
 use weft_proto::envoy::extensions::filters::http::stateful_session::v3::{
@@ -53,6 +54,7 @@ use weft_proto::envoy::extensions::filters::http::stateful_session::v3::{
 use super::at::{At, Invalid, holds, opened};
 use crate::config::filter::live::Live;
 use crate::config::filter::{FilterKind, FilterOverride, RouteFilter};
+use crate::config::upstream_socket::OriginalSource;
 
 /// A filter as a chain lists it; `None`: one that is not known.
 pub(super) fn kind(at: &At<'_>, any: &Any) -> Result<Option<FilterKind>, Invalid> {
@@ -98,6 +100,9 @@ pub(super) fn kind(at: &At<'_>, any: &Any) -> Result<Option<FilterKind>, Invalid
     } else if holds::<StatefulSession>(any) {
         let session = stateful_session::stateful_session(at, &opened(at, any)?)?;
         FilterKind::StatefulSession(session.into())
+    } else if holds::<OriginalSrc>(any) {
+        let OriginalSrc { mark } = opened(at, any)?;
+        FilterKind::OriginalSource(OriginalSource { mark })
     } else if holds::<HealthCheck>(any) {
         FilterKind::HealthCheck(health_check::health_check(at, &opened(at, any)?)?.into())
     } else {

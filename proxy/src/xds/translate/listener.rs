@@ -11,6 +11,7 @@ use weft_proto::envoy::config::listener::v3::listener_filter::ConfigType;
 use weft_proto::envoy::config::listener::v3::{AdditionalAddress, Listener, ListenerFilter};
 use weft_proto::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use weft_proto::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use weft_proto::envoy::extensions::filters::listener::original_src::v3::OriginalSrc;
 use weft_proto::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 use weft_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 
@@ -24,8 +25,10 @@ use super::listener_socket::sockets;
 use super::metadata::network;
 use crate::config::http::HttpConfig;
 use crate::config::listener::{
-    Binding, Direction, FilterChain, ListenerConfig, NetworkFilter, OverloadPolicy, ProxyHeader,
+    Binding, Direction, FilterChain, ListenerConfig, NetworkFilter, OriginalSourceOf,
+    OverloadPolicy, ProxyHeader,
 };
+use crate::config::upstream_socket::OriginalSource;
 use crate::proxy_protocol::Version;
 
 /// Envoy's, where none is said.
@@ -135,6 +138,7 @@ pub(super) fn listener(at: &At<'_>, wire: &Listener) -> Result<ListenerConfig, I
         },
         use_original_destination: use_original_dst.unwrap_or(false) || filters.original_destination,
         proxy_header: filters.proxy_header,
+        original_source: filters.original_source,
         filter_chains,
         default_chain,
         inspect_http: filters.http,
@@ -237,6 +241,7 @@ struct Inspections {
     http: bool,
     tls: bool,
     proxy_header: Option<ProxyHeader>,
+    original_source: Option<(OriginalSourceOf, OriginalSource)>,
 }
 
 fn inspections(at: &At<'_>, wire: &[ListenerFilter]) -> Result<Inspections, Invalid> {
@@ -260,6 +265,17 @@ fn inspections(at: &At<'_>, wire: &[ListenerFilter]) -> Result<Inspections, Inva
         if holds::<OriginalDst>(any) {
             let OriginalDst {} = opened(&at, any)?;
             found.original_destination = true;
+        } else if holds::<OriginalSrc>(any) {
+            let OriginalSrc { bind_port, mark } = &opened(&at, any)?;
+            unsupported!(at; bind_port);
+            found.original_source = Some((
+                // What an earlier filter has said of the connection is what this one sees.
+                match &found.proxy_header {
+                    Some(_) => OriginalSourceOf::Client,
+                    None => OriginalSourceOf::Peer,
+                },
+                OriginalSource { mark: *mark },
+            ));
         } else if holds::<HttpInspector>(any) {
             let HttpInspector {} = opened(&at, any)?;
             found.http = true;
@@ -402,6 +418,31 @@ mod tests {
         assert!(
             error.starts_with("default_filter_chain.filters[0].typed_config.on_demand: "),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn the_address_that_is_kept_is_the_one_that_filters_before_have_found() {
+        const TYPES: &str = "type.googleapis.com/envoy.extensions.filters.listener";
+        let source = json!({"name": "source", "typed_config":
+            {"@type": format!("{TYPES}.original_src.v3.OriginalSrc"), "mark": 7}});
+        let named = json!({"name": "named", "typed_config":
+            {"@type": format!("{TYPES}.proxy_protocol.v3.ProxyProtocol")}});
+        let whose = |filters: serde_json::Value| {
+            let mut json = outbound();
+            json["listener_filters"] = filters;
+            translated(json).expect("valid").original_source
+        };
+        let marked = OriginalSource { mark: 7 };
+
+        assert_eq!(whose(json!([named])), None);
+        assert_eq!(
+            whose(json!([named, source])),
+            Some((OriginalSourceOf::Client, marked))
+        );
+        assert_eq!(
+            whose(json!([source, named])),
+            Some((OriginalSourceOf::Peer, marked))
         );
     }
 }
