@@ -21,6 +21,7 @@ mod outcomes;
 pub mod outlier;
 mod pick;
 pub mod picture;
+pub mod priorities;
 pub mod slot;
 pub mod stats;
 pub mod subsets;
@@ -44,6 +45,7 @@ use self::endpoint::Endpoint;
 use self::members::Members;
 use self::original::OriginalDestinations;
 use self::picture::Picture;
+use self::priorities::Priorities;
 use self::stats::ClusterStats;
 use self::zones::vicinity::Vicinity;
 use crate::config::affinity::Priority;
@@ -94,6 +96,8 @@ pub struct Pick<'a> {
     pub avoid: &'a [SocketAddr],
     /// Endpoints that are passed over while there are others, by their labels.
     pub omit: Option<&'a Omission>,
+    /// Priorities that are left out while there are others.
+    pub left: Priorities,
     /// Now.
     pub now: Instant,
     /// What the request has in common with others that belong to the same endpoint.
@@ -120,6 +124,7 @@ impl<'a> Pick<'a> {
             original_destination: None,
             avoid: &[],
             omit: None,
+            left: Priorities::NONE,
             now,
             hash: None,
             subset: None,

@@ -14,6 +14,7 @@ use super::Cluster;
 use super::balancer::Draw;
 use super::breaker::Gauge;
 use super::endpoint::Endpoint;
+use super::priorities::Priorities;
 use crate::random;
 
 /// Endpoints that the next requests go to.
@@ -35,6 +36,9 @@ impl Ahead {
 
     /// The next choice, where it was made and has not been tried.
     pub(super) fn take(&self, draw: &Draw<'_>) -> Option<Arc<Endpoint>> {
+        if !draw.left.is_empty() {
+            return None;
+        }
         let next = self.chosen.lock().pop_front()?;
         draw.may_take(&next).then_some(next)
     }
@@ -59,6 +63,7 @@ impl Cluster {
             hash: None,
             avoid: &[],
             omit: None,
+            left: Priorities::NONE,
             active: self.breakers.counts().current(Gauge::Requests),
             now,
         };

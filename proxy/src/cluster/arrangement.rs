@@ -14,6 +14,7 @@ use super::endpoint::{Endpoint, Standing};
 use super::loads::{Loads, Part, Usable};
 use super::members::{Member, Place};
 use super::outlier::millis;
+use super::priorities::Priorities;
 use super::turns::Turns;
 use super::zones::{Near, Zoned};
 use crate::config::balancing::{Balancer, Localities, SlowStart};
@@ -33,6 +34,7 @@ pub struct Arrangement {
 /// Endpoints of one priority.
 #[derive(Debug, Default)]
 struct Level {
+    priority: u32,
     /// In panic, all.
     healthy: Group,
     degraded: Group,
@@ -126,8 +128,15 @@ impl Arrangement {
             Some(hash) => hash % 100,
             None => random::below(random, 100),
         };
-        let (priority, part) = self.loads.part(u32::try_from(point).unwrap_or(0))?;
-        let level = self.levels.get(priority)?;
+        let point = u32::try_from(point).unwrap_or(0);
+        let (index, part) = match draw.left.is_empty() {
+            true => self.loads.part(point)?,
+            false => {
+                let is_left_out = |index| self.is_among(index, draw.left);
+                self.loads.part_without(point, is_left_out)?
+            }
+        };
+        let level = self.levels.get(index)?;
         let group = match (part, &level.degraded) {
             (Part::Healthy, _) | (Part::Degraded, Group::Empty) => &level.healthy,
             (Part::Degraded, degraded) => degraded,
@@ -138,6 +147,16 @@ impl Arrangement {
             Group::Weighted(turns, lists) => lists[turns.next()].choose(draw, random),
             Group::Zoned(zoned) => zoned.list(random)?.choose(draw, random),
         }
+    }
+
+    /// Whether any endpoint can be used of other priorities than these.
+    pub fn has_others(&self, than: Priorities) -> bool {
+        self.loads.has_others(|index| self.is_among(index, than))
+    }
+
+    fn is_among(&self, index: usize, priorities: Priorities) -> bool {
+        let level = self.levels.get(index);
+        level.is_some_and(|level| priorities.has(level.priority))
     }
 
     /// Whether there are no endpoints at all.
@@ -153,12 +172,17 @@ impl Arrangement {
 
 impl Level {
     fn new(members: &[Member], panics: bool, plan: &mut Plan<'_>) -> Self {
+        let priority = members.first().map_or(0, |member| member.priority);
         if panics {
             if plan.config.fails_on_panic {
-                return Level::default();
+                return Level {
+                    priority,
+                    ..Level::default()
+                };
             }
             let is_left = |standing| standing != Standing::Draining;
             return Level {
+                priority,
                 healthy: Group::new(members, is_left, Localities::Pooled, false, plan),
                 degraded: Group::Empty,
             };
@@ -179,7 +203,11 @@ impl Level {
             true => Group::Empty,
             false => Group::new(members, is_degraded, localities, true, plan),
         };
-        Level { healthy, degraded }
+        Level {
+            priority,
+            healthy,
+            degraded,
+        }
     }
 }
 
@@ -410,6 +438,7 @@ mod tests {
             hash: None,
             avoid: &[],
             omit: None,
+            left: Priorities::NONE,
             active: 0,
             now: Instant::now(),
         };

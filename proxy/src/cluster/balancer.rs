@@ -16,6 +16,7 @@ use rand::Rng;
 use self::chances::Chances;
 use self::hashed::{Points, hash_method};
 use super::endpoint::Endpoint;
+use super::priorities::Priorities;
 use super::turns::Turns;
 use crate::config::balancing::{Among, Balancer, Hashing, Omission};
 use crate::random;
@@ -29,6 +30,8 @@ pub struct Draw<'a> {
     pub avoid: &'a [SocketAddr],
     /// Endpoints that are passed over, by their labels.
     pub omit: Option<&'a Omission>,
+    /// Priorities that are left out while there are others.
+    pub left: Priorities,
     /// How many requests are in flight in the cluster.
     pub active: u32,
     /// Now.
@@ -290,6 +293,7 @@ mod tests {
             hash,
             avoid,
             omit: None,
+            left: Priorities::NONE,
             active: 0,
             now: Instant::now(),
         }

@@ -29,6 +29,8 @@ pub struct Loads {
     pub shares: Vec<(u32, usize, Part)>,
     /// By priority: whether it is in panic.
     pub panic: Vec<bool>,
+    /// By priority: how much its healthy endpoints and its degraded ones could carry, in percent of all.
+    carried: (Vec<u32>, Vec<u32>),
 }
 
 impl Loads {
@@ -46,7 +48,7 @@ impl Loads {
             .iter()
             .map(|each| carried(each.degraded, each.all))
             .collect();
-        let available = (healthy.iter().sum::<u32>() + degraded.iter().sum::<u32>()).min(100);
+        let available = available(&healthy, &degraded);
         let panic: Vec<_> = priorities
             .iter()
             .map(|each| available < 100 && is_panic(each, panic_threshold))
@@ -57,20 +59,61 @@ impl Loads {
         } else {
             shared(&healthy, &degraded, available)
         };
-        Loads { shares, panic }
+        Loads {
+            shares,
+            panic,
+            carried: (healthy, degraded),
+        }
     }
 
     /// The part that a number below 100 falls to.
     pub fn part(&self, point: u32) -> Option<(usize, Part)> {
-        let mut point = point;
-        for (share, priority, part) in &self.shares {
-            if point < *share {
-                return Some((*priority, *part));
-            }
-            point -= share;
-        }
-        None
+        part_at(point, &self.shares)
     }
+
+    /// The same without the priorities that are left out; where nothing of the others can be used, with them.
+    pub fn part_without(
+        &self,
+        point: u32,
+        is_left_out: impl Fn(usize) -> bool,
+    ) -> Option<(usize, Part)> {
+        let left = |carried: &[u32]| -> Vec<u32> {
+            let carried = carried.iter().enumerate();
+            let carried = carried.map(|(priority, carried)| match is_left_out(priority) {
+                true => 0,
+                false => *carried,
+            });
+            carried.collect()
+        };
+        let (healthy, degraded) = (left(&self.carried.0), left(&self.carried.1));
+        let available = available(&healthy, &degraded);
+        match available {
+            0 => self.part(point),
+            _ => part_at(point, &shared(&healthy, &degraded, available)),
+        }
+    }
+
+    /// Whether anything can be used of the priorities that are not left out.
+    pub fn has_others(&self, is_left_out: impl Fn(usize) -> bool) -> bool {
+        let (healthy, degraded) = &self.carried;
+        let mut all = healthy.iter().zip(degraded).enumerate();
+        all.any(|(priority, (healthy, degraded))| !is_left_out(priority) && healthy + degraded > 0)
+    }
+}
+
+/// What priorities can carry together, in percent.
+fn available(healthy: &[u32], degraded: &[u32]) -> u32 {
+    (healthy.iter().sum::<u32>() + degraded.iter().sum::<u32>()).min(100)
+}
+
+fn part_at(mut point: u32, shares: &[(u32, usize, Part)]) -> Option<(usize, Part)> {
+    for (share, priority, part) in shares {
+        if point < *share {
+            return Some((*priority, *part));
+        }
+        point -= share;
+    }
+    None
 }
 
 fn is_panic(usable: &Usable, threshold: f64) -> bool {
@@ -184,6 +227,29 @@ mod tests {
             loads.shares,
             [(28, 0, Healthy), (28, 1, Healthy), (44, 0, Degraded)]
         );
+    }
+
+    #[test]
+    fn what_is_left_out_is_carried_by_the_others_while_there_are_any() {
+        let loads = Loads::new(
+            &[usable(10, 10, 0), usable(10, 5, 0), usable(10, 0, 0)],
+            140,
+            0.0,
+        );
+        let without = |left_out: &[usize]| {
+            let mut priorities: Vec<_> = (0..100)
+                .filter_map(|point| loads.part_without(point, |one| left_out.contains(&one)))
+                .map(|(priority, _)| priority)
+                .collect();
+            priorities.dedup();
+            priorities
+        };
+
+        assert_eq!(without(&[]), [0]);
+        assert_eq!(without(&[0]), [1]);
+        assert_eq!(without(&[0, 1]), [0]);
+        assert!(loads.has_others(|one| one == 0));
+        assert!(!loads.has_others(|one| one < 2));
     }
 
     #[test]

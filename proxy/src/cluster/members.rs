@@ -83,6 +83,11 @@ impl Members {
         Some(&self.all[*self.by_address.get(&address)?].endpoint)
     }
 
+    /// The priority of the one at an address.
+    pub fn priority_at(&self, address: SocketAddr) -> Option<u32> {
+        Some(self.all[*self.by_address.get(&address)?].priority)
+    }
+
     /// The endpoints.
     pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.all.iter().map(|member| &member.endpoint)

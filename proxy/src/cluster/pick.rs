@@ -1,5 +1,6 @@
 //! The endpoint for the next request: by where the connection was going, by session, by labels, or by turn.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use super::arrangement::Arrangement;
 use super::balancer::Draw;
 use super::breaker::Gauge;
 use super::endpoint::{Endpoint, Standing};
+use super::priorities::Priorities;
 use super::stats::ClusterStats;
 use super::subsets::{Found, Subsets};
 use super::{Cluster, NoEndpoint, Pick, Session};
@@ -43,6 +45,7 @@ impl Cluster {
             hash: pick.hash.filter(|_| self.config.balancer.is_hashing()),
             avoid: pick.avoid,
             omit: pick.omit,
+            left: pick.left,
             active: self.breakers.counts().current(Gauge::Requests),
             now: pick.now,
         };
@@ -62,6 +65,16 @@ impl Cluster {
                 .find_map(|asked| self.narrowed(among, Some(asked), &draw).ok())
                 .ok_or(NoEndpoint::NoSubset),
         }
+    }
+
+    /// The priority of an endpoint that was picked, while it is one of the cluster's.
+    pub fn priority_at(&self, address: SocketAddr) -> Option<u32> {
+        self.members.priority_at(address)
+    }
+
+    /// Whether any endpoint can be used of other priorities than these.
+    pub fn has_other_priorities(&self, than: Priorities) -> bool {
+        self.picture.load().all.has_others(than)
     }
 
     /// The endpoint for what is asked of its labels.

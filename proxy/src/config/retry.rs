@@ -1,5 +1,6 @@
 //! When a request is tried again.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -146,6 +147,8 @@ pub struct RetryPolicy {
     pub avoid_previous_endpoints: bool,
     /// Nor these (`omit_canary_hosts`, `omit_host_metadata`).
     pub omits: Option<Omission>,
+    /// After each so many tries, no priority of those that were tried (`previous_priorities`).
+    pub leaves_priorities_every: Option<NonZeroU32>,
     /// How often another endpoint is looked for before a tried one is taken (`host_selection_retry_max_attempts`).
     pub endpoint_selection_attempts: u32,
 }

@@ -4,6 +4,7 @@ mod again;
 mod dial;
 mod hedge;
 mod one_try;
+mod priorities;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use self::again::{Course, is_timeout};
+use self::priorities::Visited;
 use super::HttpConnection;
 use super::affinity::Aim;
 use super::asked::{self, Timeouts};
@@ -149,6 +151,7 @@ impl Attempts<'_> {
             started,
             retries: 0,
             tried: vec![],
+            visited: Visited::default(),
             is_idempotent,
         };
         ClusterStats::count(&self.cluster.stats.requests);
@@ -220,7 +223,7 @@ impl Attempts<'_> {
             request = next;
             again.count(&self.cluster.stats);
             permit = Some(again.permit);
-            course.tried.extend(again.avoid);
+            self.note(again.ended_at, course);
             tokio::time::sleep(again.wait).await;
             course.retries += 1;
             self.tell_again(&mut request, course, after_timeout);

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
 
+use super::priorities::Visited;
 use super::{Answered, Attempts, Log, Missed};
 use crate::cluster::Session;
 use crate::cluster::breaker::{Gauge, Permit};
+use crate::cluster::priorities::Priorities;
 use crate::cluster::stats::ClusterStats;
 use crate::config::balancing::Omission;
 use crate::config::retry::RetryPolicy;
@@ -21,7 +23,9 @@ pub(super) struct Course<'a> {
     pub(super) log: &'a Log<'a>,
     pub(super) started: Instant,
     pub(super) retries: u32,
+    /// Endpoints that the next try does not go to.
     pub(super) tried: Vec<SocketAddr>,
+    pub(super) visited: Visited,
     pub(super) is_idempotent: bool,
 }
 
@@ -32,12 +36,14 @@ pub(super) struct Apart<'a> {
     pub(super) omit: Option<&'a Omission>,
     /// Where its session is: a try that follows another goes elsewhere.
     pub(super) session: Option<Session>,
+    pub(super) left: Priorities,
 }
 
 /// One more try.
 pub(super) struct Again {
     pub(super) permit: Permit,
-    pub(super) avoid: Option<SocketAddr>,
+    /// The endpoint of the one before.
+    pub(super) ended_at: Option<SocketAddr>,
     pub(super) wait: Duration,
     /// Whether the upstream has asked for just that wait.
     pub(super) is_asked_for: bool,
@@ -50,6 +56,20 @@ impl Attempts<'_> {
             tried: &course.tried,
             omit: self.omission().filter(|_| course.retries > 0),
             session: self.aim.session.filter(|_| course.retries == 0),
+            left: course.visited.left(),
+        }
+    }
+
+    /// Keeps what the policy wants to know of a try that another follows.
+    pub(super) fn note(&self, ended_at: Option<SocketAddr>, course: &mut Course<'_>) {
+        let (Some(endpoint), Some(policy)) = (ended_at, self.policy.as_deref()) else {
+            return;
+        };
+        if policy.avoid_previous_endpoints {
+            course.tried.push(endpoint);
+        }
+        if let Some(every) = policy.leaves_priorities_every {
+            course.visited.add(endpoint, every, self.cluster);
         }
     }
 
@@ -112,9 +132,7 @@ impl Attempts<'_> {
         let asked = asked_wait(policy, headers);
         Some(Again {
             permit,
-            avoid: log
-                .endpoint_address()
-                .filter(|_| policy.avoid_previous_endpoints),
+            ended_at: log.endpoint_address(),
             is_asked_for: asked.is_some(),
             wait: asked.unwrap_or_else(|| own_wait(policy, course.retries)),
         })

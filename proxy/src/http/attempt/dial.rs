@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::Attempts;
 use super::again::Course;
+use super::priorities::Visited;
 use crate::cluster::Pick;
 use crate::cluster::stats::ClusterStats;
 use crate::config::upgrade::Termination;
@@ -33,6 +34,7 @@ impl Attempts<'_> {
             started,
             retries: 0,
             tried: vec![],
+            visited: Visited::default(),
             is_idempotent: false,
         };
         ClusterStats::count(&self.cluster.stats.requests);
@@ -49,7 +51,7 @@ impl Attempts<'_> {
                 return Err(failure);
             };
             again.count(&self.cluster.stats);
-            course.tried.extend(again.avoid);
+            self.note(again.ended_at, &mut course);
             tokio::time::sleep(again.wait).await;
             course.retries += 1;
         }
@@ -67,6 +69,7 @@ impl Attempts<'_> {
             original_destination: self.cluster.original_destination(&head.headers, before),
             avoid: apart.tried,
             omit: apart.omit,
+            left: apart.left,
             hash: self.aim.hash,
             subset: self.aim.subset.as_deref(),
             session: apart.session,

@@ -11,6 +11,7 @@ use http::Request;
 use super::again::{Apart, Course};
 use super::{Answered, Attempts, Log, Missed, after_request};
 use crate::cluster::breaker::Permit;
+use crate::cluster::priorities::Priorities;
 use crate::cluster::stats::ClusterStats;
 use crate::http::failure::Failure;
 use crate::http::outgoing::Outgoing;
@@ -33,8 +34,8 @@ impl Attempts<'_> {
         loop {
             if let Some((request, permit, wait)) = next.take() {
                 course.log.lock().attempted();
-                let tried = course.tried.clone();
-                running.push(self.delayed_try(request, (permit, wait), tried, course.log));
+                let not = (course.tried.clone(), course.visited.left());
+                running.push(self.delayed_try(request, (permit, wait), not, course.log));
             }
             let limit = self.timeouts.per_try.filter(|_| may_hedge);
             let ended: Option<Ended> = tokio::select! {
@@ -63,7 +64,7 @@ impl Attempts<'_> {
                         answered.discard();
                     }
                     again.count(&self.cluster.stats);
-                    course.tried.extend(again.avoid);
+                    self.note(again.ended_at, course);
                     course.retries += 1;
                     self.tell_again(&mut request, course, after_timeout);
                     next = Some((request, Some(again.permit), again.wait));
@@ -83,7 +84,7 @@ impl Attempts<'_> {
         &self,
         request: Box<Request<RequestBody>>,
         (permit, wait): (Option<Permit>, Duration),
-        tried: Vec<SocketAddr>,
+        (tried, left): (Vec<SocketAddr>, Priorities),
         log: &Log<'_>,
     ) -> Ended {
         tokio::time::sleep(wait).await;
@@ -92,6 +93,7 @@ impl Attempts<'_> {
             tried: &tried,
             omit: self.omission().filter(|_| permit.is_some()),
             session: self.aim.session.filter(|_| permit.is_none()),
+            left,
         };
         (self.one_try(request, apart, log).await, permit)
     }

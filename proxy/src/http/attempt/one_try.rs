@@ -54,6 +54,7 @@ impl Attempts<'_> {
                 .original_destination(request.headers(), self.connection.original_destination),
             avoid: apart.tried,
             omit: apart.omit,
+            left: apart.left,
             hash: self.aim.hash,
             subset: self.aim.subset.as_deref(),
             session: apart.session,

@@ -1,17 +1,20 @@
 //! Retry policies.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use weft_proto::envoy::config::route::v3::RetryPolicy as WirePolicy;
 use weft_proto::envoy::config::route::v3::retry_policy::retry_host_predicate::ConfigType;
+use weft_proto::envoy::config::route::v3::retry_policy::retry_priority::ConfigType as PriorityType;
 use weft_proto::envoy::config::route::v3::retry_policy::{
     RateLimitedRetryBackOff, ResetHeader as WireResetHeader, ResetHeaderFormat, RetryBackOff,
-    RetryHostPredicate,
+    RetryHostPredicate, RetryPriority,
 };
 use weft_proto::envoy::extensions::retry::host::omit_canary_hosts::v3::OmitCanaryHostsPredicate;
 use weft_proto::envoy::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
 use weft_proto::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
+use weft_proto::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 
 use super::at::{At, Invalid, duration, enumeration, holds, limit, opened, required, unsupported};
 use super::subsets::asked;
@@ -46,7 +49,7 @@ pub(super) fn retry_policy(at: &At<'_>, wire: &WirePolicy) -> Result<RetryPolicy
         per_try_idle_timeout,
         refresh_cluster_on_retry,
     } = wire;
-    unsupported!(at; retry_priority, retry_options_predicates, refresh_cluster_on_retry);
+    unsupported!(at; retry_options_predicates, refresh_cluster_on_retry);
     let mut on = conditions(&at.field("retry_on"), retry_on);
     let at_codes = at.field("retriable_status_codes");
     let codes = retriable_status_codes
@@ -65,6 +68,7 @@ pub(super) fn retry_policy(at: &At<'_>, wire: &WirePolicy) -> Result<RetryPolicy
     let at_requests = at.field("retriable_request_headers");
     let at_idle = at.field("per_try_idle_timeout");
     let at_asked = at.field("rate_limited_retry_back_off");
+    let at_priority = at.field("retry_priority");
     Ok(RetryPolicy {
         on,
         requests: header_matches(&at_requests, retriable_request_headers)?,
@@ -81,6 +85,10 @@ pub(super) fn retry_policy(at: &At<'_>, wire: &WirePolicy) -> Result<RetryPolicy
         },
         avoid_previous_endpoints,
         omits,
+        leaves_priorities_every: retry_priority
+            .as_ref()
+            .map(|wire| priority(&at_priority, wire))
+            .transpose()?,
         endpoint_selection_attempts: u32::try_from(*host_selection_retry_max_attempts)
             .unwrap_or(0)
             .max(1),
@@ -146,6 +154,22 @@ fn back_off(at: &At<'_>, wire: &RetryBackOff) -> Result<BackOff, Invalid> {
         return Err(at_max.refuse("shorter than the base interval"));
     }
     Ok(BackOff { base, max })
+}
+
+/// After how many tries the priorities of those are left out.
+fn priority(at: &At<'_>, wire: &RetryPriority) -> Result<NonZeroU32, Invalid> {
+    let RetryPriority { name, config_type } = wire;
+    let any = match config_type {
+        Some(PriorityType::TypedConfig(any)) if holds::<PreviousPrioritiesConfig>(any) => any,
+        Some(_) => return Err(at.field("name").refuse_value(name)),
+        None => return Err(at.field("typed_config").refuse("is required")),
+    };
+    let at = at.field("typed_config");
+    let PreviousPrioritiesConfig { update_frequency } = opened(&at, any)?;
+    let every = u32::try_from(update_frequency)
+        .ok()
+        .and_then(NonZeroU32::new);
+    every.ok_or_else(|| at.field("update_frequency").refuse("must be at least 1"))
 }
 
 /// Whether endpoints that were tried are left out, and which others.
@@ -227,5 +251,29 @@ mod tests {
         assert!(policy.on.server_error);
         assert!(policy.on.status_codes.is_empty());
         assert!(notes.into_paths().contains("retry_on"));
+    }
+
+    #[test]
+    fn priorities_are_left_every_so_many_tries_and_never_every_none() {
+        let translated = |update_frequency| {
+            let config = PreviousPrioritiesConfig { update_frequency };
+            let wire = WirePolicy {
+                retry_priority: Some(RetryPriority {
+                    name: "envoy.retry_priorities.previous_priorities".into(),
+                    config_type: Some(PriorityType::TypedConfig(weft_proto::any::pack(&config))),
+                }),
+                ..WirePolicy::default()
+            };
+            let notes = Notes::default();
+            retry_policy(&At::root(&notes), &wire).map(|policy| policy.leaves_priorities_every)
+        };
+
+        assert_eq!(translated(2).expect("valid"), NonZeroU32::new(2));
+        for none in [0, -1] {
+            assert_eq!(
+                translated(none).expect_err("refused").to_string(),
+                "retry_priority.typed_config.update_frequency: must be at least 1"
+            );
+        }
     }
 }
