@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::readiness::Readiness;
 use self::reply::{Query, Reply};
+use self::stats::baseline::Baseline;
 use crate::app::LogControl;
 use crate::bootstrap::Bootstrap;
 use crate::handover::Epoch;
@@ -63,6 +64,8 @@ pub struct AdminState {
     pub started: SystemTime,
     /// How often the proxy has been replaced before.
     pub epoch: Epoch,
+    /// What had been counted when counters last began anew.
+    pub baseline: Baseline,
     /// Gives memory that was freed back to the system.
     pub release_memory: fn(),
     /// Ends the proxy.
@@ -70,7 +73,7 @@ pub struct AdminState {
 }
 
 /// A path and what it does, for `/help`.
-const HELP: [(&str, &str); 20] = [
+const HELP: [(&str, &str); 21] = [
     (
         "/certs",
         "certificates and authorities: the workload's, and those of the configuration's own",
@@ -113,6 +116,10 @@ const HELP: [(&str, &str); 20] = [
         "/reopen_logs",
         "open the files of access logs anew, after they were moved away (POST)",
     ),
+    (
+        "/reset_counters",
+        "counters begin anew for who looks at them here; gauges do not (POST)",
+    ),
     ("/runtime", "what runtime keys stand for, by layer"),
     (
         "/runtime_modify",
@@ -121,7 +128,7 @@ const HELP: [(&str, &str); 20] = [
     ("/server_info", "version, state, uptime, node"),
     (
         "/stats",
-        "counters of clusters, listeners and the server in Envoy's names; ?filter=REGEX, ?usedonly, ?format=json",
+        "counters of clusters, listeners and the server in Envoy's names; ?filter=REGEX, ?type=Counters|Gauges, ?usedonly, ?format=json",
     ),
     (
         "/stats/prometheus",
@@ -154,6 +161,7 @@ pub async fn admin(state: &AdminState, method: &Method, path: &str, query: &Quer
             | "/healthcheck/ok"
             | "/quitquitquit"
             | "/reopen_logs"
+            | "/reset_counters"
             | "/runtime_modify"
     ) || path == "/logging" && !query.is_empty();
     if is_change && method != Method::POST {
@@ -179,6 +187,7 @@ pub async fn admin(state: &AdminState, method: &Method, path: &str, query: &Quer
         "/ready" => health(state),
         "/hot_restart_version" => Reply::ok(format!("{}\n", crate::handover::VERSION)),
         "/reopen_logs" => reopen_logs(state),
+        "/reset_counters" => stats::reset_counters(state),
         "/runtime" => runtime::runtime(state.cache.read().runtime()),
         "/runtime_modify" => runtime::modify(state.configuration.as_deref(), query),
         "/server_info" => server_info::server_info(state),

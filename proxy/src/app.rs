@@ -263,6 +263,7 @@ impl Proxy {
             log,
             started,
             epoch: succession.epoch,
+            baseline: Default::default(),
             release_memory: options.release_memory,
             quit: quit.clone(),
         });

@@ -1,7 +1,7 @@
 //! Which counters and gauges of Envoy's weft has, after the same traffic through both.
 //!
 //! Those that it does not have are listed in `envoy_stats/missing.txt`, so that the list gets shorter knowingly.
-//! `WEFT_UPDATE=1` writes it anew.
+//! `WEFT_UPDATE=1` writes it anew. Which are counters, which gauges, and what is left once counters have begun anew, is Envoy's, too.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(dead_code, reason = "other test files use the rest of these modules")]
@@ -13,12 +13,12 @@ mod peer;
 #[path = "xds/server.rs"]
 mod server;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
-use mesh::{Application, get, ready, until_answered};
+use mesh::{Application, get, ready, request, until_answered};
 use peer::Envoy;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -88,17 +88,38 @@ impl Ports {
         Ports { admin, web, raw }
     }
 
-    /// The same traffic for both, and then the names of what was counted.
-    async fn names(&self) -> BTreeSet<String> {
+    /// The same traffic for both.
+    async fn traffic(&self) {
         until_answered(self.web, "app").await;
         self.raw_bytes().await;
         assert_eq!(get(self.web, "/here").await.0, 404);
-        let (status, stats) = get(self.admin, "/stats").await;
-        assert_eq!(status, 200);
-        let names = stats.lines().filter_map(|line| line.split_once(": "));
-        names
-            .filter(|(_, value)| value.parse::<u64>().is_ok())
-            .map(|(name, _)| self.neutral(name))
+    }
+
+    /// What was counted after it.
+    async fn counted(&self) -> Counted {
+        self.traffic().await;
+        let names = |stats: BTreeMap<String, u64>| stats.into_keys().collect();
+        let all = names(self.stats("/stats").await);
+        let gauges = names(self.stats("/stats?type=Gauges").await);
+        let counters = names(self.stats("/stats?type=Counters").await);
+        let refused = get(self.admin, "/stats?type=Meters").await;
+        assert_eq!(request(self.admin, "POST", "/reset_counters").await.0, 200);
+        Counted {
+            all,
+            gauges,
+            counters,
+            refused: refused.0,
+            after_reset: self.stats("/stats?filter=^cluster.app").await,
+        }
+    }
+
+    /// Names and values.
+    async fn stats(&self, path: &str) -> BTreeMap<String, u64> {
+        let (status, stats) = get(self.admin, path).await;
+        assert_eq!(status, 200, "{path}");
+        let lines = stats.lines().filter_map(|line| line.split_once(": "));
+        lines
+            .filter_map(|(name, value)| Some((self.neutral(name), value.parse().ok()?)))
             .collect()
     }
 
@@ -120,6 +141,36 @@ impl Ports {
         name.replace(&of(self.web), "WEB")
             .replace(&of(self.raw), "RAW")
             .replace(&of(self.admin), "ADMIN")
+    }
+}
+
+/// What is told after the same traffic.
+struct Counted {
+    all: BTreeSet<String>,
+    gauges: BTreeSet<String>,
+    counters: BTreeSet<String>,
+    /// The status of what asks for a kind that there is not.
+    refused: u16,
+    /// Of the cluster, once counters have begun anew.
+    after_reset: BTreeMap<String, u64>,
+}
+
+impl Counted {
+    /// Kinds are Envoy's, and what begins anew is what does there.
+    fn is_like(&self, envoy: &Counted) {
+        let others = self.gauges.intersection(&envoy.counters);
+        let counters_there: Vec<_> = others.collect();
+        let others = self.counters.intersection(&envoy.gauges);
+        let gauges_there: Vec<_> = others.collect();
+        assert!(
+            counters_there.is_empty() && gauges_there.is_empty(),
+            "gauges that are counters in Envoy: {counters_there:?}; the other way round: {gauges_there:?}"
+        );
+        assert_eq!(self.refused, envoy.refused);
+        for name in ["upstream_rq_total", "upstream_rq_200", "membership_total"] {
+            let name = format!("cluster.app.{name}");
+            assert_eq!(self.after_reset[&name], envoy.after_reset[&name], "{name}");
+        }
     }
 }
 
@@ -147,7 +198,7 @@ async fn what_envoy_counts_and_weft_does_not_is_known() {
     let bootstrap = bootstrap(&ports, app.address);
 
     let envoy = Envoy::start(&bootstrap, dir.path());
-    let of_envoy = ports.names().await;
+    let of_envoy = ports.counted().await;
     envoy.kill().await;
     let bootstrap = Bootstrap::parse(&bootstrap.to_string(), Path::new("test")).unwrap();
     let mut options = Options::new("test");
@@ -156,11 +207,13 @@ async fn what_envoy_counts_and_weft_does_not_is_known() {
         .await
         .unwrap();
     ready(&proxy).await;
-    let of_weft = ports.names().await;
+    let of_weft = ports.counted().await;
     proxy.shutdown(Duration::ZERO).await;
 
+    of_weft.is_like(&of_envoy);
     let missing: BTreeSet<&str> = of_envoy
-        .difference(&of_weft)
+        .all
+        .difference(&of_weft.all)
         .map(String::as_str)
         .filter(|name| is_comparable(name))
         .collect();

@@ -1,5 +1,6 @@
 //! `/stats`: what has been counted in Envoy's names, one on a line.
 
+pub(super) mod baseline;
 mod clusters;
 mod listeners;
 pub(super) mod prometheus;
@@ -7,6 +8,7 @@ mod selection;
 mod server;
 mod told;
 
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use self::selection::{Format, Selection};
@@ -16,8 +18,8 @@ use super::reply::{Query, Reply};
 use crate::telemetry::exposition::CONTENT_TYPE;
 use crate::workers::DataPlane;
 
-/// All counters, or those whose name matches `filter`; with `usedonly` only those that are not zero; with
-/// `format=json` as JSON, with `format=prometheus` as `/stats/prometheus`.
+/// All counters and gauges, or those whose name matches `filter`, or of one `type`; with `usedonly` only those that are
+/// not zero; with `format=json` as JSON, with `format=prometheus` as `/stats/prometheus`.
 pub fn stats(state: &AdminState, query: &Query) -> Reply {
     let asked = Format::of(query).and_then(|format| Ok((format, Selection::of(query)?)));
     let (format, selection) = match asked {
@@ -27,8 +29,11 @@ pub fn stats(state: &AdminState, query: &Query) -> Reply {
     if format == Format::Prometheus {
         return in_metrics(state, &selection);
     }
-    let mut told = of_data_plane(&state.data_plane);
-    server::of_process(state, &mut told);
+    let Some(kind) = Kind::asked_for(query.value("type")) else {
+        return Reply::text(StatusCode::BAD_REQUEST, "invalid &type= param");
+    };
+    let mut told = shown(state);
+    told.retain(|stat| kind.covers(stat));
     let mut all = told.by_name();
     all.retain(|(name, value)| selection.has(name, || *value > 0));
     match format {
@@ -51,6 +56,55 @@ fn in_metrics(state: &AdminState, selection: &Selection) -> Reply {
         false => prometheus::selected(state, selection),
     };
     Reply::of_type(CONTENT_TYPE, text)
+}
+
+/// `/reset_counters`: they begin anew.
+pub fn reset_counters(state: &AdminState) -> Reply {
+    state.baseline.remember(all(state));
+    Reply::ok("OK\n")
+}
+
+/// What is shown of statistics, in Envoy's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    All,
+    Counters,
+    Gauges,
+    /// Those that `/stats/prometheus` alone has, or that there are none of.
+    Others,
+}
+
+impl Kind {
+    fn asked_for(name: Option<&str>) -> Option<Self> {
+        Some(match name {
+            None | Some("" | "All") => Kind::All,
+            Some("Counters") => Kind::Counters,
+            Some("Gauges") => Kind::Gauges,
+            Some("Histograms" | "TextReadouts") => Kind::Others,
+            Some(_) => return None,
+        })
+    }
+
+    fn covers(self, stat: &Stat) -> bool {
+        match self {
+            Kind::All => true,
+            Kind::Counters => !prometheus::is_gauge(stat),
+            Kind::Gauges => prometheus::is_gauge(stat),
+            Kind::Others => false,
+        }
+    }
+}
+
+/// All that is told.
+fn all(state: &AdminState) -> Told {
+    let mut told = of_data_plane(&state.data_plane);
+    server::of_process(state, &mut told);
+    told
+}
+
+/// The same, since counters have last begun anew.
+fn shown(state: &AdminState) -> Told {
+    state.baseline.since(all(state))
 }
 
 /// All that is told of what is served, without what the process is.

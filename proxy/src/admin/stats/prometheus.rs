@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::selection::Selection;
+use super::shown;
 use super::told::{Scope, Stat, written};
-use super::{of_data_plane, server};
 use crate::admin::AdminState;
 use crate::snapshot::chain::Service;
 use crate::telemetry::exposition::{Exposition, Kind};
@@ -54,9 +54,7 @@ fn of_weft(all: &str, selection: &Selection, text: &mut String) {
 }
 
 fn collect_selected(state: &AdminState, selection: &Selection, exposition: &mut Exposition) {
-    let mut told = of_data_plane(&state.data_plane);
-    server::of_process(state, &mut told);
-    let all = told.into_all();
+    let all = shown(state).into_all();
     let used = used_clusters(&all);
     let mut families: BTreeMap<String, Vec<(Labels, u64)>> = BTreeMap::new();
     for stat in all {
@@ -206,10 +204,14 @@ fn response(name: &str) -> Option<(String, &'static str, &str)> {
     }
 }
 
-/// What goes down, too: told apart by name, as Envoy's names are. Where a name is against Prometheus's conventions,
-/// `promtool` is told nothing that it would complain about.
-fn kind(metric: &str) -> Kind {
-    const GAUGES: [&str; 21] = [
+/// Whether it goes down, too.
+pub(super) fn is_gauge(stat: &Stat) -> bool {
+    names_gauge(&metric(stat).0)
+}
+
+/// Told apart by name, as Envoy's names are.
+fn names_gauge(metric: &str) -> bool {
+    const GAUGES: [&str; 34] = [
         "_active",
         "_open",
         "_state",
@@ -221,7 +223,8 @@ fn kind(metric: &str) -> Kind {
         "_size",
         "_total_connections",
         "_expiring",
-        "_healthy",
+        "membership_healthy",
+        "check_healthy",
         "_degraded",
         "_excluded",
         "membership_total",
@@ -231,10 +234,25 @@ fn kind(metric: &str) -> Kind {
         "_warming",
         "_draining",
         "_weight",
+        "workers_started",
+        "queue_overloaded",
+        "soft_drain",
+        "fips_mode",
+        "parent_connections",
+        "recent_lookups",
+        "_pinned",
+        "_faults",
+        "_percent",
+        "concurrency_limit",
+        "_rtt_msecs",
+        "_gradient",
     ];
-    let is_remaining = metric.contains("_remaining_");
-    let is_gauge = is_remaining || GAUGES.iter().any(|suffix| metric.ends_with(suffix));
-    match (is_gauge, metric.ends_with("_total")) {
+    metric.contains("_remaining_") || GAUGES.iter().any(|suffix| metric.ends_with(suffix))
+}
+
+/// Where a name is against Prometheus's conventions, `promtool` is told nothing that it would complain about.
+fn kind(metric: &str) -> Kind {
+    match (names_gauge(metric), metric.ends_with("_total")) {
         (true, false) => Kind::Gauge,
         (false, true) => Kind::Counter,
         (true, true) | (false, false) => Kind::Untyped,

@@ -94,6 +94,15 @@ impl Told {
         }));
     }
 
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Stat> {
+        self.0.iter_mut()
+    }
+
+    /// Leaves out those that are not wanted.
+    pub(super) fn retain(&mut self, is_wanted: impl Fn(&Stat) -> bool) {
+        self.0.retain(is_wanted);
+    }
+
     pub(super) fn into_all(self) -> Vec<Stat> {
         self.0
     }
