@@ -144,7 +144,8 @@ fn request_facts<'a>(passing: &'a Passing<'_>) -> RequestFacts<'a> {
 
 /// The name of a counter after its prefix, with one dot between them.
 fn joined(prefix: &str, name: &str) -> String {
-    match (prefix, name) {
+    // A name may end with a dot of its own, as Envoy's may.
+    match (prefix, name.trim_end_matches('.')) {
         (prefix, "") => prefix.to_owned(),
         (prefix, name) if prefix.ends_with('.') => format!("{prefix}{name}."),
         (prefix, name) => format!("{prefix}.{name}."),

@@ -14,7 +14,11 @@ use crate::token_bucket::TokenBucket;
 
 counted! {
     /// What is counted of rules.
-    struct RuleStats { allowed, denied, shadow_allowed, shadow_denied }
+    struct RuleStats { allowed, denied }
+}
+counted! {
+    /// What is counted of rules that are only tried.
+    struct ShadowStats { shadow_allowed, shadow_denied }
 }
 counted! {
     /// What is counted of a rate.
@@ -59,10 +63,15 @@ fn ask(
 ) -> Result<(), &'static str> {
     match &gate.kind {
         GateKind::Rbac(rules) => {
-            let prefix = || format!("{}.rbac.", gate.stat_prefix.trim_end_matches('.'));
-            let stats = gate
-                .live
-                .get_or_init(|| RuleStats::new(counters, &prefix()));
+            let stats = gate.live.get_or_init(|| {
+                let prefix = format!("{}.rbac.", gate.stat_prefix.trim_end_matches('.'));
+                let shadow = match rules.shadow_stat_prefix.trim_end_matches('.') {
+                    "" => prefix.clone(),
+                    own => format!("{prefix}{own}."),
+                };
+                let shadow = ShadowStats::new(counters, &shadow);
+                (RuleStats::new(counters, &prefix), shadow)
+            });
             match is_allowed(rules, downstream, stats) {
                 true => Ok(()),
                 false => Err("RBAC"),
@@ -98,7 +107,11 @@ fn ask(
     }
 }
 
-fn is_allowed(config: &RbacConfig, downstream: &Downstream, stats: &RuleStats) -> bool {
+fn is_allowed(
+    config: &RbacConfig,
+    downstream: &Downstream,
+    (stats, tried): &(RuleStats, ShadowStats),
+) -> bool {
     let nothing = Metadata::new();
     let peer = downstream.peer.ip().to_canonical();
     let facts = Facts {
@@ -117,8 +130,8 @@ fn is_allowed(config: &RbacConfig, downstream: &Downstream, stats: &RuleStats) -
     };
     if let Some(shadow) = &config.shadow {
         match shadow.verdict(&facts).is_allowed {
-            true => stats.shadow_allowed.increment(),
-            false => stats.shadow_denied.increment(),
+            true => tried.shadow_allowed.increment(),
+            false => tried.shadow_denied.increment(),
         }
     }
     let is_allowed = |rules: &crate::config::filter::rbac::Rules| rules.verdict(&facts).is_allowed;

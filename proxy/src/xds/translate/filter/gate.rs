@@ -11,7 +11,7 @@ use weft_proto::envoy::extensions::filters::network::rbac::v3::Rbac;
 use weft_proto::envoy::extensions::filters::network::rbac::v3::rbac::EnforcementType;
 
 use super::super::at::{
-    At, Invalid, duration, enumeration, harmless, holds, nonempty, opened, required, unsupported,
+    At, Invalid, duration, enumeration, holds, nonempty, opened, required, unsupported,
 };
 use super::ext_authz::feature;
 use super::local_ratelimit::bucket;
@@ -63,7 +63,6 @@ fn rbac(at: &At<'_>, wire: &Rbac) -> Result<Gate, Invalid> {
         shadow_rules_stat_prefix,
         delay_deny,
     } = wire;
-    harmless!(at; shadow_rules_stat_prefix);
     let at_enforcement = at.field("enforcement_type");
     match enumeration(&at_enforcement, *enforcement_type)? {
         // What is known of a connection does not change.
@@ -72,6 +71,7 @@ fn rbac(at: &At<'_>, wire: &Rbac) -> Result<Gate, Invalid> {
     let config = RbacConfig {
         rules: optional_rules(&at.field("rules"), rules.as_ref())?,
         shadow: optional_rules(&at.field("shadow_rules"), shadow_rules.as_ref())?,
+        shadow_stat_prefix: shadow_rules_stat_prefix.as_str().into(),
         ..RbacConfig::default()
     };
     Ok(Gate {
