@@ -50,7 +50,7 @@ use self::stats::ClusterStats;
 use self::zones::vicinity::Vicinity;
 use crate::config::affinity::Priority;
 use crate::config::balancing::{Criteria, Omission};
-use crate::config::cluster::ClusterConfig;
+use crate::config::cluster::{ClusterConfig, Discovery};
 use crate::config::endpoints::EndpointsConfig;
 
 /// A cluster.
@@ -188,6 +188,11 @@ impl Cluster {
         if !before.has_same_addresses(&members) {
             ClusterStats::count(&stats.membership_changes);
         }
+        let is_told = !matches!(config.discovery, Discovery::Static(_)) && discovered.is_some();
+        let known = previous.and_then(|previous| previous.discovered.as_ref());
+        if is_told && known != discovered.as_ref() {
+            ClusterStats::count(&stats.updates);
+        }
         let originals = match previous {
             Some(previous) if previous.transports.is_same(&transports) => {
                 previous.originals.clone()
@@ -285,7 +290,6 @@ mod tests {
 
     use super::outlier::Outcome;
     use super::*;
-    use crate::config::cluster::Discovery;
     use crate::config::cluster::outlier::OutlierDetection;
     use crate::config::endpoints::{EndpointConfig, LocalityConfig};
     use crate::config::percent::Percent;

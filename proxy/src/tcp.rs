@@ -9,7 +9,8 @@ mod splice;
 pub mod tunnel;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -287,6 +288,7 @@ pub async fn proxy(
         report: report(&dialled, config, downstream),
         transfer: Transfer::counted_by(Arc::clone(&stats)).within(config.buffer_bytes),
         started: Instant::now(),
+        bare: OnceLock::new(),
         environment,
     };
     environment.reports.tcp_open(&told.report);
@@ -310,6 +312,7 @@ pub async fn proxy(
         if let Some((_, server)) = dialled.io.bare()
             && let Some((first, client)) = io.bare()
         {
+            let _ = told.bare.set(Arc::clone(&dialled.cluster.stats));
             copy::between_sockets((client, first), server, idle, transfer).await
         } else {
             copy::both_ways(io, dialled.io, idle, transfer).await
@@ -369,7 +372,22 @@ struct Told<'a> {
     report: TcpReport,
     transfer: Transfer,
     started: Instant,
+    /// Where its bytes are counted that were moved from socket to socket.
+    bare: OnceLock<Arc<ClusterStats>>,
     environment: &'a Environment,
+}
+
+impl Told<'_> {
+    fn count_for(&self, stats: &ClusterStats) {
+        let (received, sent) = (self.transfer.received(), self.transfer.sent());
+        stats.bytes_written.fetch_add(received, Ordering::Relaxed);
+        stats.bytes_read.fetch_add(sent, Ordering::Relaxed);
+        let first = self.transfer.first_end();
+        if matches!(first, Some(FirstEnd::Server | FirstEnd::ServerFailed)) {
+            ClusterStats::count(&stats.connections_ended_by_peer);
+            ClusterStats::count(&stats.connections_ended_in_use_by_peer);
+        }
+    }
 }
 
 impl Drop for Told<'_> {
@@ -377,6 +395,9 @@ impl Drop for Told<'_> {
         self.report.duration = self.started.elapsed();
         self.report.received_bytes = self.transfer.received();
         self.report.sent_bytes = self.transfer.sent();
+        if let Some(stats) = self.bare.get() {
+            self.count_for(stats);
+        }
         self.environment.reports.tcp_close(&self.report);
     }
 }

@@ -76,6 +76,14 @@ pub enum ConnectFailure {
         /// The connect time-out.
         limit: std::time::Duration,
     },
+    /// It could not have the address that it is to be made from.
+    #[error("binding a connection to {address}")]
+    Bind {
+        /// Where to.
+        address: SocketAddr,
+        /// Why.
+        source: Arc<std::io::Error>,
+    },
     /// It could not be made.
     #[error("connecting to {address}")]
     Io {

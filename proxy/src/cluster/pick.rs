@@ -84,16 +84,22 @@ impl Cluster {
         asked: Option<&Criteria>,
         draw: &Draw<'_>,
     ) -> Result<Arc<Endpoint>, NoEndpoint> {
-        match subsets.find(asked) {
-            Found::Endpoint(endpoint) => Ok(Arc::clone(endpoint)),
-            Found::Subset(subset) => match self.chosen(subset, draw) {
-                Err(_) if subsets.may_use_any() => self.chosen(all, draw),
-                chosen => chosen,
-            },
-            Found::Any => self.chosen(all, draw),
-            Found::Nowhere if subsets.may_use_any() => self.chosen(all, draw),
-            Found::Nowhere => Err(NoEndpoint::NoSubset),
+        let stats = &self.stats.subsets;
+        let (chosen, counter) = match subsets.find(asked) {
+            Found::Endpoint(endpoint) => (Ok(Arc::clone(endpoint)), &stats.selected),
+            Found::Subset(subset) => (self.chosen(subset, draw), &stats.selected),
+            Found::Default(subset) => (self.chosen(subset, draw), &stats.fallback),
+            Found::Any => (self.chosen(all, draw), &stats.fallback),
+            Found::Nowhere => (Err(NoEndpoint::NoSubset), &stats.fallback),
+        };
+        let (chosen, counter) = match chosen {
+            Err(_) if subsets.may_use_any() => (self.chosen(all, draw), &stats.fallback_panic),
+            chosen => (chosen, counter),
+        };
+        if chosen.is_ok() {
+            ClusterStats::count(counter);
         }
+        chosen
     }
 
     /// Whether this is one of those that the control plane wants refused.

@@ -25,6 +25,24 @@ pub struct ClusterStats {
     pub connections_begun: AtomicU64,
     /// Of those, the ones that are over.
     pub connections_ended: AtomicU64,
+    /// Of those, the ones that their endpoint has ended.
+    pub connections_ended_by_peer: AtomicU64,
+    /// Connections that ended while they were in use.
+    pub connections_ended_in_use: AtomicU64,
+    /// Of those, the ones that their endpoint has ended.
+    pub connections_ended_in_use_by_peer: AtomicU64,
+    /// Bytes from endpoints, after TLS was taken off.
+    pub bytes_read: AtomicU64,
+    /// Bytes to endpoints, before TLS was put on.
+    pub bytes_written: AtomicU64,
+    /// Connections that did not speak HTTP as they should.
+    pub protocol_errors: AtomicU64,
+    /// Connections that could not have the address that they are to be made from.
+    pub bind_failures: AtomicU64,
+    /// Times that discovery has named other endpoints.
+    pub updates: AtomicU64,
+    /// Choices in clusters with subsets.
+    pub subsets: SubsetStats,
     /// Connections of HTTP/1 that were made.
     pub http1_connections: AtomicU64,
     /// Connections of HTTP/2 that were made.
@@ -97,6 +115,21 @@ pub struct ClusterStats {
     pub health_checks_failed: AtomicU64,
 }
 
+/// How endpoints were chosen in a cluster with subsets.
+#[derive(Debug, Default)]
+pub struct SubsetStats {
+    /// Subsets that there were not before.
+    pub created: AtomicU64,
+    /// Subsets that are no more.
+    pub removed: AtomicU64,
+    /// Choices from a subset that was asked for.
+    pub selected: AtomicU64,
+    /// Choices from what is used in its place.
+    pub fallback: AtomicU64,
+    /// Choices from all endpoints, because nothing else could be used.
+    pub fallback_panic: AtomicU64,
+}
+
 /// Responses by status, those that were made in an upstream's place among them.
 #[derive(Debug, Default)]
 pub struct Responses(OnceLock<Box<[AtomicU64; STATUSES]>>);
@@ -129,6 +162,19 @@ impl ClusterStats {
     /// One more.
     pub fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection has ended: whether by its endpoint, and whether it was in use.
+    pub fn connection_ended(&self, is_by_peer: bool, is_in_use: bool) {
+        if is_by_peer {
+            Self::count(&self.connections_ended_by_peer);
+        }
+        if is_in_use {
+            Self::count(&self.connections_ended_in_use);
+        }
+        if is_by_peer && is_in_use {
+            Self::count(&self.connections_ended_in_use_by_peer);
+        }
     }
 
     /// An outlier was found.

@@ -26,6 +26,8 @@ type Pairs = [(Arc<str>, Arc<str>)];
 pub enum Found<'a> {
     /// To these.
     Subset(&'a Arrangement),
+    /// To these in its place.
+    Default(&'a Arrangement),
     /// To this one.
     Endpoint(&'a Arc<Endpoint>),
     /// To any.
@@ -146,6 +148,20 @@ impl Subsets {
         self.config.panic_mode_any && self.config.fallback != SubsetFallback::Nothing
     }
 
+    /// How many there are that another has not.
+    pub fn beyond(&self, other: Option<&Subsets>) -> usize {
+        let Some(other) = other else {
+            return self.len();
+        };
+        let by_labels = self.by_labels.keys();
+        let by_labels = by_labels.filter(|pairs| !other.by_labels.contains_key(*pairs));
+        let single = self.single.keys();
+        by_labels.count()
+            + single
+                .filter(|pairs| !other.single.contains_key(*pairs))
+                .count()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_labels.len() + self.single.len()
@@ -160,7 +176,7 @@ impl Subsets {
         match (fallback, &self.default) {
             (SubsetFallback::Any, _) => Found::Any,
             (SubsetFallback::Default, Some(default)) if !default.is_empty() => {
-                Found::Subset(default)
+                Found::Default(default)
             }
             (SubsetFallback::Default | SubsetFallback::Nothing, _) => Found::Nowhere,
         }

@@ -10,6 +10,7 @@ use super::Cluster;
 use super::outlier::rates::{self, Counted};
 use super::outlier::{Detector, instant, millis};
 use super::picture::Picture;
+use super::subsets::Subsets;
 use super::zones::Near;
 
 impl Cluster {
@@ -48,8 +49,26 @@ impl Cluster {
             stats: &self.stats,
         });
         let picture = Picture::new(&self.config, &self.members, &mut turns, (now, near));
-        self.picture.store(Arc::new(picture));
+        let before = self.picture.swap(Arc::new(picture));
+        self.count_subsets(&before);
         self.tell_vicinity(now);
+    }
+
+    /// Counts subsets that there were not before, and those that are no more.
+    fn count_subsets(&self, before: &Picture) {
+        if self.config.subsets.is_none() {
+            return;
+        }
+        let now = self.picture.load();
+        let (now, before) = (now.subsets.as_ref(), before.subsets.as_ref());
+        let beyond = |one: Option<&Subsets>, other| one.map_or(0, |one| one.beyond(other)) as u64;
+        let stats = &self.stats.subsets;
+        stats
+            .created
+            .fetch_add(beyond(now, before), Ordering::Relaxed);
+        stats
+            .removed
+            .fetch_add(beyond(before, now), Ordering::Relaxed);
     }
 
     /// An endpoint has passed its health checks; says whether that has brought it back.

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::ConnectFailure;
 use crate::config::listener::socket::{Family, Moment};
 use crate::config::upstream_socket::{ClientSource, Sources};
 use crate::socket_option;
@@ -18,16 +20,46 @@ pub(super) struct Origin<'a> {
     pub(super) client: Option<ClientSource>,
 }
 
-/// Connects to an address.
-pub(super) async fn connect(address: SocketAddr, origin: Origin<'_>) -> io::Result<TcpStream> {
-    let (socket, family) = match address {
-        SocketAddr::V4(_) => (TcpSocket::new_v4()?, Family::V4),
-        SocketAddr::V6(_) => (TcpSocket::new_v6()?, Family::V6),
-    };
-    if origin.sources.is_some() || origin.client.is_some() {
-        bind(&socket, family, origin, address)?;
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum NotConnected {
+    /// It cannot be made from where it is to be.
+    Bind(io::Error),
+    /// It could not be made.
+    Connect(io::Error),
+}
+
+impl NotConnected {
+    /// To an endpoint.
+    pub(super) fn towards(self, address: SocketAddr) -> ConnectFailure {
+        match self {
+            NotConnected::Bind(source) => ConnectFailure::Bind {
+                address,
+                source: Arc::new(source),
+            },
+            NotConnected::Connect(source) => ConnectFailure::Io {
+                address,
+                source: Arc::new(source),
+            },
+        }
     }
-    socket.connect(address).await
+}
+
+/// Connects to an address.
+pub(super) async fn connect(
+    address: SocketAddr,
+    origin: Origin<'_>,
+) -> Result<TcpStream, NotConnected> {
+    let (socket, family) = match address {
+        SocketAddr::V4(_) => (TcpSocket::new_v4(), Family::V4),
+        SocketAddr::V6(_) => (TcpSocket::new_v6(), Family::V6),
+    };
+    let socket = socket.map_err(NotConnected::Connect)?;
+    if origin.sources.is_some() || origin.client.is_some() {
+        bind(&socket, family, origin, address).map_err(NotConnected::Bind)?;
+    }
+    let connected = socket.connect(address).await;
+    connected.map_err(NotConnected::Connect)
 }
 
 fn bind(
@@ -143,7 +175,10 @@ mod tests {
         // TEST-NET-1: no machine has it.
         let mut sources = from(Some("192.0.2.1:0"), vec![]);
         let refused = connect(address, of(&sources)).await.expect_err("nobody's");
-        assert_eq!(refused.kind(), io::ErrorKind::AddrNotAvailable);
+        let NotConnected::Bind(error) = refused else {
+            panic!("not refused to bind: {refused:?}");
+        };
+        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
 
         sources.binds_freely = true;
         let socket = TcpSocket::new_v4().expect("a socket");
@@ -160,9 +195,10 @@ mod tests {
 
         let refused = connect(address, of(&sources)).await.expect_err("refused");
 
-        assert!(
-            refused.to_string().starts_with("binding to [::1]:0: "),
-            "{refused}"
-        );
+        let NotConnected::Bind(error) = refused else {
+            panic!("not refused to bind: {refused:?}");
+        };
+        let reason = error.to_string();
+        assert!(reason.starts_with("binding to [::1]:0: "), "{reason}");
     }
 }

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::connect::{Origin, connect};
 use super::guise::Guise;
-use super::io::{Socket, UpstreamIo};
+use super::io::{Socket, UpstreamBytes, UpstreamIo};
 use super::{ConnectFailure, Upstreams, explain};
 use crate::cluster::Cluster;
 use crate::cluster::endpoint::{Endpoint, EndpointTransport, TlsTransport};
@@ -48,7 +48,7 @@ impl Upstreams {
             .await
             .unwrap_or(Err(ConnectFailure::Timeout { address, limit }));
         count(&cluster.stats, result.as_ref().err());
-        result
+        result.map(|io| io.counted(&cluster.stats))
     }
 
     /// A new connection to where an endpoint is asked whether it is well; it is not counted among the cluster's.
@@ -99,11 +99,15 @@ impl Upstreams {
                     sources: sources.map(Arc::as_ref),
                     client: guise.source,
                 };
-                connect(address, origin).await
+                connect(address, origin)
+                    .await
+                    .map_err(|error| error.towards(address))?
             }
-            Network::Host => self.dial_in_host(address, cluster.connect_timeout).await,
-        }
-        .map_err(failed)?;
+            Network::Host => {
+                let dialled = self.dial_in_host(address, cluster.connect_timeout);
+                dialled.await.map_err(failed)?
+            }
+        };
         // Small writes are whole messages here; waiting for more would only add latency.
         stream.set_nodelay(true).map_err(failed)?;
         if let Some(keepalive) = cluster.keepalive {
@@ -113,7 +117,10 @@ impl Upstreams {
             preamble.send(&mut stream).await.map_err(failed)?;
         }
         match &endpoint.transport {
-            EndpointTransport::Plaintext => Ok(UpstreamIo::Plain(Socket::over(Wire::Tcp(stream)))),
+            EndpointTransport::Plaintext => {
+                let socket = Socket::over(Wire::Tcp(stream));
+                Ok(UpstreamIo::new(UpstreamBytes::Plain(socket)))
+            }
             EndpointTransport::Tls(transport) => {
                 self.handshake(transport, address, stream, offered).await
             }
@@ -145,7 +152,10 @@ impl Upstreams {
         let identity = self.identity.borrow().clone()?;
         let opened = channels.open(&identity, &transport.config, address, protocol);
         match opened.await {
-            Ok(channel) => Some(UpstreamIo::Plain(Socket::over(Wire::Local(channel)))),
+            Ok(channel) => {
+                let socket = Socket::over(Wire::Local(channel));
+                Some(UpstreamIo::new(UpstreamBytes::Plain(socket)))
+            }
             Err(none) => {
                 tracing::trace!(%address, reason = explain(&none), "no local channel");
                 None
@@ -183,7 +193,7 @@ impl Upstreams {
             address,
             source: Arc::new(source),
         })?;
-        Ok(UpstreamIo::Tls(Box::new(stream)))
+        Ok(UpstreamIo::new(UpstreamBytes::Tls(Box::new(stream))))
     }
 }
 
@@ -195,6 +205,8 @@ fn count(stats: &ClusterStats, failure: Option<&ConnectFailure>) {
     ClusterStats::count(&stats.connect_failures);
     match failure {
         ConnectFailure::Timeout { .. } => ClusterStats::count(&stats.connect_timeouts),
+        ConnectFailure::Bind { .. } => ClusterStats::count(&stats.bind_failures),
+        ConnectFailure::Io { .. } => stats.connection_ended(true, false),
         ConnectFailure::Tls { .. } | ConnectFailure::NoTls(_) => {
             ClusterStats::count(&stats.tls_failures);
         }

@@ -2,6 +2,8 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::{Builder, SendRequest};
@@ -18,6 +20,8 @@ use crate::config::http::DEFAULT_MAX_HEADERS;
 #[derive(Debug)]
 pub(super) struct Http1Connection {
     pub(super) sender: SendRequest<RequestBody>,
+    /// Whether a request uses it: 1, or 0.
+    users: Arc<AtomicU32>,
     /// How many requests it has carried, the current one included.
     pub(super) requests: u32,
     pub(super) idle_since: Instant,
@@ -37,12 +41,14 @@ const READY_WITHIN: Duration = Duration::from_secs(1);
 impl Http1Connection {
     /// Speaks HTTP on a connection. It is driven by a task of its own, which ends with it; the socket holds the permit.
     pub(super) async fn over(
-        io: UpstreamIo,
+        mut io: UpstreamIo,
         permit: ConnectionPermit,
         config: &ClusterConfig,
     ) -> hyper::Result<Self> {
         let watch = io.watch();
+        let users = Arc::default();
         io.hold(permit);
+        io.used_by(&users);
         let names = config.http1.names;
         let ConnectionBounds {
             max_headers,
@@ -72,12 +78,24 @@ impl Http1Connection {
         });
         Ok(Http1Connection {
             sender,
+            users,
             requests: 0,
             idle_since: Instant::now(),
             guise: Guise::default(),
             made_at: Instant::now(),
             watch,
         })
+    }
+
+    /// Another request uses it.
+    pub(super) fn begin(&mut self) {
+        self.requests += 1;
+        self.users.store(1, Ordering::Relaxed);
+    }
+
+    /// The request is over.
+    pub(super) fn end(&self) {
+        self.users.store(0, Ordering::Relaxed);
     }
 
     /// Whether it has been in use for longer than it may be.

@@ -24,7 +24,7 @@ use crate::config::cluster::ClusterConfig;
 #[derive(Debug, Default)]
 pub(super) struct Http2Connection {
     made: OnceCell<Result<SendRequest<RequestBody>, ConnectFailure>>,
-    active: AtomicU32,
+    active: Arc<AtomicU32>,
     max_streams: Arc<AtomicU32>,
     requests: AtomicU32,
     last_used: AtomicU64,
@@ -171,12 +171,13 @@ impl Http2Connection {
 
     async fn over(
         &self,
-        io: UpstreamIo,
+        mut io: UpstreamIo,
         permit: ConnectionPermit,
         config: &ClusterConfig,
     ) -> hyper::Result<SendRequest<RequestBody>> {
         let _ = self.watch.set(io.watch());
         io.hold(permit);
+        io.used_by(&self.active);
         self.made_at
             .store(millis(Instant::now()), Ordering::Relaxed);
         let options = &config.http2;

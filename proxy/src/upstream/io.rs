@@ -1,33 +1,63 @@
 //! The bytes of an upstream connection, and a look at whether its peer has closed it.
 
 mod arrival;
+mod counted;
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
 pub(super) use self::arrival::Mark;
+use self::counted::Counted;
 use crate::cluster::connections::ConnectionPermit;
+use crate::cluster::stats::ClusterStats;
 use crate::tls::io::MaybeTls;
-use crate::wire::{Bare, Wire};
+use crate::wire::Wire;
 
 /// A connection to an endpoint.
-pub type UpstreamIo = MaybeTls<Socket, TlsStream<Socket>>;
+#[derive(Debug)]
+pub struct UpstreamIo {
+    bytes: UpstreamBytes,
+    counted: Option<Counted>,
+}
+
+/// Its bytes, which may be in TLS.
+pub type UpstreamBytes = MaybeTls<Socket, TlsStream<Socket>>;
 
 impl UpstreamIo {
+    /// One that nobody counts: a health check's.
+    pub fn new(bytes: UpstreamBytes) -> Self {
+        UpstreamIo {
+            bytes,
+            counted: None,
+        }
+    }
+
+    /// Counts it among those of a cluster from now on.
+    pub fn counted(mut self, stats: &Arc<ClusterStats>) -> Self {
+        self.counted = Some(Counted::new(Arc::clone(stats)));
+        self
+    }
+
+    /// How many requests use it, which decides what its end is counted as. Where this is not called it is always in use.
+    pub(super) fn used_by(&mut self, requests: &Arc<AtomicU32>) {
+        if let Some(counted) = &mut self.counted {
+            counted.used_by(Arc::clone(requests));
+        }
+    }
+
     /// What tells, without reading, whether the peer has closed it.
     pub(super) fn watch(&self) -> Watch {
-        self.socket().watch(!self.is_tls())
+        self.socket().watch(!self.bytes.is_tls())
     }
 
     /// Counts it among those of its cluster until it is closed, whatever it carries by then: a tunnel outlives the HTTP
@@ -38,7 +68,7 @@ impl UpstreamIo {
     }
 
     fn socket(&self) -> &Socket {
-        match self {
+        match &self.bytes {
             MaybeTls::Plain(socket) => socket,
             MaybeTls::Tls(stream) => stream.get_ref().0,
         }
@@ -199,14 +229,5 @@ impl AsyncWrite for Socket {
             self.count(&Ok(1));
         }
         ended
-    }
-}
-
-impl Bare for UpstreamIo {
-    fn bare(&mut self) -> Option<(Bytes, &Wire)> {
-        match self {
-            MaybeTls::Plain(socket) => Some((Bytes::new(), &socket.0.wire)),
-            MaybeTls::Tls(_) => None,
-        }
     }
 }

@@ -131,6 +131,7 @@ impl Lease {
     /// Request and response have ended: the connection can carry another.
     pub fn finish(self, cluster: &Cluster) {
         if let Connection::Http1(connection) = self.connection {
+            connection.end();
             let longest = cluster.config.max_connection_duration;
             let is_too_old =
                 longest.is_some() && connection.is_too_old(std::time::Instant::now(), longest);
@@ -206,7 +207,7 @@ impl Upstreams {
                 if is_too_old {
                     ClusterStats::count(&cluster.stats.connections_aged);
                 } else if connection.is_ready().await {
-                    connection.requests += 1;
+                    connection.begin();
                     self.preconnect(cluster, endpoint, HttpVersion::Http1, guise);
                     return Ok((Connection::Http1(connection), true));
                 }
@@ -225,7 +226,7 @@ impl Upstreams {
         self.preconnect(cluster, endpoint, HttpVersion::Http1, guise);
         // Boxed, as all that is rare and large here: most requests find a connection.
         let mut connection = Box::pin(self.make_http1(cluster, endpoint, permit, guise)).await?;
-        connection.requests = 1;
+        connection.begin();
         Ok((Connection::Http1(connection), false))
     }
 
@@ -323,7 +324,7 @@ async fn wait_for_http1(
         freed.as_mut().enable();
         while let Some(mut connection) = pool.take_http1_anywhere(guise) {
             if connection.is_ready().await {
-                connection.requests += 1;
+                connection.begin();
                 return Ok(Waited::Connection(connection));
             }
         }

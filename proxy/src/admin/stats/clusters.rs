@@ -10,7 +10,9 @@ use crate::cluster::Cluster;
 use crate::cluster::breaker::{Breakers, Gauge};
 use crate::cluster::endpoint::Standing;
 use crate::cluster::outlier::Detector;
+use crate::cluster::stats::{ClusterStats, SubsetStats};
 use crate::cluster::zones::ZoneStats;
+use crate::config::cluster::Discovery;
 
 /// Adds all that is told of a cluster.
 pub(super) fn of_cluster(cluster: &Cluster, all: &mut Told) {
@@ -33,7 +35,14 @@ pub(super) fn of_cluster(cluster: &Cluster, all: &mut Told) {
 
 /// There is no HTTP/3, no limit on streams of a cluster, and no
 /// header of a response is dropped for its name.
-const NEVER: [&str; 15] = [
+const NEVER: [&str; 22] = [
+    "assignment_stale",
+    "assignment_timeout_received",
+    "assignment_use_cached",
+    "membership_excluded",
+    "update_empty",
+    "update_failure",
+    "update_no_rebuild",
     "http1.dropped_headers_with_underscores",
     "http1.metadata_not_supported_error",
     "http1.requests_rejected_with_underscores_in_headers",
@@ -52,14 +61,7 @@ const NEVER: [&str; 15] = [
 ];
 
 /// What only subsets make happen.
-const NEVER_WITHOUT_SUBSETS: [&str; 6] = [
-    "lb_subsets_active",
-    "lb_subsets_created",
-    "lb_subsets_fallback",
-    "lb_subsets_fallback_panic",
-    "lb_subsets_removed",
-    "lb_subsets_selected",
-];
+const NEVER_WITHOUT_SUBSETS: [&str; 1] = ["lb_subsets_active"];
 
 /// Where statistics of one cluster go.
 struct OfCluster<'a> {
@@ -83,7 +85,6 @@ impl OfCluster<'_> {
     fn connections(&mut self, cluster: &Cluster) {
         let (stats, counts) = (&cluster.stats, cluster.breakers.counts());
         self.counter("upstream_cx_total", &stats.connections_begun);
-        self.counter("upstream_cx_destroy", &stats.connections_ended);
         self.counter("upstream_cx_http1_total", &stats.http1_connections);
         self.counter("upstream_cx_http2_total", &stats.http2_connections);
         self.counter("upstream_cx_connect_fail", &stats.connect_failures);
@@ -95,10 +96,35 @@ impl OfCluster<'_> {
         let given_up = &stats.connects_given_up;
         self.counter("upstream_cx_connect_attempts_exceeded", given_up);
         self.counter("ssl.connection_error", &stats.tls_failures);
+        self.counter("bind_errors", &stats.bind_failures);
+        self.counter("upstream_cx_protocol_error", &stats.protocol_errors);
+        self.counter("upstream_cx_rx_bytes_total", &stats.bytes_read);
+        self.counter("upstream_cx_tx_bytes_total", &stats.bytes_written);
+        self.ends(stats);
         let active = counts.current(Gauge::Connections);
         self.tell("upstream_cx_active", active.into());
         let overflow = counts.overflows(Gauge::Connections);
         self.tell("upstream_cx_overflow", overflow);
+    }
+
+    /// Who has ended connections: whoever is not the endpoint is the proxy.
+    fn ends(&mut self, stats: &ClusterStats) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (all, remote) = (
+            read(&stats.connections_ended),
+            read(&stats.connections_ended_by_peer),
+        );
+        let (in_use, in_use_remote) = (
+            read(&stats.connections_ended_in_use),
+            read(&stats.connections_ended_in_use_by_peer),
+        );
+        self.tell("upstream_cx_destroy", all);
+        self.tell("upstream_cx_destroy_remote", remote);
+        self.tell("upstream_cx_destroy_local", all.saturating_sub(remote));
+        self.tell("upstream_cx_destroy_with_active_rq", in_use);
+        self.tell("upstream_cx_destroy_remote_with_active_rq", in_use_remote);
+        let local = in_use.saturating_sub(in_use_remote);
+        self.tell("upstream_cx_destroy_local_with_active_rq", local);
     }
 
     fn requests(&mut self, cluster: &Cluster) {
@@ -169,8 +195,13 @@ impl OfCluster<'_> {
     fn membership(&mut self, cluster: &Cluster) {
         let now = Instant::now();
         let (mut total, mut healthy, mut degraded) = (0, 0, 0);
+        let mut heaviest = 0;
         for endpoint in cluster.endpoints() {
             total += 1;
+            // Original destinations have none.
+            if cluster.config.discovery != Discovery::OriginalDestination {
+                heaviest = heaviest.max(endpoint.weight);
+            }
             match endpoint.standing(now) {
                 Standing::Healthy => healthy += 1,
                 Standing::Degraded => degraded += 1,
@@ -180,9 +211,24 @@ impl OfCluster<'_> {
         self.tell("membership_total", total);
         self.tell("membership_healthy", healthy);
         self.tell("membership_degraded", degraded);
+        self.tell("max_host_weight", heaviest.into());
+        self.counter("update_attempt", &cluster.stats.updates);
+        self.counter("update_success", &cluster.stats.updates);
         self.counter("membership_change", &cluster.stats.membership_changes);
         self.counter("lb_healthy_panic", &cluster.stats.panics);
         self.zones(&cluster.stats.zones);
+        let SubsetStats {
+            created,
+            removed,
+            selected,
+            fallback,
+            fallback_panic,
+        } = &cluster.stats.subsets;
+        self.counter("lb_subsets_created", created);
+        self.counter("lb_subsets_removed", removed);
+        self.counter("lb_subsets_selected", selected);
+        self.counter("lb_subsets_fallback", fallback);
+        self.counter("lb_subsets_fallback_panic", fallback_panic);
         if cluster.config.subsets.is_some() {
             self.tell("lb_subsets_active", cluster.subsets() as u64);
         }

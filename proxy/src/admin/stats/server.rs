@@ -13,7 +13,7 @@ use crate::upstream::environment::Environment;
 
 /// What cannot happen here: the parser refuses fields that it does not know, and there are no assertions that only count, no
 /// watchdogs, no sinks, no merged updates, no warming apart from the whole configuration, and no draining of a part of it.
-const NEVER: [&str; 22] = [
+const NEVER: [&str; 25] = [
     "cluster_manager.cluster_updated_via_merge",
     "cluster_manager.update_merge_cancelled",
     "cluster_manager.update_out_of_merge_window",
@@ -23,6 +23,7 @@ const NEVER: [&str; 22] = [
     "listener_manager.total_filter_chains_draining",
     "listener_manager.total_listeners_warming",
     "listener_manager.workers_pinned",
+    "server.compilation_settings.fips_mode",
     "server.debug_assertion_failures",
     "server.dropped_stat_flushes",
     "server.dynamic_unknown_fields",
@@ -30,6 +31,8 @@ const NEVER: [&str; 22] = [
     "server.envoy_notifications",
     "server.main_thread.watchdog_mega_miss",
     "server.main_thread.watchdog_miss",
+    "server.parent_connections",
+    "server.seconds_until_first_ocsp_response_expiring",
     "server.static_unknown_fields",
     "server.stats_recent_lookups",
     "server.wip_protos",

@@ -185,6 +185,7 @@ impl Attempts<'_> {
     }
 
     fn malformed(&self, what: &'static str, endpoint: &Endpoint) -> Missed {
+        ClusterStats::count(&self.cluster.stats.protocol_errors);
         self.cluster.record_lost(endpoint, Instant::now());
         Missed::sent(Failure::Malformed {
             cluster: Arc::clone(self.cluster.name()),
@@ -205,6 +206,9 @@ impl Attempts<'_> {
         let how = Reset::of(&source, unsent.is_some());
         if matches!(how, Reset::Stream | Reset::Refused) {
             ClusterStats::count(&self.cluster.stats.resets);
+        }
+        if matches!(how, Reset::Protocol) {
+            ClusterStats::count(&self.cluster.stats.protocol_errors);
         }
         Missed {
             failure: Failure::Reset {
