@@ -390,8 +390,9 @@ impl Connection {
     ) {
         let downstream = self.downstream(peer.as_ref());
         let counters = &self.environment.counters;
-        let Some(_passed) = gate::pass(&chain.gates, &downstream, counters).await else {
-            return;
+        let _passed = match gate::pass(&chain.gates, &downstream, counters).await {
+            Ok(passed) => passed,
+            Err(denied) => return self.deny(denied),
         };
         let dialled = match dialled {
             Some(dialled) => dialled,

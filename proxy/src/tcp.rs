@@ -32,6 +32,7 @@ use crate::proxy_protocol::Endpoints;
 use crate::random;
 use crate::snapshot::Snapshot;
 use crate::telemetry::report::{Downstream, ResponseFlags, TcpReport, Upstream};
+use crate::telemetry::session::Session;
 use crate::telemetry::tunnels::TcpEvent;
 use crate::upstream::environment::Environment;
 use crate::upstream::guise::Guise;
@@ -144,6 +145,14 @@ impl Dialled {
             cluster: Arc::clone(cluster),
             endpoint,
             held,
+        }
+    }
+
+    /// The TLS of a connection of its own.
+    fn session(&self) -> Option<Arc<Session>> {
+        match &self.io {
+            Either::Left(io) => io.session().map(Arc::new),
+            Either::Right(_) => None,
         }
     }
 
@@ -358,11 +367,14 @@ fn report(
             protocol: None,
             workload: Arc::clone(&endpoint.workload),
             is_mutual_tls: endpoint.transport.is_tls(),
+            hostname: endpoint.hostname.clone(),
+            session: dialled.as_ref().ok().and_then(Dialled::session),
         }),
         received_bytes: 0,
         sent_bytes: 0,
         flags: failure.map(TcpFailure::flag).unwrap_or_default(),
         reason: failure.map(|failure| explain(failure).into()),
+        termination: None,
         access_logs: Arc::clone(&config.access_logs),
     }
 }

@@ -229,6 +229,9 @@ pub struct Http2Options {
     pub keepalive_interval: Option<Duration>,
     /// How long the answer may take.
     pub keepalive_timeout: Option<Duration>,
+    /// A connection to an upstream that nobody has used for so long is not used again. Listeners open no streams: it is
+    /// nothing to them.
+    pub longest_silence: Option<Duration>,
     /// Whether clients may ask for other protocols by extended CONNECT (RFC 8441).
     pub allows_connect: bool,
 }

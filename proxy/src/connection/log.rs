@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Connection;
 use super::detect::Seen;
 use crate::cluster::stats::ClusterStats;
+use crate::tcp::gate::Denied;
 use crate::telemetry::report::{Downstream, ResponseFlags, TcpReport};
 use crate::upstream::environment::Environment;
 
@@ -30,6 +31,7 @@ impl Line {
             sent_bytes: 0,
             flags: ResponseFlags::default(),
             reason: None,
+            termination: None,
             access_logs: Arc::new([]),
         };
         Line {
@@ -49,6 +51,12 @@ impl Line {
     /// The report of its bytes tells of the connection.
     pub(super) fn leave_to_bytes(&mut self) {
         self.report = None;
+    }
+
+    fn terminate(&mut self, termination: Option<Arc<str>>) {
+        if let Some(report) = &mut self.report {
+            report.termination = termination;
+        }
     }
 
     fn fail(&mut self, flags: ResponseFlags, reason: &str) {
@@ -99,6 +107,13 @@ impl Connection {
             reason,
             "connection closed"
         );
+    }
+
+    /// A network filter closes this connection.
+    pub(super) fn deny(mut self, denied: Denied) {
+        if let Some(line) = &mut self.line {
+            line.terminate(denied.termination);
+        }
     }
 
     /// What a chain would have been chosen by took too long.

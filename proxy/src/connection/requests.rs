@@ -74,9 +74,12 @@ impl Connection {
     ) {
         let downstream = self.downstream(peer.as_ref());
         let counters = &self.environment.counters;
-        let Some(_passed) = gate::pass(&chain.gates, &downstream, counters).await else {
-            managed.stats().count(HttpEvent::EndedHere);
-            return;
+        let _passed = match gate::pass(&chain.gates, &downstream, counters).await {
+            Ok(passed) => passed,
+            Err(denied) => {
+                managed.stats().count(HttpEvent::EndedHere);
+                return self.deny(denied);
+            }
         };
         let entry = Entry {
             downstream,

@@ -69,6 +69,7 @@ fn connection() -> TcpReport {
         sent_bytes: u64::MAX,
         flags: ResponseFlags::default(),
         reason: None,
+        termination: None,
         access_logs: std::sync::Arc::new([]),
     }
 }

@@ -6,7 +6,7 @@
 mod counted;
 mod ended;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -32,6 +32,7 @@ use crate::telemetry::report::{Protocol, RequestReport, ResponseFlags, Upstream}
 use crate::telemetry::trace::TraceContext;
 use crate::upstream::HttpVersion;
 use crate::upstream::body::meter::BodyMeter;
+use crate::upstream::lease::Lease;
 
 /// What is still to be done when a request ends.
 pub(super) struct Completion(Option<Box<Inner>>);
@@ -285,15 +286,18 @@ impl Completion {
                 protocol: None,
                 workload: Arc::clone(&endpoint.workload),
                 is_mutual_tls: endpoint.transport.is_tls(),
+                hostname: endpoint.hostname.clone(),
+                session: None,
             });
         });
     }
 
-    /// Whence the endpoint is reached, and what is spoken with it.
-    pub(super) fn connected(&mut self, local: Option<SocketAddr>, version: HttpVersion) {
+    /// Whence the endpoint is reached, by which TLS, and what is spoken with it.
+    pub(super) fn connected(&mut self, lease: &Lease, version: HttpVersion) {
         self.tell(|inner| {
             if let Some(upstream) = &mut inner.report.upstream {
-                upstream.local = local;
+                upstream.local = lease.local_address();
+                upstream.session = lease.session().cloned();
                 upstream.protocol = Some(match version {
                     HttpVersion::Http1 => Protocol::Http11,
                     HttpVersion::Http2 => Protocol::Http2,

@@ -42,17 +42,56 @@ impl Drop for Counted {
     }
 }
 
-/// Lets a connection pass all gates; `None` where one of them closes it, which may take a while.
-pub async fn pass(gates: &[Gate], downstream: &Downstream, counters: &Counters) -> Option<Passed> {
-    let mut passed = Passed::default();
-    for gate in gates {
-        if let Err(reason) = ask(gate, downstream, counters, &mut passed) {
-            tracing::debug!(peer = %downstream.peer, reason, "connection closed by a network filter");
-            tokio::time::sleep(gate.delay).await;
-            return None;
+/// Why a connection is closed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Denied {
+    what: &'static str,
+    /// What logs say of it, in Envoy's words, where Envoy has some.
+    pub termination: Option<Arc<str>>,
+}
+
+impl Denied {
+    fn by(what: &'static str) -> Self {
+        Denied {
+            what,
+            termination: None,
         }
     }
-    Some(passed)
+
+    /// By rules, of which this policy is the one that matched.
+    fn by_policy(policy: Option<&Arc<str>>) -> Self {
+        let policy = policy.map_or("none", |policy| &**policy);
+        // Details are one word in an access log.
+        let details = format!(
+            "rbac_access_denied_matched_policy[{}]",
+            policy.replace(' ', "_")
+        );
+        Denied {
+            what: "RBAC",
+            termination: Some(details.into()),
+        }
+    }
+}
+
+/// Lets a connection pass all gates; an error where one of them closes it, which may take a while.
+///
+/// # Errors
+/// It is not to be served.
+pub async fn pass(
+    gates: &[Gate],
+    downstream: &Downstream,
+    counters: &Counters,
+) -> Result<Passed, Denied> {
+    let mut passed = Passed::default();
+    for gate in gates {
+        if let Err(denied) = ask(gate, downstream, counters, &mut passed) {
+            let reason = denied.what;
+            tracing::debug!(peer = %downstream.peer, reason, "connection closed by a network filter");
+            tokio::time::sleep(gate.delay).await;
+            return Err(denied);
+        }
+    }
+    Ok(passed)
 }
 
 fn ask(
@@ -60,7 +99,7 @@ fn ask(
     downstream: &Downstream,
     counters: &Counters,
     passed: &mut Passed,
-) -> Result<(), &'static str> {
+) -> Result<(), Denied> {
     match &gate.kind {
         GateKind::Rbac(rules) => {
             let stats = gate.live.get_or_init(|| {
@@ -72,10 +111,7 @@ fn ask(
                 let shadow = ShadowStats::new(counters, &shadow);
                 (RuleStats::new(counters, &prefix), shadow)
             });
-            match is_allowed(rules, downstream, stats) {
-                true => Ok(()),
-                false => Err("RBAC"),
-            }
+            allow(rules, downstream, stats)
         }
         GateKind::Rate(bucket) => {
             let now = Instant::now();
@@ -88,7 +124,7 @@ fn ask(
                 return Ok(());
             }
             stats.rate_limited.increment();
-            Err("rate limit")
+            Err(Denied::by("rate limit"))
         }
         GateKind::Open(limit) => {
             let prefix = || format!("connection_limit.{}.", gate.stat_prefix);
@@ -102,16 +138,16 @@ fn ask(
                 return Ok(());
             }
             stats.limited_connections.increment();
-            Err("connection limit")
+            Err(Denied::by("connection limit"))
         }
     }
 }
 
-fn is_allowed(
+fn allow(
     config: &RbacConfig,
     downstream: &Downstream,
     (stats, tried): &(RuleStats, ShadowStats),
-) -> bool {
+) -> Result<(), Denied> {
     let nothing = Metadata::new();
     let peer = downstream.peer.ip().to_canonical();
     let facts = Facts {
@@ -134,11 +170,15 @@ fn is_allowed(
             false => tried.shadow_denied.increment(),
         }
     }
-    let is_allowed = |rules: &crate::config::filter::rbac::Rules| rules.verdict(&facts).is_allowed;
-    let is_allowed = config.rules.as_ref().is_none_or(is_allowed);
-    match is_allowed {
-        true => stats.allowed.increment(),
-        false => stats.denied.increment(),
+    let verdict = config.rules.as_ref().map(|rules| rules.verdict(&facts));
+    match verdict {
+        Some(verdict) if !verdict.is_allowed => {
+            stats.denied.increment();
+            Err(Denied::by_policy(verdict.policy))
+        }
+        _ => {
+            stats.allowed.increment();
+            Ok(())
+        }
     }
-    is_allowed
 }

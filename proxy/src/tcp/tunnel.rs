@@ -235,6 +235,7 @@ fn report(config: &TcpConfig, downstream: Arc<Downstream>) -> TcpReport {
         sent_bytes: 0,
         flags: ResponseFlags::default(),
         reason: None,
+        termination: None,
         access_logs: Arc::clone(&config.access_logs),
     }
 }

@@ -206,6 +206,10 @@ pub struct Upstream {
     pub workload: Arc<Workload>,
     /// Whether it was reached by mTLS.
     pub is_mutual_tls: bool,
+    /// The name that it was found by, where it has one.
+    pub hostname: Option<Arc<str>>,
+    /// The TLS of the connection to it.
+    pub session: Option<Arc<Session>>,
 }
 
 /// Everything there is to say about a request.
@@ -306,6 +310,8 @@ pub struct TcpReport {
     pub flags: ResponseFlags,
     /// Why, for people.
     pub reason: Option<Arc<str>>,
+    /// What the proxy has ended it for, in Envoy's words.
+    pub termination: Option<Arc<str>>,
     /// Where it is written about.
     pub access_logs: Arc<[Arc<AccessLogConfig>]>,
 }

@@ -32,6 +32,8 @@ pub(crate) fn upstream() -> Upstream {
             service: "reviews".into(),
         }),
         is_mutual_tls: true,
+        hostname: None,
+        session: None,
     }
 }
 
@@ -121,6 +123,7 @@ pub(crate) fn connection() -> TcpReport {
         sent_bytes: 20,
         flags: ResponseFlags::default(),
         reason: None,
+        termination: None,
         access_logs: Arc::new([]),
     }
 }

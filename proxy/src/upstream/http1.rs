@@ -15,6 +15,7 @@ use super::io::{Mark, Seen, UpstreamIo, Watch};
 use crate::cluster::connections::ConnectionPermit;
 use crate::config::cluster::{ClusterConfig, ConnectionBounds};
 use crate::config::http::DEFAULT_MAX_HEADERS;
+use crate::telemetry::session::Session;
 
 /// A connection that carries one request at a time.
 #[derive(Debug)]
@@ -111,6 +112,11 @@ impl Http1Connection {
     /// Our own end of it, where that is known.
     pub(super) fn local_address(&self) -> Option<SocketAddr> {
         self.watch.local
+    }
+
+    /// Its TLS.
+    pub(super) fn session(&self) -> Option<&Arc<Session>> {
+        self.watch.session.as_ref()
     }
 
     /// Waits until it can carry a request; `false` where it has been closed. The request before has been

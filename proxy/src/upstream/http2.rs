@@ -18,6 +18,7 @@ use super::io::{UpstreamIo, Watch};
 use crate::cluster::connections::ConnectionPermit;
 use crate::cluster::outlier::millis;
 use crate::config::cluster::ClusterConfig;
+use crate::telemetry::session::Session;
 
 /// A connection that requests share. It is in its pool before it is made, so that all who come meanwhile
 /// wait for the same one.
@@ -66,6 +67,11 @@ impl Http2Connection {
     /// Our own end of it, where that is known.
     pub(super) fn local_address(&self) -> Option<SocketAddr> {
         self.watch.get()?.local
+    }
+
+    /// Its TLS.
+    pub(super) fn session(&self) -> Option<&Arc<Session>> {
+        self.watch.get()?.session.as_ref()
     }
 
     /// Whether one more request may use it.

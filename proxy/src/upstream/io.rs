@@ -20,6 +20,7 @@ pub(super) use self::arrival::Mark;
 use self::counted::Counted;
 use crate::cluster::connections::ConnectionPermit;
 use crate::cluster::stats::ClusterStats;
+use crate::telemetry::session::Session;
 use crate::tls::io::MaybeTls;
 use crate::wire::Wire;
 
@@ -57,7 +58,10 @@ impl UpstreamIo {
 
     /// What tells, without reading, whether the peer has closed it.
     pub(super) fn watch(&self) -> Watch {
-        self.socket().watch(!self.bytes.is_tls())
+        Watch {
+            session: self.session().map(Arc::new),
+            ..self.socket().watch(!self.bytes.is_tls())
+        }
     }
 
     /// Counts it among those of its cluster until it is closed, whatever it carries by then: a tunnel outlives the HTTP
@@ -65,6 +69,17 @@ impl UpstreamIo {
     pub(super) fn hold(&self, permit: ConnectionPermit) {
         // There is one already only where this was called before, and one is enough.
         let _ = self.socket().0.permit.set(permit);
+    }
+
+    /// What its TLS says of itself and of the endpoint, where it is in TLS.
+    pub fn session(&self) -> Option<Session> {
+        let MaybeTls::Tls(stream) = &self.bytes else {
+            return None;
+        };
+        let (_, state) = stream.get_ref();
+        let cipher = state.negotiated_cipher_suite().map(|suite| suite.suite());
+        let certificate = state.peer_certificates().and_then(|chain| chain.first());
+        Some(Session::new(state.protocol_version(), cipher, certificate))
     }
 
     fn socket(&self) -> &Socket {
@@ -108,6 +123,7 @@ impl Socket {
         Watch {
             socket: Arc::downgrade(&self.0),
             local: self.0.wire.local_address(),
+            session: None,
             is_plain,
         }
     }
@@ -125,6 +141,8 @@ pub(super) struct Watch {
     socket: Weak<Held>,
     /// Our own end of it.
     pub(super) local: Option<SocketAddr>,
+    /// What its TLS says.
+    pub(super) session: Option<Arc<Session>>,
     is_plain: bool,
 }
 

@@ -29,6 +29,7 @@ use crate::cluster::breaker::{Gauge, Overflow};
 use crate::cluster::connections::{ConnectionPermit, Need};
 use crate::cluster::endpoint::Endpoint;
 use crate::cluster::stats::ClusterStats;
+use crate::telemetry::session::Session;
 
 /// A connection on loan.
 #[derive(Debug)]
@@ -100,6 +101,14 @@ impl Lease {
         match &self.connection {
             Connection::Http1(connection) => connection.local_address(),
             Connection::Http2(_, stream) => stream.connection().local_address(),
+        }
+    }
+
+    /// The TLS of its connection, where that is in TLS.
+    pub fn session(&self) -> Option<&Arc<Session>> {
+        match &self.connection {
+            Connection::Http1(connection) => connection.session(),
+            Connection::Http2(_, stream) => stream.connection().session(),
         }
     }
 

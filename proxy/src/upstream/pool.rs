@@ -94,13 +94,20 @@ impl Pool {
         let now = Instant::now();
         let max_requests = cluster.config.max_requests_per_connection;
         let longest = cluster.config.max_connection_duration;
+        let silence = cluster.config.http2.longest_silence;
+        let silent_since = silence.and_then(|silence| now.checked_sub(silence));
         let mut shard = self.own().lock();
         shard.http2.retain(|connection| {
+            let is_silent = silent_since.is_some_and(|since| connection.is_idle_since(since));
+            if is_silent {
+                ClusterStats::count(&cluster.stats.connections_idled);
+            }
             let is_too_old = connection.is_too_old(now, longest);
             if is_too_old {
                 ClusterStats::count(&cluster.stats.connections_aged);
             }
-            let is_gone = connection.is_over() || is_too_old || connection.is_closed_by_peer();
+            let is_gone =
+                connection.is_over() || is_too_old || is_silent || connection.is_closed_by_peer();
             if is_gone {
                 // What it carries goes on.
                 connection.retire();

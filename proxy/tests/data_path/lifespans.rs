@@ -194,3 +194,33 @@ async fn an_upstream_of_http2_that_gives_no_sign_of_life_is_left() {
     assert_eq!(got.status, 503);
     assert!(asked.await.unwrap());
 }
+
+#[tokio::test]
+async fn a_connection_of_http2_that_was_silent_for_too_long_is_not_used_again() {
+    let upstream = Upstream::named("shop").await;
+    let silent_for = |longest_silence| ClusterConfig {
+        protocol: UpstreamProtocol::Http2,
+        http2: Http2Options {
+            longest_silence: Some(longest_silence),
+            ..Http2Options::default()
+        },
+        ..cluster("shop", &[upstream.address])
+    };
+    let patient = Proxy::to(silent_for(Duration::from_secs(3600))).await;
+    let mut client = Client::http1(patient.address).await;
+    for _ in 0..5 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    assert_eq!(upstream.connections(), 1);
+
+    let impatient = Proxy::to(silent_for(Duration::from_millis(1))).await;
+    let mut client = Client::http1(impatient.address).await;
+    let asking = async {
+        // The first is the one of the patient proxy.
+        while upstream.connections() < 3 {
+            assert_eq!(client.get("/").await.status, 200);
+        }
+    };
+
+    timeout(PATIENCE, asking).await.expect("a connection anew");
+}

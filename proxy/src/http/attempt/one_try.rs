@@ -111,7 +111,7 @@ impl Attempts<'_> {
                 Ok(lease) => lease,
                 Err(source) => return Err(self.not_connected(source, endpoint, request)),
             };
-            log.lock().connected(lease.local_address(), self.version);
+            log.lock().connected(&lease, self.version);
             if stale == 0 {
                 ClusterStats::count(&self.cluster.stats.tries);
             }

@@ -213,7 +213,9 @@ impl Operator {
         match self {
             Operator::StartTime(format) => time(report.start, format),
             Operator::Plain(plain) => plain.of_connection(report),
-            Operator::Moment(moment) => moment.of_connection(&report.downstream),
+            Operator::Moment(moment) => {
+                moment.of_connection(&report.downstream, report.upstream.as_ref())
+            }
             Operator::RequestHeader { .. }
             | Operator::ResponseHeader { .. }
             | Operator::ResponseTrailer { .. } => Value::Missing,

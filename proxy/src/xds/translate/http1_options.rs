@@ -32,9 +32,10 @@ pub(super) fn http1_options(
         allow_custom_methods,
         ignore_http_11_upgrade,
     } = wire;
-    // Trailers are passed on, a length beside chunked is left out, and any token is a method, whatever these say.
-    harmless!(at; enable_trailers, allow_chunked_length, override_stream_error_on_invalid_http_message,
-        use_balsa_parser, allow_custom_methods);
+    // Trailers are passed on, a length beside chunked is left out, and any token is a method: what these ask for is done
+    // in any case.
+    let _ = (enable_trailers, allow_chunked_length, allow_custom_methods);
+    harmless!(at; override_stream_error_on_invalid_http_message, use_balsa_parser);
     let at_ignored = at.field("ignore_http_11_upgrade");
     let ignored = ignore_http_11_upgrade.iter().enumerate();
     Ok(Http1Options {

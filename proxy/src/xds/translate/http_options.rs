@@ -129,10 +129,15 @@ pub(super) fn http2_options(
     unsupported!(at; allow_metadata, custom_settings_parameters);
     harmless!(at; hpack_table_size, max_outbound_frames, max_outbound_control_frames,
         max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream,
-        max_inbound_window_update_frames_per_data_frame_sent, stream_error_on_invalid_http_messaging,
-        override_stream_error_on_invalid_http_message, use_oghttp2_codec, max_metadata_size,
+        max_inbound_window_update_frames_per_data_frame_sent, use_oghttp2_codec, max_metadata_size,
         enable_huffman_encoding, max_header_field_size_kb, disallow_obs_text, stream_reset_burst,
         stream_reset_rate);
+    // A malformed message ends its stream and nothing else, as these ask for; only to be asked for the opposite is news.
+    let _ = stream_error_on_invalid_http_messaging;
+    if *override_stream_error_on_invalid_http_message == Some(false) {
+        at.field("override_stream_error_on_invalid_http_message")
+            .note();
+    }
     let mut options = Http2Options {
         max_concurrent_streams: *max_concurrent_streams,
         initial_stream_window: *initial_stream_window_size,
@@ -157,7 +162,9 @@ fn keepalive(
         interval_jitter,
         connection_idle_interval,
     } = wire;
-    harmless!(at; interval_jitter, connection_idle_interval);
+    harmless!(at; interval_jitter);
+    let at_idle = at.field("connection_idle_interval");
+    options.longest_silence = limit(&at_idle, connection_idle_interval.as_ref(), None)?;
     options.keepalive_interval = limit(&at.field("interval"), interval.as_ref(), None)?;
     options.keepalive_timeout = duration(&at.field("timeout"), timeout.as_ref())?;
     Ok(())

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
-use super::super::super::report::{Downstream, RequestReport};
+use super::super::super::report::{Downstream, RequestReport, Upstream};
 use super::{InvalidOperator, Value};
 
 /// An operator about a time.
@@ -16,6 +16,10 @@ pub enum Moment {
     ValidFrom(String),
     /// `%DOWNSTREAM_PEER_CERT_V_END(FORMAT)%`.
     ValidUntil(String),
+    /// `%UPSTREAM_PEER_CERT_V_START(FORMAT)%`.
+    UpstreamValidFrom(String),
+    /// `%UPSTREAM_PEER_CERT_V_END(FORMAT)%`.
+    UpstreamValidUntil(String),
     /// `%COMMON_DURATION(START:END:PRECISION)%`.
     Between(Point, Point, Precision),
 }
@@ -58,6 +62,8 @@ impl Moment {
             ("EMIT_TIME", _) => Moment::Emitted(written()?),
             ("DOWNSTREAM_PEER_CERT_V_START", _) => Moment::ValidFrom(written()?),
             ("DOWNSTREAM_PEER_CERT_V_END", _) => Moment::ValidUntil(written()?),
+            ("UPSTREAM_PEER_CERT_V_START", _) => Moment::UpstreamValidFrom(written()?),
+            ("UPSTREAM_PEER_CERT_V_END", _) => Moment::UpstreamValidUntil(written()?),
             ("COMMON_DURATION", Some(argument)) => {
                 between(argument).ok_or_else(|| InvalidOperator::Argument(argument.to_owned()))?
             }
@@ -67,7 +73,7 @@ impl Moment {
 
     pub(super) fn of_request(&self, report: &RequestReport) -> Value<'static> {
         let Moment::Between(from, to, precision) = self else {
-            return self.of_connection(&report.downstream);
+            return self.of_connection(&report.downstream, report.upstream.as_ref());
         };
         let (Some(from), Some(to)) = (from.of(report), to.of(report)) else {
             return Value::Missing;
@@ -78,12 +84,21 @@ impl Moment {
         }
     }
 
-    pub(super) fn of_connection(&self, downstream: &Downstream) -> Value<'static> {
+    pub(super) fn of_connection(
+        &self,
+        downstream: &Downstream,
+        upstream: Option<&Upstream>,
+    ) -> Value<'static> {
         let validity = || downstream.session.as_ref()?.validity();
+        let of_upstream = || upstream?.session.as_ref()?.validity();
         match self {
             Moment::Emitted(format) => time(SystemTime::now(), format),
             Moment::ValidFrom(format) => second(validity().map(|(from, _)| from), format),
             Moment::ValidUntil(format) => second(validity().map(|(_, to)| to), format),
+            Moment::UpstreamValidFrom(format) => {
+                second(of_upstream().map(|(from, _)| from), format)
+            }
+            Moment::UpstreamValidUntil(format) => second(of_upstream().map(|(_, to)| to), format),
             Moment::Between(..) => Value::Missing,
         }
     }

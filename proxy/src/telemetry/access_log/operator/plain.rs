@@ -87,6 +87,26 @@ plain_operators! {
     UpstreamRemoteAddressWithoutPort = "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
     /// Its port.
     UpstreamRemotePort = "UPSTREAM_REMOTE_PORT",
+    /// The name of the endpoint, else its address.
+    UpstreamHostName = "UPSTREAM_HOST_NAME",
+    /// The same without a port.
+    UpstreamHostNameWithoutPort = "UPSTREAM_HOST_NAME_WITHOUT_PORT",
+    /// `TLSv1.3`
+    UpstreamTlsVersion = "UPSTREAM_TLS_VERSION",
+    /// As OpenSSL calls it.
+    UpstreamTlsCipher = "UPSTREAM_TLS_CIPHER",
+    /// Of the endpoint's certificate.
+    UpstreamPeerSubject = "UPSTREAM_PEER_SUBJECT",
+    /// Of the endpoint's certificate.
+    UpstreamPeerIssuer = "UPSTREAM_PEER_ISSUER",
+    /// Of the endpoint's certificate.
+    UpstreamPeerUriSan = "UPSTREAM_PEER_URI_SAN",
+    /// Of the endpoint's certificate.
+    UpstreamPeerDnsSan = "UPSTREAM_PEER_DNS_SAN",
+    /// Of the endpoint's certificate.
+    UpstreamPeerIpSan = "UPSTREAM_PEER_IP_SAN",
+    /// What the proxy has ended the connection for.
+    ConnectionTerminationDetails = "CONNECTION_TERMINATION_DETAILS",
     /// The cluster.
     UpstreamCluster = "UPSTREAM_CLUSTER",
     /// The same.
@@ -213,6 +233,9 @@ impl Plain {
             Plain::BytesReceived => Value::Number(report.received_bytes),
             Plain::BytesSent => Value::Number(report.sent_bytes),
             Plain::Duration => millis(report.duration),
+            Plain::ConnectionTerminationDetails => {
+                report.termination.as_deref().map_or(Value::Missing, text)
+            }
             other => other.of_both(&Common {
                 downstream: &report.downstream,
                 upstream: report.upstream.as_ref(),
@@ -281,8 +304,57 @@ impl Plain {
             Plain::DownstreamLocalAddress => shown(report.downstream.local),
             Plain::DownstreamLocalAddressWithoutPort => shown(report.downstream.local.ip()),
             Plain::DownstreamLocalPort => port(report.downstream.local),
-            other => other.of_session(report.downstream),
+            other => match report
+                .upstream
+                .and_then(|upstream| other.of_upstream(upstream))
+            {
+                Some(value) => value,
+                None => other.of_session(report.downstream),
+            },
         }
+    }
+
+    /// What the endpoint is called, and what its TLS says; `None`: it is not about that.
+    fn of_upstream(self, upstream: &Upstream) -> Option<Value<'_>> {
+        let session = upstream.session.as_deref();
+        let field = match self {
+            Plain::UpstreamHostName => {
+                return Some(match &upstream.hostname {
+                    Some(name) => text(name),
+                    None => shown(upstream.address),
+                });
+            }
+            Plain::UpstreamHostNameWithoutPort => {
+                return Some(match &upstream.hostname {
+                    Some(name) => text(without_port(name)),
+                    None => shown(upstream.address.ip()),
+                });
+            }
+            Plain::UpstreamTlsVersion => {
+                let version = session.and_then(|session| session.version);
+                return Some(version.map_or(Value::Missing, text));
+            }
+            Plain::UpstreamTlsCipher => {
+                let cipher = session.and_then(|session| session.cipher);
+                return Some(cipher.map_or(Value::Missing, text));
+            }
+            Plain::UpstreamPeerSubject => Field::Subject,
+            Plain::UpstreamPeerIssuer => Field::Issuer,
+            Plain::UpstreamPeerUriSan => Field::Names(NameKind::Uri),
+            Plain::UpstreamPeerDnsSan => Field::Names(NameKind::Host),
+            Plain::UpstreamPeerIpSan => Field::Names(NameKind::Address),
+            _ => return None,
+        };
+        let said = session.and_then(|session| session.field(field));
+        Some(said.map_or(Value::Missing, shown))
+    }
+}
+
+/// A name may have a port behind it.
+fn without_port(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => name,
     }
 }
 
