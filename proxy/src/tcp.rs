@@ -11,7 +11,7 @@ pub mod tunnel;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -327,7 +327,12 @@ pub async fn proxy(
             copy::both_ways(io, dialled.io, idle, transfer).await
         }
     };
-    if let Err(error) = copied.await {
+    let Some(copied) = within(longest(config), copied).await else {
+        stats.count(TcpEvent::TooLong);
+        told.report.flags.add(ResponseFlags::DURATION_TIMEOUT);
+        return;
+    };
+    if let Err(error) = copied {
         tracing::trace!(%error, "connection ended");
         if error.kind() == std::io::ErrorKind::TimedOut {
             stats.count(TcpEvent::Idle);
@@ -335,6 +340,22 @@ pub async fn proxy(
         if told.transfer.first_end() == Some(FirstEnd::ServerFailed) {
             told.report.flags.add(ResponseFlags::UPSTREAM_REMOTE_RESET);
         }
+    }
+}
+
+/// How long a connection may last, drawn for this one.
+fn longest(config: &TcpConfig) -> Option<Duration> {
+    let (longest, jitter) = config.longest?;
+    let share =
+        f64::from(jitter.millionths()) / 1e6 * f64::from(random::draw()) / f64::from(u32::MAX);
+    Some(longest.mul_f64(1.0 + share))
+}
+
+/// What something comes to, unless it takes longer.
+async fn within<T>(longest: Option<Duration>, wait: impl Future<Output = T>) -> Option<T> {
+    match longest {
+        None => Some(wait.await),
+        Some(longest) => tokio::time::timeout(longest, wait).await.ok(),
     }
 }
 

@@ -14,6 +14,7 @@ use super::access_log::AccessLogConfig;
 use super::balancing::Criteria;
 use super::filter::gate::Gate;
 use super::http::HttpConfig;
+use super::percent::Percent;
 use super::route::WeightedClusters;
 use super::tls::DownstreamTls;
 use super::tunnel::TunnelConfig;
@@ -225,6 +226,8 @@ pub struct TcpConfig {
     pub buffer_bytes: usize,
     /// How long a connection may be silent.
     pub idle_timeout: Option<Duration>,
+    /// How long a connection may last, and by which share of that at most it lasts longer, drawn for each.
+    pub longest: Option<(Duration, Percent)>,
     /// What labels the endpoint must have.
     pub subset: Option<Arc<Criteria>>,
     /// Whether connections of one client go to one endpoint, where the cluster hashes.

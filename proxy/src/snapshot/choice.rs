@@ -155,6 +155,7 @@ mod tests {
 
     fn chain(name: &str, matches: Option<ChainMatch>) -> Arc<Chain> {
         let tcp = TcpConfig {
+            longest: None,
             subset: None,
             tunnel: None,
             hashes_source: false,

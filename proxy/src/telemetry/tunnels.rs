@@ -13,16 +13,15 @@ events! {
         ReceivedBytes = "downstream_cx_rx_bytes_total",
         SentBytes = "downstream_cx_tx_bytes_total",
         Idle = "idle_timeout",
+        TooLong = "max_downstream_connection_duration",
     }
 }
 
-/// What cannot happen here: nothing is put off, drained or flushed apart from the connection itself, and its age is not
-/// limited.
-const NEVER: [&str; 7] = [
+/// What cannot happen here: nothing is put off, drained or flushed apart from the connection itself.
+const NEVER: [&str; 6] = [
     "downstream_cx_drain_close",
     "downstream_cx_overload_close",
     "early_data_received_count_total",
-    "max_downstream_connection_duration",
     "route_delayed_total",
     "upstream_flush_active",
     "upstream_flush_total",

@@ -87,6 +87,7 @@ pub(crate) fn tcp(cluster: &str) -> NetworkFilter {
         target: TcpTarget::Cluster(cluster.into()),
         buffer_bytes: 64 * 1024,
         idle_timeout: None,
+        longest: None,
         subset: None,
         tunnel: None,
         hashes_source: false,

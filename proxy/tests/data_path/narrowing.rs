@@ -24,6 +24,7 @@ async fn opaque(cluster: ClusterConfig, change: impl FnOnce(&mut TcpConfig)) -> 
         target: TcpTarget::Cluster("c".into()),
         buffer_bytes: 64 * 1024,
         idle_timeout: None,
+        longest: None,
         subset: None,
         tunnel: None,
         hashes_source: false,

@@ -14,11 +14,13 @@ use weft_proto::envoy::r#type::v3::hash_policy::PolicySpecifier;
 use super::access_log::access_logs;
 use super::at::{At, Invalid, harmless, limit, nonempty, required, unsupported};
 use super::route_weighted::both;
+use super::share::percent;
 use super::subsets::asked;
 use super::tcp_tunnel::tunnel;
 use crate::config::balancing::Criteria;
 use crate::config::http::DEFAULT_BUFFER_BYTES;
 use crate::config::listener::{TcpConfig, TcpTarget};
+use crate::config::percent::Percent;
 use crate::config::route::{WeightedCluster, WeightedClusters};
 
 /// Envoy's: a connection may be silent for an hour.
@@ -50,15 +52,23 @@ pub(super) fn tcp_proxy(at: &At<'_>, wire: &TcpProxy) -> Result<TcpConfig, Inval
         check_drain_close,
         cluster_specifier,
     } = wire;
-    unsupported!(at; on_demand, max_downstream_connection_duration,
-        proxy_protocol_tlvs);
+    unsupported!(at; on_demand, proxy_protocol_tlvs);
     // The upstream is always dialled at once.
     harmless!(at; downstream_idle_timeout, upstream_idle_timeout, max_connect_attempts, backoff_options,
-        max_downstream_connection_duration_jitter_percentage, access_log_flush_interval,
-        flush_access_log_on_connected, access_log_options, proxy_protocol_tlv_merge_policy,
+        access_log_flush_interval, flush_access_log_on_connected, access_log_options, proxy_protocol_tlv_merge_policy,
         upstream_connect_mode, max_early_data_bytes, check_drain_close);
     let subset = asked(metadata_match.as_ref());
+    let at_longest = at.field("max_downstream_connection_duration");
+    let at_jitter = at.field("max_downstream_connection_duration_jitter_percentage");
+    let jitter = max_downstream_connection_duration_jitter_percentage.as_ref();
+    let jitter = jitter.map_or(Ok(Percent::ZERO), |wire| percent(&at_jitter, wire))?;
+    let longest = limit(
+        &at_longest,
+        max_downstream_connection_duration.as_ref(),
+        None,
+    )?;
     Ok(TcpConfig {
+        longest: longest.map(|longest| (longest, jitter)),
         stat_prefix: nonempty(&at.field("stat_prefix"), stat_prefix)?.into(),
         target: target(at, cluster_specifier.as_ref(), subset.as_ref())?,
         subset,
