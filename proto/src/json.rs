@@ -19,7 +19,7 @@ use serde_json::Value;
 use serde_path_to_error::{Deserializer, Track};
 
 use crate::any::{Any, type_name};
-use crate::{descriptor_pool, wkt};
+use crate::{descriptor_pool, descriptors, wkt};
 
 /// Nesting, counted through every `Any`, below which an `Any` is not opened.
 ///
@@ -93,7 +93,7 @@ pub fn from_json<T: Name + Default>(json: Value) -> Result<T, JsonError> {
 
 /// The encoded message of this name.
 fn read(name: &str, json: &Value) -> Result<Vec<u8>, JsonError> {
-    let pool = descriptor_pool();
+    let pool = descriptors::for_json(name, json);
     let descriptor = descriptor(&pool, name)?;
     let mut json = json.clone();
     enums::spell_as_declared(&pool, &descriptor, &mut json, 0);

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use prost_reflect::DescriptorPool;
 
 pub mod any;
+mod descriptors;
 pub mod handoff;
 pub mod json;
 pub mod names;
@@ -44,13 +45,19 @@ mod generated {
 /// types, without comments.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+static IN_USE: Mutex<Weak<DescriptorPool>> = Mutex::new(Weak::new());
+
+/// All descriptors, where somebody holds on to them.
+fn descriptors_in_use() -> Option<Arc<DescriptorPool>> {
+    let in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    in_use.upgrade()
+}
+
 /// The descriptors in [`DESCRIPTOR_SET`], built when somebody asks and dropped with their last user.
 ///
 /// They take more memory than everything else in an idle proxy, so nobody keeps them. Building takes
 /// milliseconds: who needs them many times in a row holds on to them meanwhile.
 pub fn descriptor_pool() -> Arc<DescriptorPool> {
-    static IN_USE: Mutex<Weak<DescriptorPool>> = Mutex::new(Weak::new());
-
     let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
     in_use.upgrade().unwrap_or_else(|| {
         let pool = DescriptorPool::decode(DESCRIPTOR_SET)
