@@ -70,7 +70,7 @@ impl AccessLogs {
                 continue;
             }
             if let Some((format, writer)) = self.log(config) {
-                writer.write(format.line(entry));
+                writer.write(&format.line(entry));
             }
         }
     }

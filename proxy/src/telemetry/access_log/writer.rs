@@ -1,21 +1,30 @@
 //! A thread that writes lines to one place, so that the data path never waits for a disk or a pipe.
 //!
-//! Lines wait in a bounded queue; those that find it full are dropped and counted. The thread ends when its
-//! writer is dropped and what waits is written. A file is opened anew when somebody asks for it, who has moved it away.
+//! The first line is written at once; those of the next few milliseconds are gathered and written together, for to wake the
+//! thread costs as much as a request. What waits is bounded; a line that finds no room is dropped and counted. The thread ends when
+//! its writer is dropped and what waits is written. A file is opened anew when somebody asks for it, who has moved it away.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use super::super::value::Counter;
 use crate::config::access_log::AccessLogSink;
 
-/// How many lines may wait.
-const QUEUE_LINES: usize = 4096;
+/// How much may wait.
+const MAX_WAITING_BYTES: usize = 1024 * 1024;
+/// How long lines are gathered after others were written.
+const GATHERING: Duration = Duration::from_millis(10);
+/// How often the thread may be asked for something before it has done it.
+const MAX_PARTS: usize = 256;
+/// As much is written before that.
+const BLOCK_BYTES: usize = 64 * 1024;
 
 /// Why a log could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -36,22 +45,112 @@ pub enum OpenError {
     Thread(#[source] io::Error),
 }
 
-enum Message {
-    Line(String),
+/// Takes lines for one place.
+#[derive(Debug)]
+pub struct Writer {
+    queue: Arc<Queue>,
+    dropped: Arc<Counter>,
+}
+
+/// What waits, and how the thread hears of it.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// In the order in which they were handed over.
+    parts: Vec<Part>,
+    bytes: usize,
+    /// Room for lines that was used before.
+    spare: Vec<u8>,
+    /// The thread waits for whatever comes next.
+    is_idle: bool,
+    /// Nothing more will come.
+    is_over: bool,
+}
+
+#[derive(Debug)]
+enum Part {
+    Lines(Vec<u8>),
     Reopen,
     Flush(SyncSender<()>),
 }
 
-/// Takes lines for one place.
-#[derive(Debug)]
-pub struct Writer {
-    queue: SyncSender<Message>,
-    dropped: Arc<Counter>,
+impl Waiting {
+    /// Whether there is room for a line.
+    fn take(&mut self, line: &str) -> bool {
+        if self.bytes + line.len() > MAX_WAITING_BYTES {
+            return false;
+        }
+        self.bytes += line.len();
+        match self.parts.last_mut() {
+            Some(Part::Lines(lines)) => lines.extend_from_slice(line.as_bytes()),
+            _ => {
+                let mut lines = std::mem::take(&mut self.spare);
+                lines.extend_from_slice(line.as_bytes());
+                self.parts.push(Part::Lines(lines));
+            }
+        }
+        true
+    }
+
+    /// Whether the thread is not to gather any longer.
+    fn is_due(&self) -> bool {
+        let is_asked = |part: &Part| !matches!(part, Part::Lines(_));
+        self.is_over || self.bytes >= BLOCK_BYTES || self.parts.iter().any(is_asked)
+    }
 }
 
-impl std::fmt::Debug for Message {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Message")
+impl Queue {
+    /// Changes what waits, and wakes the thread where it has to hear of that now.
+    fn change<T>(&self, change: impl FnOnce(&mut Waiting) -> T) -> T {
+        let mut waiting = self.waiting.lock();
+        let changed = change(&mut waiting);
+        if waiting.is_idle || waiting.is_due() {
+            self.changed.notify_one();
+        }
+        changed
+    }
+
+    /// Waits for what there is to write; `None`: it is over.
+    fn next(&self) -> Option<Vec<Part>> {
+        let mut waiting = self.waiting.lock();
+        waiting.is_idle = true;
+        while waiting.parts.is_empty() && !waiting.is_over {
+            self.changed.wait(&mut waiting);
+        }
+        waiting.is_idle = false;
+        waiting.bytes = 0;
+        let parts = std::mem::take(&mut waiting.parts);
+        (!parts.is_empty()).then_some(parts)
+    }
+
+    /// Waits for lines to be gathered.
+    fn gather(&self) {
+        let end = Instant::now() + GATHERING;
+        let mut waiting = self.waiting.lock();
+        while !waiting.is_due() {
+            if self.changed.wait_until(&mut waiting, end).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Keeps room that lines have left for those to come.
+    fn give_back(&self, mut lines: Vec<u8>) {
+        lines.clear();
+        if lines.capacity() <= 2 * BLOCK_BYTES {
+            self.waiting.lock().spare = lines;
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue.change(|waiting| waiting.is_over = true);
     }
 }
 
@@ -73,34 +172,45 @@ impl Writer {
     }
 
     fn start(place: impl Place + Send + 'static, dropped: Arc<Counter>) -> Result<Self, OpenError> {
-        let (queue, lines) = sync_channel(QUEUE_LINES);
+        let queue = Arc::new(Queue::default());
+        let taken = Arc::clone(&queue);
         thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write_all(&lines, BufWriter::new(place)))
+            .spawn(move || write_all(&taken, place))
             .map_err(OpenError::Thread)?;
         Ok(Self { queue, dropped })
     }
 
-    /// Hands over a line with its end; never waits.
-    pub fn write(&self, line: String) {
-        if self.queue.try_send(Message::Line(line)).is_err() {
+    /// Hands over a line with its end; never waits for the place.
+    pub fn write(&self, line: &str) {
+        if !self.queue.change(|waiting| waiting.take(line)) {
             self.dropped.increment();
         }
     }
 
     /// What is handed over from now on goes into a file that is opened anew. Tells whether that will be done: not where
-    /// too many lines wait.
+    /// too much waits.
     pub fn reopen(&self) -> bool {
-        self.queue.try_send(Message::Reopen).is_ok()
+        self.ask(Part::Reopen)
     }
 
     /// Waits until what was handed over is written, at most so long.
     pub fn flush(&self, limit: Duration) {
         let (done, is_done) = sync_channel(1);
-        if self.queue.try_send(Message::Flush(done)).is_ok() {
+        if self.ask(Part::Flush(done)) {
             // A place that takes nothing is given up after the limit.
             let _ = is_done.recv_timeout(limit);
         }
+    }
+
+    fn ask(&self, part: Part) -> bool {
+        self.queue.change(|waiting| {
+            let has_room = waiting.parts.len() < MAX_PARTS;
+            if has_room {
+                waiting.parts.push(part);
+            }
+            has_room
+        })
     }
 }
 
@@ -164,37 +274,29 @@ impl Place for LogFile {
     }
 }
 
-/// Lines are flushed when no more wait: at once when there are few, in blocks when there are many. A line that
-/// cannot be written is lost: there is nobody to tell.
-fn write_all(lines: &Receiver<Message>, mut place: BufWriter<impl Place>) {
-    while let Ok(first) = lines.recv() {
-        write_one(first, &mut place);
-        while let Ok(message) = lines.try_recv() {
-            write_one(message, &mut place);
+/// Writes until it is over. A line that cannot be written is lost: there is nobody to tell.
+fn write_all(queue: &Queue, mut place: impl Place) {
+    while let Some(parts) = queue.next() {
+        for part in parts {
+            match part {
+                Part::Lines(lines) => {
+                    let _ = place.write_all(&lines);
+                    let _ = place.flush();
+                    queue.give_back(lines);
+                }
+                Part::Reopen => place.reopen(),
+                Part::Flush(done) => {
+                    let _ = done.try_send(());
+                }
+            }
         }
-        let _ = place.flush();
-    }
-}
-
-fn write_one(message: Message, place: &mut BufWriter<impl Place>) {
-    match message {
-        Message::Line(line) => {
-            let _ = place.write_all(line.as_bytes());
-        }
-        Message::Reopen => {
-            let _ = place.flush();
-            place.get_mut().reopen();
-        }
-        Message::Flush(done) => {
-            let _ = place.flush();
-            let _ = done.try_send(());
-        }
+        queue.gather();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Sender, channel};
+    use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::super::super::value::Shards;
     use super::*;
@@ -231,8 +333,8 @@ mod tests {
         std::fs::write(&path, "before\n").expect("written");
         let writer = Writer::open(&AccessLogSink::File(path.clone()), counter()).expect("a writer");
 
-        writer.write("one\n".into());
-        writer.write("two\n".into());
+        writer.write("one\n");
+        writer.write("two\n");
         writer.flush(Duration::from_secs(10));
 
         assert_eq!(
@@ -249,12 +351,12 @@ mod tests {
         let read = |path| std::fs::read_to_string(path).expect("read");
         let limit = Duration::from_secs(10);
 
-        writer.write("one\n".into());
+        writer.write("one\n");
         writer.flush(limit);
         std::fs::rename(&path, &old).expect("moved");
-        writer.write("two\n".into());
+        writer.write("two\n");
         assert!(writer.reopen());
-        writer.write("three\n".into());
+        writer.write("three\n");
         writer.flush(limit);
 
         assert_eq!(
@@ -270,12 +372,58 @@ mod tests {
         let writer = Writer::start(place, Arc::clone(&dropped)).expect("a writer");
 
         let line = "x".repeat(16 * 1024);
-        for _ in 0..QUEUE_LINES + 100 {
-            writer.write(line.clone());
+        for _ in 0..2 * MAX_WAITING_BYTES / line.len() + 2 {
+            writer.write(&line);
         }
 
         assert!(dropped.value() > 0);
         drop(release);
+    }
+
+    /// A place that tells what it is given.
+    struct Told(Sender<Vec<u8>>);
+
+    impl Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Place for Told {}
+
+    #[test]
+    fn lines_come_without_being_asked_for_whole_and_in_order() {
+        let (given, taken) = channel();
+        let writer = Writer::start(Told(given), counter()).expect("a writer");
+        let limit = Duration::from_secs(10);
+
+        writer.write("0\n");
+        assert_eq!(taken.recv_timeout(limit).expect("written"), b"0\n");
+        let lines: Vec<String> = (1..20_000).map(|number| format!("{number}\n")).collect();
+        lines.iter().for_each(|line| writer.write(line));
+        let mut text = Vec::new();
+        while text.len() < lines.concat().len() {
+            text.extend(taken.recv_timeout(limit).expect("written"));
+        }
+
+        assert_eq!(text, lines.concat().into_bytes());
+    }
+
+    #[test]
+    fn what_waits_is_written_when_the_writer_is_dropped() {
+        let (given, taken) = channel();
+        let writer = Writer::start(Told(given), counter()).expect("a writer");
+
+        writer.write("one\n");
+        writer.write("two\n");
+        drop(writer);
+
+        assert_eq!(taken.iter().flatten().collect::<Vec<u8>>(), b"one\ntwo\n");
     }
 
     #[test]
