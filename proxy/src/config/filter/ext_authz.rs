@@ -22,6 +22,8 @@ pub struct ExtAuthzConfig {
     pub failure_is_marked: bool,
     /// How much of the body is said.
     pub body: Option<AuthzBody>,
+    /// Whether refusals count among the responses of the cluster that requests were for.
+    pub charges_cluster: bool,
     /// Whether the route is chosen anew when the answer has changed headers.
     pub clears_route: bool,
     /// What callers are told where nobody answers.

@@ -200,6 +200,9 @@ async fn ask(
             }
             Err(failure) => {
                 failed();
+                // As for every request that is lost.
+                let lost = StatusCode::SERVICE_UNAVAILABLE;
+                cluster.stats.responses.count(lost);
                 return Err(CallFailure::Reset(failure.error));
             }
         }

@@ -50,6 +50,8 @@ enum Decision {
 struct Allowed {
     /// Headers of the request.
     request: Vec<Change>,
+    /// Whether what is appended is added where there is nothing to append it to.
+    appends_anyway: bool,
     removed: Vec<HeaderName>,
     query_set: Vec<(String, String)>,
     query_removed: Vec<String>,
@@ -119,7 +121,7 @@ pub(super) async fn request(
         Ok(Decision::Denied(denied)) => {
             stats.denied.increment();
             count(passing, "denied");
-            Err(deny(denied, passing))
+            Err(deny(config, denied, passing))
         }
         Err(failure) => {
             stats.error.increment();
@@ -218,10 +220,17 @@ fn carry_out(config: &ExtAuthzConfig, allowed: Allowed, passing: &mut Passing<'_
     for name in &allowed.removed {
         headers.remove(name);
     }
-    for change in &allowed.request {
+    let was_there: Vec<bool> = allowed
+        .request
+        .iter()
+        .map(|change| headers.contains_key(&change.name))
+        .collect();
+    for (change, was_there) in allowed.request.iter().zip(was_there) {
         // The authority is no header here.
         if change.name == header::HOST {
             passing.head.authority = Some(change.value.clone());
+        } else if allowed.appends_anyway && !was_there {
+            change.apply(headers);
         } else {
             change.apply_to_request(headers);
         }
@@ -269,11 +278,12 @@ fn tell(fields: serde_json::Map<String, serde_json::Value>, passing: &mut Passin
     }
 }
 
-fn deny(denied: Denied, passing: &mut Passing<'_>) -> Failure {
+fn deny(config: &ExtAuthzConfig, denied: Denied, passing: &mut Passing<'_>) -> Failure {
     tell(denied.metadata, passing);
     let clusters = &passing.scene.snapshot.clusters;
     let destination = passing.destination.map(|destination| &destination.cluster);
-    if let Some(cluster) = destination.and_then(|name| clusters.get(name)) {
+    let cluster = destination.and_then(|name| clusters.get(name));
+    if let Some(cluster) = cluster.filter(|_| config.charges_cluster) {
         cluster.stats.responses.count(denied.status);
     }
     Failure::Answered(Box::new(LocalReply {

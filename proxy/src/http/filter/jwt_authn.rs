@@ -60,11 +60,11 @@ pub(super) async fn request(
             keys: keys.collect(),
         }
     });
+    remove_claim_headers(config, passing);
     if config.preflight_passes && is_preflight(passing) {
         state.stats.cors_preflight_bypassed.increment();
         return Ok(());
     }
-    remove_claim_headers(config, passing);
     let required = match own {
         Some(JwtOverride { requirement: None }) => None,
         Some(JwtOverride {

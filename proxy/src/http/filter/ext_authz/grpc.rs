@@ -231,6 +231,7 @@ fn allowed(wire: &OkHttpResponse) -> Allowed {
             .iter()
             .filter_map(response_change)
             .collect(),
+        appends_anyway: false,
         metadata: Default::default(),
     }
 }

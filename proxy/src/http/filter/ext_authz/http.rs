@@ -106,6 +106,7 @@ fn decision(service: &HttpAuthz, answer: Response<Bytes>) -> Result<Decision, Ca
     let appended = changes(headers, &service.upstream_append, HeaderAction::Append);
     Ok(Decision::Allowed(Allowed {
         request: replaced.chain(appended).collect(),
+        appends_anyway: true,
         response: changes(headers, &service.client_on_success, HeaderAction::Append).collect(),
         metadata,
         ..Allowed::default()

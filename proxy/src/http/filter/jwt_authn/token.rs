@@ -123,14 +123,18 @@ pub(super) fn find<'l>(
     for location in locations {
         let text = match location {
             TokenLocation::Header(name, prefix) => {
-                let value = head.headers.get(name).and_then(|value| value.to_str().ok());
-                value.and_then(|value| after(value, prefix))
+                let values = head.headers.get_all(name).iter();
+                let values: Vec<_> = values
+                    .map(|value| String::from_utf8_lossy(value.as_bytes()))
+                    .collect();
+                // Several lines are one list, so that no line hides the token of another.
+                after(&values.join(","), prefix).map(str::to_owned)
             }
-            TokenLocation::Parameter(name) => parameter(head.path(), name),
-            TokenLocation::Cookie(name) => cookie(&head.headers, name),
+            TokenLocation::Parameter(name) => parameter(head.path(), name).map(str::to_owned),
+            TokenLocation::Cookie(name) => cookie(&head.headers, name).map(str::to_owned),
         };
         found.extend(text.map(|text| Located {
-            text: text.to_owned(),
+            text,
             location: location.clone(),
         }));
     }

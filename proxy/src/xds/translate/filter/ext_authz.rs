@@ -71,7 +71,7 @@ pub(super) fn ext_authz(at: &At<'_>, wire: &ExtAuthz) -> Result<ExtAuthzConfig, 
         decoder_header_mutation_rules, enable_dynamic_metadata_ingestion,
         max_denied_response_body_bytes, shadow_mode);
     // Mutations that are not valid are never made.
-    harmless!(at; validate_mutations, charge_cluster_response_stats, filter_metadata,
+    harmless!(at; validate_mutations, filter_metadata,
         emit_filter_state_stats, enforce_response_header_limits, emit_client_span);
     version(at, *transport_api_version)?;
     let service = match required(&at.field("services"), services.as_ref())? {
@@ -92,6 +92,7 @@ pub(super) fn ext_authz(at: &At<'_>, wire: &ExtAuthz) -> Result<ExtAuthzConfig, 
             .as_ref()
             .map(|wire| body(&at.field("with_request_body"), wire))
             .transpose()?,
+        charges_cluster: charge_cluster_response_stats.unwrap_or(true),
         clears_route: *clear_route_cache,
         status_on_error: error_status(&at.field("status_on_error"), status_on_error.as_ref())?,
         metadata_namespaces: texts(metadata_context_namespaces),
