@@ -63,6 +63,7 @@ pub(super) async fn request(
     remove_claim_headers(config, passing);
     if config.preflight_passes && is_preflight(passing) {
         state.stats.cors_preflight_bypassed.increment();
+        state.stats.allowed.increment();
         return Ok(());
     }
     let required = match own {
