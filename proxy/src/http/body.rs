@@ -234,6 +234,11 @@ impl Body for ResponseBody {
         if let Some(failed) = this.failed.take() {
             return Poll::Ready(Some(Err(failed)));
         }
+        // In HTTP/2 there may be frames all the same: nobody else leaves them out.
+        if this.has_no_body {
+            this.completion.end();
+            return Poll::Ready(None);
+        }
         let frame = match Pin::new(&mut this.source).poll_frame(context) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
@@ -275,11 +280,14 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.is_end_stream()
+        self.has_no_body || self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.size_hint()
+        match self.has_no_body {
+            true => SizeHint::with_exact(0),
+            false => self.source.size_hint(),
+        }
     }
 }
 

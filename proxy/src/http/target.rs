@@ -33,7 +33,7 @@ pub(super) struct Destination<'a> {
 pub(super) fn choose<'a>(forward: &'a Forward, head: &Head) -> Result<Destination<'a>, Failure> {
     let (cluster, weighted) = match &forward.target {
         Target::Cluster(name) => (Arc::clone(name), None),
-        Target::Header(name) => (header_text(&head.headers, name).into(), None),
+        Target::Header(name) => (told_by(head, name).into(), None),
         Target::Weighted(clusters) => {
             let asked = clusters.drawing_header();
             let asked = asked.and_then(|name| header_text(&head.headers, name).parse().ok());
@@ -49,6 +49,14 @@ pub(super) fn named(name: &ClusterName, headers: &HeaderMap) -> Arc<str> {
     match name {
         ClusterName::Fixed(name) => Arc::clone(name),
         ClusterName::Header(header) => header_text(headers, header).into(),
+    }
+}
+
+/// The value of a header; `host` is the authority, wherever it was said.
+fn told_by<'a>(head: &'a Head, name: &HeaderName) -> &'a str {
+    match *name == http::header::HOST {
+        true => head.authority(),
+        false => header_text(&head.headers, name),
     }
 }
 

@@ -190,6 +190,7 @@ fn target(
             Target::Cluster(nonempty(&at.field("cluster"), cluster)?.into())
         }
         ClusterSpecifier::ClusterHeader(name) => {
+            let name = if name == ":authority" { "host" } else { name };
             Target::Header(header_name(&at.field("cluster_header"), name)?)
         }
         ClusterSpecifier::WeightedClusters(clusters) => {

@@ -28,23 +28,14 @@ pub(super) fn weighted(
         total_weight,
         random_value_specifier,
     } = wire;
-    harmless!(at; runtime_key_prefix);
+    // Envoy adds the weights up, too, whatever is said of their sum.
+    harmless!(at; runtime_key_prefix, total_weight);
     let at_clusters = at.field("clusters");
     let translated = clusters
         .iter()
         .enumerate()
         .map(|(index, cluster)| cluster_weight(&at_clusters.index(index), cluster, of_route))
         .collect::<Result<_, _>>()?;
-    let sum: u64 = clusters
-        .iter()
-        .map(|each| u64::from(each.weight.unwrap_or(0)))
-        .sum();
-    if let Some(total) = total_weight
-        && u64::from(*total) != sum
-    {
-        let reason = format_args!("{total} is not the sum of the weights, {sum}");
-        return Err(at.field("total_weight").refuse(reason));
-    }
     let weighted = WeightedClusters::new(translated)
         .ok_or_else(|| at_clusters.refuse("weights sum to nothing or to too much"))?;
     match random_value_specifier {

@@ -22,6 +22,11 @@ pub(super) fn text_match(at: &At<'_>, wire: &StringMatcher) -> Result<TextMatch,
         ignore_case,
         match_pattern,
     } = wire;
+    // As in Envoy: an expression says itself what case matters to it.
+    if *ignore_case && matches!(match_pattern, Some(MatchPattern::SafeRegex(_))) {
+        let at = at.field("ignore_case");
+        return Err(at.refuse("has no effect beside safe_regex: begin that with (?i)"));
+    }
     let test = match required(&at.field("match_pattern"), match_pattern.as_ref())? {
         MatchPattern::Exact(text) => TextTest::Exact(text.as_str().into()),
         MatchPattern::Prefix(text) => TextTest::Prefix(nonempty(&at.field("prefix"), text)?.into()),
