@@ -23,7 +23,8 @@ impl Visited {
     /// is left that can be used, it begins anew.
     pub(super) fn add(&mut self, endpoint: SocketAddr, every: NonZeroU32, cluster: &Cluster) {
         self.endpoints.push(endpoint);
-        if self.endpoints.len() % every.get() as usize != 0 {
+        let is_due = self.endpoints.len().is_multiple_of(every.get() as usize);
+        if !is_due {
             return;
         }
         let priorities = self.endpoints.iter();
