@@ -160,7 +160,7 @@ async fn a_hello_that_never_ends_has_its_limit() {
 
     assert!(ended(&mut stream).await.len() < 100, "an alert at most");
     let live = Arc::clone(&proxy.data_plane.snapshot().listeners[LISTENER].live);
-    until(|| live.tls_failures.load(Ordering::Relaxed) == 1).await;
+    until(|| live.openings_timed_out.load(Ordering::Relaxed) == 1).await;
 }
 
 /// Answers without an end, and counts what is taken of it.
