@@ -12,7 +12,7 @@ use crate::pair::Pair;
 
 /// How many cases of a run may differ once and not again: those that meet a busy machine's moods are few, and a proxy that is
 /// now and then wrong is not excused.
-const MOST_UNREPEATED: usize = 4;
+const MOST_UNREPEATED: usize = 8;
 
 /// Cases of this run that differed once and not again.
 static UNREPEATED: AtomicUsize = AtomicUsize::new(0);
