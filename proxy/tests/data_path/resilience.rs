@@ -305,7 +305,7 @@ async fn the_routes_time_out_ends_the_request_on_both_sides() {
 async fn a_try_that_takes_too_long_is_tried_elsewhere() {
     let (slow, fine) = (Upstream::hanging().await, Upstream::named("fine").await);
     let policy = RetryPolicy {
-        per_try_timeout: Some(Duration::from_millis(50)),
+        per_try_timeout: Some(Duration::from_millis(500)),
         ..on_server_errors()
     };
     let proxy = Proxy::with(
