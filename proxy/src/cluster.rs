@@ -38,7 +38,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use self::arrangement::KeptTurns;
+use self::arrangement::plan::KeptTurns;
 use self::breaker::Breakers;
 use self::discovery::Transports;
 use self::endpoint::Endpoint;

@@ -2,24 +2,21 @@
 //!
 //! Made anew when endpoints or their health change, off the path of requests.
 
-use std::collections::HashMap;
+pub mod plan;
+
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Instant;
 
 use rand::Rng;
 
+use self::plan::Plan;
 use super::balancer::{Draw, List};
 use super::endpoint::{Endpoint, Standing};
 use super::loads::{Loads, Part, Usable};
-use super::members::{Member, Place};
-use super::outlier::millis;
+use super::members::Member;
 use super::priorities::Priorities;
 use super::turns::Turns;
-use super::zones::{Near, Zoned};
-use crate::config::balancing::{Balancer, Localities, SlowStart};
-use crate::config::cluster::ClusterConfig;
-use crate::config::endpoints::HealthPolicy;
+use super::zones::Zoned;
+use crate::config::balancing::Localities;
 use crate::random;
 
 /// Endpoints, ready to be chosen from.
@@ -48,55 +45,6 @@ enum Group {
     Pooled(List),
     Weighted(Turns, Vec<List>),
     Zoned(Box<Zoned>),
-}
-
-/// What an arrangement is made of.
-pub struct Plan<'a> {
-    /// The cluster's configuration.
-    pub config: &'a ClusterConfig,
-    /// Localities, by the numbers that members have.
-    pub places: &'a [Place],
-    /// How health is turned into shares.
-    pub policy: &'a HealthPolicy,
-    /// Whether localities keep their weights.
-    pub localities: Localities,
-    /// By how much a locality's weight is reduced, by its number.
-    pub scales: Option<&'a [f64]>,
-    /// Whose turn it is, kept from one arrangement to the next.
-    pub turns: &'a mut KeptTurns,
-    /// Among the turns, whose arrangement this is.
-    pub scope: Arc<str>,
-    /// Now.
-    pub now: Instant,
-    /// The proxy's surroundings, where they are known.
-    pub near: Option<Near<'a>>,
-}
-
-/// Where a turn is taken.
-type TurnKey = (Arc<str>, u32, bool, Option<usize>);
-
-/// Whose turn it is, in each list.
-#[derive(Debug, Default)]
-pub struct KeptTurns {
-    before: HashMap<TurnKey, Arc<AtomicU64>>,
-    now: HashMap<TurnKey, Arc<AtomicU64>>,
-}
-
-impl KeptTurns {
-    /// What is not asked for between two calls is forgotten with the second.
-    pub fn begin(&mut self) {
-        self.before = std::mem::take(&mut self.now);
-    }
-
-    fn of(&mut self, key: TurnKey) -> Arc<AtomicU64> {
-        let before = &self.before;
-        let turn = self.now.entry(key).or_insert_with_key(|key| {
-            // Where none is known, a list begins anywhere: not all proxies with the same endpoint.
-            let begin = || Arc::new(AtomicU64::new(random::draw().into()));
-            before.get(key).cloned().unwrap_or_else(begin)
-        });
-        Arc::clone(turn)
-    }
 }
 
 impl Arrangement {
@@ -305,56 +253,6 @@ fn by_place<'a>(chosen: &[&'a Member], all: &[Member], plan: &Plan<'_>) -> Vec<I
     places
 }
 
-impl Plan<'_> {
-    pub(super) fn list(
-        &mut self,
-        members: &[&Member],
-        scale: impl Fn(&Member) -> f64,
-        (priority, is_degraded, place): (u32, bool, Option<usize>),
-    ) -> List {
-        let weighted = members
-            .iter()
-            .map(|member| {
-                let endpoint = &member.endpoint;
-                let weight = f64::from(endpoint.weight) * self.warmth(endpoint) * scale(member);
-                (Arc::clone(endpoint), weight)
-            })
-            .filter(|(_, weight)| *weight > 0.0)
-            .collect();
-        let turn = self.turn((priority, is_degraded, place));
-        List::new(weighted, self.config.balancer, self.config.hashing, turn)
-    }
-
-    fn turn(
-        &mut self,
-        (priority, is_degraded, place): (u32, bool, Option<usize>),
-    ) -> Arc<AtomicU64> {
-        self.turns
-            .of((Arc::clone(&self.scope), priority, is_degraded, place))
-    }
-
-    fn warmth(&self, endpoint: &Endpoint) -> f64 {
-        match (&self.config.slow_start, self.config.balancer) {
-            (Some(slow_start), Balancer::RoundRobin | Balancer::LeastRequest { .. }) => {
-                warmth(slow_start, endpoint.state.warm_since(), millis(self.now))
-            }
-            _ => 1.0,
-        }
-    }
-}
-
-/// The share of its weight that an endpoint gets: Envoy's formula.
-fn warmth(config: &SlowStart, since: u64, now: u64) -> f64 {
-    #[allow(clippy::cast_precision_loss, reason = "milliseconds of a window")]
-    let elapsed = now.saturating_sub(since).max(1) as f64 / 1000.0;
-    let window = config.window.as_secs_f64();
-    if elapsed >= window {
-        return 1.0;
-    }
-    let factor = (elapsed / window).powf(1.0 / config.aggression);
-    factor.clamp(config.min_weight.max(f64::MIN_POSITIVE), 1.0)
-}
-
 /// What of a priority is usable, counted as the policy says. What drains is no more than gone: it is not counted.
 fn usable(members: &[Member], plan: &Plan<'_>) -> Usable {
     let mut usable = Usable::default();
@@ -375,238 +273,4 @@ fn usable(members: &[Member], plan: &Plan<'_>) -> Usable {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::time::Duration;
-
-    use rand::SeedableRng;
-    use rand::rngs::SmallRng;
-
-    use super::*;
-    use crate::cluster::endpoint::EndpointTransport;
-    use crate::config::cluster::Discovery;
-    use crate::config::cluster::outlier::OutlierDetection;
-    use crate::config::endpoints::EndpointHealth::{self, Degraded, Draining, Healthy, Unhealthy};
-    use crate::config::percent::Percent;
-
-    fn member(port: u16, priority: u32, health: EndpointHealth) -> Member {
-        let address = ([127, 0, 0, 1], port).into();
-        Member {
-            priority,
-            place: 0,
-            endpoint: Arc::new(Endpoint {
-                health,
-                ..Endpoint::at(address, EndpointTransport::Plaintext)
-            }),
-        }
-    }
-
-    fn config(panic_threshold: u32) -> ClusterConfig {
-        ClusterConfig {
-            panic_threshold: Percent::of(panic_threshold),
-            ..ClusterConfig::new("reviews", Discovery::OriginalDestination)
-        }
-    }
-
-    fn arranged(members: &[Member], places: &[u32], config: &ClusterConfig) -> Arrangement {
-        let places: Vec<_> = places
-            .iter()
-            .map(|weight| Place {
-                locality: Arc::default(),
-                priority: 0,
-                weight: *weight,
-            })
-            .collect();
-        let mut turns = KeptTurns::default();
-        let mut plan = Plan {
-            config,
-            places: &places,
-            policy: &HealthPolicy::default(),
-            localities: config.localities,
-            scales: None,
-            turns: &mut turns,
-            scope: "".into(),
-            now: Instant::now(),
-            near: None,
-        };
-        Arrangement::new(members, &mut plan)
-    }
-
-    fn counts(arrangement: &Arrangement) -> BTreeMap<u16, u32> {
-        let mut random = SmallRng::seed_from_u64(3);
-        let draw = Draw {
-            hash: None,
-            avoid: &[],
-            omit: None,
-            left: Priorities::NONE,
-            active: 0,
-            now: Instant::now(),
-        };
-        let mut counts = BTreeMap::new();
-        for _ in 0..10_000 {
-            if let Some(endpoint) = arrangement.choose(&draw, &mut random) {
-                *counts.entry(endpoint.address.port()).or_insert(0) += 1;
-            }
-        }
-        counts
-    }
-
-    fn used(members: &[Member], panic_threshold: u32) -> Vec<u16> {
-        let arrangement = arranged(members, &[0], &config(panic_threshold));
-        counts(&arrangement).into_keys().collect()
-    }
-
-    #[test]
-    fn only_healthy_endpoints_of_the_first_priority_are_used_while_they_are_enough() {
-        let mut members: Vec<_> = (1..=3).map(|port| member(port, 0, Healthy)).collect();
-        members.push(member(4, 0, Unhealthy));
-        members.push(member(5, 1, Healthy));
-
-        assert_eq!(used(&members, 0), [1, 2, 3]);
-    }
-
-    #[test]
-    fn what_a_priority_cannot_carry_spills_over() {
-        let members = [
-            member(1, 0, Healthy),
-            member(2, 0, Unhealthy),
-            member(3, 1, Healthy),
-        ];
-
-        let counts = counts(&arranged(&members, &[0], &config(0)));
-
-        // 140 % of one half; five deviations are 229.
-        assert!(counts[&1].abs_diff(7000) <= 229, "{counts:?}");
-        assert!(!counts.contains_key(&2));
-    }
-
-    #[test]
-    fn degraded_endpoints_serve_where_no_healthy_one_is_left() {
-        assert_eq!(
-            used(&[member(1, 0, Unhealthy), member(2, 0, Degraded)], 50),
-            [2]
-        );
-    }
-
-    #[test]
-    fn what_drains_does_not_make_a_priority_panic() {
-        let members = [
-            member(1, 0, Healthy),
-            member(2, 0, Draining),
-            member(3, 0, Draining),
-        ];
-
-        let arrangement = arranged(&members, &[0], &config(50));
-
-        assert!(!arrangement.panics());
-    }
-
-    #[test]
-    fn a_hash_is_looked_up_among_healthy_endpoints_while_there_are_any() {
-        let hashing = ClusterConfig {
-            balancer: Balancer::Maglev { table_size: 251 },
-            ..config(0)
-        };
-        let used = |health| {
-            let members = [member(1, 0, health), member(2, 0, Degraded)];
-            counts(&arranged(&members, &[0], &hashing))
-                .into_keys()
-                .collect::<Vec<_>>()
-        };
-
-        assert_eq!(used(Healthy), [1]);
-        assert_eq!(used(Unhealthy), [2]);
-    }
-
-    #[test]
-    fn what_drains_is_given_nothing_even_in_panic() {
-        assert!(used(&[member(1, 0, Draining)], 50).is_empty());
-        assert_eq!(
-            used(&[member(1, 0, Draining), member(2, 0, Unhealthy)], 50),
-            [2]
-        );
-    }
-
-    #[test]
-    fn in_panic_all_are_used_unless_that_is_switched_off() {
-        let members: Vec<_> = (1..=4).map(|port| member(port, 0, Healthy)).collect();
-        for member in &members[..3] {
-            let detection = OutlierDetection::default();
-            let outlier = &member.endpoint.state.outlier;
-            outlier.eject(&detection, Duration::ZERO, Instant::now());
-        }
-
-        assert_eq!(used(&members, 0), [4]);
-        assert_eq!(used(&members, 50), [1, 2, 3, 4]);
-        let failing = ClusterConfig {
-            fails_on_panic: true,
-            ..config(50)
-        };
-        assert!(counts(&arranged(&members, &[0], &failing)).is_empty());
-    }
-
-    #[test]
-    fn localities_have_their_shares_where_that_is_asked_for() {
-        let members: Vec<_> = (1..=4)
-            .map(|port| Member {
-                place: usize::from(port > 1),
-                ..member(port, 0, Healthy)
-            })
-            .collect();
-        let weighted = ClusterConfig {
-            localities: Localities::Weighted,
-            ..config(50)
-        };
-
-        let pooled = counts(&arranged(&members, &[1, 1], &config(50)));
-        let counts = counts(&arranged(&members, &[3, 1], &weighted));
-
-        assert!(
-            pooled.values().all(|count| count.abs_diff(2500) <= 1),
-            "{pooled:?}"
-        );
-        assert!(counts[&1].abs_diff(7500) <= 10, "{counts:?}");
-        assert!(counts[&2].abs_diff(833) <= 10, "{counts:?}");
-    }
-
-    #[test]
-    fn a_locality_that_is_half_ill_gets_less() {
-        let members: Vec<_> = (1..=4)
-            .map(|port| {
-                let health = if port == 1 { Unhealthy } else { Healthy };
-                Member {
-                    place: usize::from(port > 2),
-                    ..member(port, 0, health)
-                }
-            })
-            .collect();
-        let weighted = ClusterConfig {
-            localities: Localities::Weighted,
-            ..config(0)
-        };
-
-        let counts = counts(&arranged(&members, &[1, 1], &weighted));
-
-        // 70 % of one share against a whole one: 41.2 %.
-        assert!(counts[&2].abs_diff(4118) <= 20, "{counts:?}");
-    }
-
-    #[test]
-    fn a_new_endpoint_gets_its_share_little_by_little() {
-        let slow_start = SlowStart {
-            window: Duration::from_secs(60),
-            aggression: 1.0,
-            min_weight: 0.1,
-        };
-        let share = |seconds: u64| warmth(&slow_start, 1000, 1000 + seconds * 1000);
-
-        assert!((share(1) - 0.1).abs() < 0.001);
-        assert!((share(30) - 0.5).abs() < 0.001);
-        assert!((share(60) - 1.0).abs() < 0.001);
-        let eager = SlowStart {
-            aggression: 2.0,
-            ..slow_start
-        };
-        assert!((warmth(&eager, 1000, 16_000) - 0.5).abs() < 0.001);
-    }
-}
+mod tests;

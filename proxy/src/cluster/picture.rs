@@ -5,7 +5,8 @@
 use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
-use super::arrangement::{Arrangement, KeptTurns, Plan};
+use super::arrangement::Arrangement;
+use super::arrangement::plan::{KeptTurns, Plan};
 use super::members::Members;
 use super::outlier::{instant, millis};
 use super::subsets::Subsets;

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::arrangement::{Arrangement, Plan};
+use super::arrangement::Arrangement;
+use super::arrangement::plan::Plan;
 use super::endpoint::Endpoint;
 use super::members::Member;
 use crate::config::balancing::{

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 use rand::Rng;
 
 use self::vicinity::{Population, Vicinity};
-use super::arrangement::Plan;
+use super::arrangement::plan::Plan;
 use super::balancer::List;
 use super::endpoint::Standing;
 use super::members::Member;
