@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(dead_code, reason = "other test files use the rest of these modules")]
 
+#[path = "data_path/inside.rs"]
+mod inside;
 #[path = "xds/mesh.rs"]
 mod mesh;
 #[path = "go_control_plane/peer.rs"]
@@ -15,9 +17,9 @@ mod server;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
+use inside::{is_inside, run_inside};
 use mesh::ready;
 use peer::Envoy;
 use serde_json::{Value, json};
@@ -28,8 +30,6 @@ use weft_proxy::Options;
 use weft_proxy::app::{LogControl, Proxy};
 use weft_proxy::bootstrap::Bootstrap;
 
-/// Set in the process inside the namespace.
-const INSIDE: &str = "WEFT_TEST_INSIDE_NAMESPACE";
 const TYPES: &str = "type.googleapis.com/envoy.extensions.filters";
 
 /// Addresses of clients; and a network that nobody has, from which only what is marked gets through, and to which
@@ -93,8 +93,11 @@ const fn call(from: &'static str, port: u16, says: &'static str, seen: &'static 
 
 #[test]
 fn connections_to_upstreams_have_the_address_of_their_client() {
-    if std::env::var_os(INSIDE).is_none() {
-        return run_inside();
+    if !is_inside() {
+        return run_inside(
+            "connections_to_upstreams_have_the_address_of_their_client",
+            SETUP,
+        );
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -251,24 +254,4 @@ fn bootstrap() -> Value {
             }],
         },
     })
-}
-
-fn run_inside() {
-    let test = std::env::current_exe().unwrap();
-    let name = "connections_to_upstreams_have_the_address_of_their_client";
-    let script = format!("set -e\n{SETUP}\nexec \"$0\" --exact {name} --nocapture");
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "sh", "-c", &script])
-        .arg(test)
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare runs: apt-get install util-linux");
-    let said =
-        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    assert!(
-        output.status.success(),
-        "inside the namespace (needs iptables, iproute2):\n{}\n{}",
-        said[0],
-        said[1]
-    );
 }

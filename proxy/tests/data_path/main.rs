@@ -4,6 +4,7 @@
 
 mod client;
 mod config;
+mod inside;
 mod passthrough;
 mod proxied;
 mod proxy;

@@ -4,7 +4,6 @@
 //! The test runs itself again inside a new user and network namespace, so that it needs no root and changes
 //! nothing of the host.
 
-use std::process::Command;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,11 +16,9 @@ use weft_proxy::config::upstream_socket::{Source, Sources};
 
 use crate::client::get;
 use crate::config::{all_to, cluster, configuration, filter, http, listener, tcp};
+use crate::inside::{is_inside, run_inside};
 use crate::proxy::Proxy;
 use crate::upstream::Upstream;
-
-/// Set in the process inside the namespace.
-const INSIDE: &str = "WEFT_TEST_INSIDE_NAMESPACE";
 
 /// The service's virtual address, and an address outside the mesh; nobody listens on the former.
 const SETUP: &str = "
@@ -37,8 +34,11 @@ const SETUP: &str = "
 
 #[test]
 fn redirected_connections_go_where_they_were_going() {
-    if std::env::var_os(INSIDE).is_none() {
-        return run_inside();
+    if !is_inside() {
+        return run_inside(
+            "redirect::redirected_connections_go_where_they_were_going",
+            SETUP,
+        );
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -47,26 +47,6 @@ fn redirected_connections_go_where_they_were_going() {
         virtual_listeners_serve_their_addresses(&proxy).await;
         other_destinations_pass_through(&proxy).await;
     });
-}
-
-fn run_inside() {
-    let test = std::env::current_exe().unwrap();
-    let name = "redirect::redirected_connections_go_where_they_were_going";
-    let script = format!("set -e\n{SETUP}\nexec \"$0\" --exact {name} --nocapture");
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "sh", "-c", &script])
-        .arg(test)
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare runs: apt-get install util-linux");
-    let said =
-        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    assert!(
-        output.status.success(),
-        "inside the namespace (needs iptables, iproute2):\n{}\n{}",
-        said[0],
-        said[1]
-    );
 }
 
 fn outbound() -> ListenerConfig {

@@ -4,8 +4,6 @@
 //! The test runs itself again inside a new user and network namespace, so that it needs no root and changes
 //! nothing of the host.
 
-use std::process::Command;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use weft_proxy::config::Configuration;
@@ -14,11 +12,9 @@ use weft_proxy::config::listener::{Binding, ListenerConfig};
 use weft_proxy::config::route::Forward;
 
 use crate::config::{all_to, cluster, configuration, filter, http, listener, tcp};
+use crate::inside::{is_inside, run_inside};
 use crate::proxy::Proxy;
 use crate::upstream::Upstream;
-
-/// Set in the process inside the namespace.
-const INSIDE: &str = "WEFT_TEST_INSIDE_NAMESPACE";
 
 /// A client's address; and networks that nobody has, of which all that is sent there comes to the proxy.
 const SETUP: &str = "
@@ -44,8 +40,11 @@ const CALLS: [(&str, &str); 2] = [
 
 #[test]
 fn transparent_connections_keep_where_they_come_from_and_where_they_go() {
-    if std::env::var_os(INSIDE).is_none() {
-        return run_inside();
+    if !is_inside() {
+        return run_inside(
+            "transparent::transparent_connections_keep_where_they_come_from_and_where_they_go",
+            SETUP,
+        );
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -112,24 +111,4 @@ async fn whoever_calls_the_proxy_itself_is_refused() {
     let read = stream.read_to_end(&mut answer).await;
 
     assert!(matches!(read, Ok(0) | Err(_)), "{answer:?}");
-}
-
-fn run_inside() {
-    let test = std::env::current_exe().unwrap();
-    let name = "transparent::transparent_connections_keep_where_they_come_from_and_where_they_go";
-    let script = format!("set -e\n{SETUP}\nexec \"$0\" --exact {name} --nocapture");
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "sh", "-c", &script])
-        .arg(test)
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare runs: apt-get install util-linux");
-    let said =
-        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    assert!(
-        output.status.success(),
-        "inside the namespace (needs iptables, iproute2):\n{}\n{}",
-        said[0],
-        said[1]
-    );
 }
