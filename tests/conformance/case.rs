@@ -82,7 +82,8 @@ pub(crate) struct Case {
     pub(crate) only: Vec<String>,
     /// Counters that must be the same and must be there, besides those that both happen to have.
     pub(crate) counters: Vec<String>,
-    /// Whether requests reach the upstream in an order that is left to chance: they are compared by line and port.
+    /// Whether requests reach the upstream in an order that is left to chance: they are compared by line and port, and responses
+    /// by status.
     pub(crate) any_order: bool,
 }
 

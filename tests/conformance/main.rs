@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         .enumerate()
         .map(|(index, file)| Arc::new(FileRun::new(index, file, Arc::clone(&known))))
         .collect();
-    let mut trials = interleaved(&runs, arguments.filter.as_deref());
+    let mut trials = interleaved(&runs, &arguments);
     trials.push(Trial::test(
         "every_listed_difference_has_a_case",
         move || match unused.is_empty() {
@@ -82,8 +82,17 @@ fn main() -> ExitCode {
 
 /// A few files at a time, those with the most cases first. Of these, first the first case of each, then the second:
 /// threads take trials in order, and so each takes another file.
-fn interleaved(runs: &[Arc<FileRun>], filter: Option<&str>) -> Vec<Trial> {
-    let is_wanted = |title: &str| filter.is_none_or(|filter| title.contains(filter));
+fn interleaved(runs: &[Arc<FileRun>], arguments: &Arguments) -> Vec<Trial> {
+    let matches = |title: &str, filter: &str| match arguments.exact {
+        true => title == filter,
+        false => title.contains(filter),
+    };
+    let is_wanted = |title: &str| {
+        let mut skipped = arguments.skip.iter();
+        let is_asked_for = arguments.filter.as_deref();
+        is_asked_for.is_none_or(|filter| matches(title, filter))
+            && !skipped.any(|filter| matches(title, filter))
+    };
     let mut wanted: Vec<(&Arc<FileRun>, Vec<usize>)> = runs
         .iter()
         .map(|run| {
@@ -102,13 +111,15 @@ fn trials_of(files: &[(&Arc<FileRun>, Vec<usize>)]) -> Vec<Trial> {
     let mut trials = Vec::new();
     for turn in 0..most.unwrap_or(0) {
         for (run, cases) in files {
-            let Some(&index) = cases.get(turn) else {
+            let Some(up_to_it) = cases.get(..=turn) else {
                 continue;
             };
+            let title = run.file.title(cases[turn]);
+            let up_to_it = up_to_it.to_vec();
             let is_last = turn + 1 == cases.len();
             let run = Arc::clone(run);
-            trials.push(Trial::test(run.file.title(index), move || {
-                let result = run.case(index).map_err(Into::into);
+            trials.push(Trial::test(title, move || {
+                let result = run.case(&up_to_it).map_err(Into::into);
                 if is_last {
                     run.stop();
                 }

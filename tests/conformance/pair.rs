@@ -102,6 +102,11 @@ impl Pair {
         };
         agree_on_end(&mut client_left, &mut client_right, may_end_alike);
         (left.end, right.end) = (client_left.end, client_right.end);
+        if case.any_order {
+            for outcome in [&mut left, &mut right] {
+                outcome.responses.sort_by_key(|response| response.status);
+            }
+        }
         drop((client_left, client_right));
         let fewest = left
             .responses

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
 use crate::case::{Case, CaseFile, ExpectedDifference, is_at};
 use crate::compare::{Difference, differences};
@@ -26,6 +26,9 @@ pub(crate) struct FileRun {
     pub(crate) file: CaseFile,
     known: Arc<KnownDifferences>,
     pair: Mutex<Option<Result<Pair, String>>>,
+    /// How many of its cases have run.
+    ended: Mutex<usize>,
+    has_ended: Condvar,
 }
 
 impl FileRun {
@@ -35,20 +38,36 @@ impl FileRun {
             file,
             known,
             pair: Mutex::new(None),
+            ended: Mutex::new(0),
+            has_ended: Condvar::new(),
         }
     }
 
-    /// Runs one case; one that differs once more, alone and with both proxies started anew. That it did is printed, and more
-    /// than [`MOST_UNREPEATED`] of them in a run are a failure.
-    pub(crate) fn case(&self, index: usize) -> Result<(), String> {
+    /// Runs the last of these cases, when those before it have run: some build on what others did.
+    pub(crate) fn case(&self, up_to_it: &[usize]) -> Result<(), String> {
+        let (index, before) = up_to_it.split_last().expect("a case");
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_later = |ended: &mut usize| *ended < before.len();
+        drop(self.has_ended.wait_while(ended, is_later));
+        let result = self.judged(*index, before);
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.has_ended.notify_all();
+        result
+    }
+
+    /// Runs a case; one that differs once more, alone, with both proxies started anew and led to it by the cases before it. That
+    /// it did is printed, and more than [`MOST_UNREPEATED`] of them in a run are a failure.
+    fn judged(&self, index: usize, before: &[usize]) -> Result<(), String> {
         let beside_others = ALONE.read().unwrap_or_else(PoisonError::into_inner);
-        let attempt = catch_unwind(AssertUnwindSafe(|| self.attempt(index)));
-        let Err(first) = attempt.unwrap_or_else(|_| Err("it panicked, as printed".into())) else {
+        let Err(first) = self.attempt(index) else {
             return Ok(());
         };
         drop(beside_others);
         let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
         self.stop();
+        for earlier in before {
+            let _ = self.attempt(*earlier);
+        }
         self.attempt(index)?;
         let title = self.file.title(index);
         eprintln!("{title}: once, and not when it ran again alone: {first}");
@@ -61,6 +80,11 @@ impl FileRun {
     }
 
     fn attempt(&self, index: usize) -> Result<(), String> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.compared(index)));
+        outcome.unwrap_or_else(|_| Err("it panicked, as printed".into()))
+    }
+
+    fn compared(&self, index: usize) -> Result<(), String> {
         let case = &self.file.cases[index];
         self.check_keys(case)?;
         // A case that panicked leaves the proxies as they are, good for the next.
