@@ -19,6 +19,7 @@ use serde_json::Value;
 use serde_path_to_error::{Deserializer, Track};
 
 use crate::any::{Any, type_name};
+use crate::rules::{self, Violation};
 use crate::{descriptor_pool, descriptors, wkt};
 
 /// Nesting, counted through every `Any`, below which an `Any` is not opened.
@@ -49,6 +50,16 @@ pub enum JsonError {
         path: String,
         /// What is wrong there.
         source: serde_json::Error,
+    },
+    /// A value is not what Envoy's API wants it to be.
+    #[error("{name} as json: {path} {reason}")]
+    Rule {
+        /// The full name of the message.
+        name: String,
+        /// Where the value is, from the top.
+        path: String,
+        /// What is asked of it.
+        reason: String,
     },
     /// A value has no JSON.
     #[error("{name} as json")]
@@ -87,12 +98,32 @@ pub fn to_json<T: Name>(message: &T) -> Result<Value, JsonError> {
 /// When a field is unknown, a value does not fit its field, or the type of an `Any` is unknown.
 pub fn from_json<T: Name + Default>(json: Value) -> Result<T, JsonError> {
     let name = T::full_name();
-    let bytes = aside(|| read(&name, &json))?;
+    let bytes = aside(|| read(&name, &json).map(|message| message.encode_to_vec()))?;
     T::decode(bytes.as_slice()).map_err(|source| JsonError::Decode { name, source })
 }
 
-/// The encoded message of this name.
-fn read(name: &str, json: &Value) -> Result<Vec<u8>, JsonError> {
+/// The same where its values are what Envoy's API wants them to be.
+///
+/// # Errors
+///
+/// As with [`from_json`], and when a value breaks a rule, such as a name that is empty.
+pub fn checked_from_json<T: Name + Default>(json: Value) -> Result<T, JsonError> {
+    let name = T::full_name();
+    let checked = || {
+        let message = read(&name, &json)?;
+        rules::check(&message).map_err(|Violation { path, reason }| JsonError::Rule {
+            name: name.clone(),
+            path,
+            reason,
+        })?;
+        Ok(message.encode_to_vec())
+    };
+    let bytes = aside(checked)?;
+    T::decode(bytes.as_slice()).map_err(|source| JsonError::Decode { name, source })
+}
+
+/// The message of this name.
+fn read(name: &str, json: &Value) -> Result<DynamicMessage, JsonError> {
     let pool = descriptors::for_json(name, json);
     let descriptor = descriptor(&pool, name)?;
     let mut json = json.clone();
@@ -101,12 +132,11 @@ fn read(name: &str, json: &Value) -> Result<Vec<u8>, JsonError> {
     let mut track = Track::new();
     let tracked = Deserializer::new(&json, &mut track);
     let dynamic = DynamicMessage::deserialize_with_options(descriptor, tracked, &options);
-    let dynamic = dynamic.map_err(|error| JsonError::Field {
+    dynamic.map_err(|error| JsonError::Field {
         name: name.to_owned(),
         path: track.path().to_string(),
         source: explained(error),
-    })?;
-    Ok(dynamic.encode_to_vec())
+    })
 }
 
 /// Says of what is not known that weft does not know it: it may well be Envoy's.

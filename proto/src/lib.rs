@@ -20,6 +20,7 @@ mod descriptors;
 pub mod handoff;
 pub mod json;
 pub mod names;
+mod rules;
 pub mod spiffe;
 mod table;
 pub mod type_urls;

@@ -142,7 +142,7 @@ impl Bootstrap {
                 path: path.to_owned(),
                 reason: error.to_string(),
             })?;
-        let wire: Wire = json::from_json(value).map_err(|error| match error {
+        let wire: Wire = json::checked_from_json(value).map_err(|error| match error {
             JsonError::Field {
                 path: field,
                 source,
@@ -151,6 +151,15 @@ impl Bootstrap {
                 path: path.to_owned(),
                 field,
                 reason: source.to_string(),
+            },
+            JsonError::Rule {
+                path: field,
+                reason,
+                ..
+            } => BootstrapError::Field {
+                path: path.to_owned(),
+                field,
+                reason,
             },
             JsonError::Field { source, .. } => BootstrapError::Shape {
                 path: path.to_owned(),

@@ -1,12 +1,13 @@
-//! Values of enumerations in whatever case: `auto` for `AUTO`, as Envoy reads them.
+//! Values that Envoy reads in more than one spelling: those of enumerations in whatever case, `auto` for `AUTO`, and booleans
+//! as texts.
 
 use prost_reflect::{DescriptorPool, EnumDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value};
 
 use super::MAX_DEPTH;
 
-/// Spells the values of all enumerations below `json` as they are declared. What is no value stays, and is an error for
-/// whoever reads it.
+/// Spells the values of all enumerations and booleans below `json` as they are declared. What is no value stays, and is an
+/// error for whoever reads it.
 pub(super) fn spell_as_declared(
     pool: &DescriptorPool,
     message: &MessageDescriptor,
@@ -33,6 +34,10 @@ pub(super) fn spell_as_declared(
         };
         let spell = |value: &mut Value| match &kind {
             Kind::Enum(declared) => spell_value(declared, value),
+            Kind::Bool => spell_boolean(value),
+            Kind::Message(wrapper) if wrapper.full_name() == "google.protobuf.BoolValue" => {
+                spell_boolean(value);
+            }
             Kind::Message(message) => spell_as_declared(pool, message, value, depth + 1),
             _ => {}
         };
@@ -62,6 +67,14 @@ fn spell_value(declared: &EnumDescriptor, value: &mut Value) {
     }
 }
 
+fn spell_boolean(value: &mut Value) {
+    match value.as_str() {
+        Some("true") => *value = true.into(),
+        Some("false") => *value = false.into(),
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -81,6 +94,20 @@ mod tests {
         );
         let refused = cluster("fair").expect_err("refused").to_string();
         assert!(refused.contains("lb_policy"), "{refused}");
+    }
+
+    #[test]
+    fn booleans_may_be_texts() {
+        use crate::envoy::config::listener::v3::Listener;
+        let listener = |value: serde_json::Value| {
+            from_json::<Listener>(json!({"name": "a", "transparent": value, "bind_to_port": value}))
+        };
+
+        assert_eq!(
+            listener("true".into()).expect("valid"),
+            listener(true.into()).expect("valid")
+        );
+        assert!(listener("yes".into()).is_err());
     }
 
     #[test]

@@ -518,3 +518,102 @@ fn mistakes_are_named_by_file_and_field() {
     let syntax = Bootstrap::parse("a: [", Path::new("b.yaml")).expect_err("refused");
     assert!(matches!(syntax, BootstrapError::Syntax { .. }));
 }
+
+/// A listener whose routes are part of it.
+fn with_routes(route_config: Value) -> Value {
+    const TYPES: &str = "type.googleapis.com/envoy.extensions.filters";
+    json!({
+        "name": "web",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": {
+            "@type": format!("{TYPES}.network.http_connection_manager.v3.HttpConnectionManager"),
+            "stat_prefix": "web",
+            "route_config": route_config,
+            "http_filters": [
+                {"name": "router", "typed_config": {"@type": format!("{TYPES}.http.router.v3.Router")}},
+            ],
+        }}]}],
+    })
+}
+
+#[test]
+fn values_are_what_envoys_api_wants_them_to_be() {
+    const MANAGER: &str = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config";
+    let routes = |route: Value| json!({"virtual_hosts": [{"name": "a", "domains": ["*"], "routes": [route]}]});
+    let answer = json!({"status": 200});
+    let added = |key: &str, value: &str| {
+        routes(json!({
+            "match": {"prefix": "/"},
+            "direct_response": answer,
+            "request_headers_to_add": [{"header": {"key": key, "value": value}}],
+        }))
+    };
+    let header = "route_config.virtual_hosts[0].routes[0].request_headers_to_add[0].header";
+    for (field, value, path, reason) in [
+        (
+            "stat_prefix",
+            json!(""),
+            "stat_prefix".to_owned(),
+            "must not be empty",
+        ),
+        (
+            "max_request_headers_kb",
+            json!(9000),
+            "max_request_headers_kb".to_owned(),
+            "must be 8192 or less",
+        ),
+        (
+            "http2_protocol_options",
+            json!({"connection_keepalive": {"timeout": "0.0005s"}}),
+            "http2_protocol_options.connection_keepalive.timeout".to_owned(),
+            "must be 0.001s or more",
+        ),
+        (
+            "route_config",
+            json!({"virtual_hosts": [{"name": "a"}]}),
+            "route_config.virtual_hosts[0].domains".to_owned(),
+            "has fewer than 1 members",
+        ),
+        (
+            "route_config",
+            routes(json!({"direct_response": answer})),
+            "route_config.virtual_hosts[0].routes[0].match".to_owned(),
+            "is required",
+        ),
+        (
+            "route_config",
+            routes(json!({"match": {}, "direct_response": answer})),
+            "route_config.virtual_hosts[0].routes[0].match".to_owned(),
+            "one of prefix, path",
+        ),
+        (
+            "route_config",
+            added("", "b"),
+            format!("{header}.key"),
+            "must not be empty",
+        ),
+        (
+            "route_config",
+            added("a", "b\nc"),
+            format!("{header}.value"),
+            "has a line break or a NUL in it",
+        ),
+        (
+            "route_config",
+            added("a", &"b".repeat(16385)),
+            format!("{header}.value"),
+            "is longer than 16384 bytes",
+        ),
+    ] {
+        let mut listener = with_routes(added("a", "b"));
+        let parsed_with =
+            |listener: &Value| parsed(&json!({"static_resources": {"listeners": [listener]}}));
+        assert!(parsed_with(&listener).is_ok());
+        listener["filter_chains"][0]["filters"][0]["typed_config"][field] = value;
+
+        let refused = parsed_with(&listener).expect_err("refused").to_string();
+
+        let expected = format!("{MANAGER}.{path}: {reason}");
+        assert!(refused.contains(&expected), "{refused}");
+    }
+}

@@ -115,7 +115,7 @@ fn parse(path: &Path, content: &[u8]) -> Result<DiscoveryResponse, String> {
     let text = std::str::from_utf8(content).map_err(|error| error.to_string())?;
     // JSON is YAML, so one parser reads both.
     let value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
-    json::from_json(value).map_err(|error| chain(&error))
+    json::checked_from_json(value).map_err(|error| chain(&error))
 }
 
 /// Takes what a file holds, now and whenever it changes or another of its resources is wanted, until cancelled.

@@ -1,0 +1,189 @@
+//! One rule: how it is written in `rules.txt`, and whether a value keeps it.
+
+use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, Value};
+
+/// What is asked of a value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Rule {
+    /// It is there.
+    Required,
+    /// A member of the `oneof` is there.
+    One,
+    /// Bytes of a text, at least.
+    Shortest(usize),
+    /// Bytes of a text, at most.
+    Longest(usize),
+    /// A text of one line.
+    Line,
+    /// A number, or seconds: more than this.
+    Above(f64),
+    /// At least this.
+    Least(f64),
+    /// Less than this.
+    Below(f64),
+    /// At most this.
+    Most(f64),
+    /// Nothing is asked of 0.
+    OrZero,
+    /// A value of its enumeration.
+    Defined,
+    /// `true`.
+    True,
+    /// Members of a list, at least.
+    Fewest(usize),
+    /// Members of a list, at most.
+    MostItems(usize),
+    /// No member of a list comes twice.
+    Unique,
+    /// Every member of a list keeps this.
+    Each(Box<Rule>),
+}
+
+impl Rule {
+    /// From its word.
+    pub(super) fn read(word: &str) -> Option<Self> {
+        if let Some(rest) = word.strip_prefix("each:") {
+            return Rule::read(rest).map(|rule| Rule::Each(Box::new(rule)));
+        }
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        let number = || value.trim_end_matches('s').parse::<f64>().ok();
+        let count = || value.parse::<usize>().ok();
+        Some(match name {
+            "required" => Rule::Required,
+            "one" => Rule::One,
+            "min" => Rule::Shortest(count()?),
+            "max" => Rule::Longest(count()?),
+            "line" => Rule::Line,
+            "gt" => Rule::Above(number()?),
+            "gte" => Rule::Least(number()?),
+            "lt" => Rule::Below(number()?),
+            "lte" => Rule::Most(number()?),
+            "or_zero" => Rule::OrZero,
+            "defined" => Rule::Defined,
+            "true" => Rule::True,
+            "items_min" => Rule::Fewest(count()?),
+            "items_max" => Rule::MostItems(count()?),
+            "unique" => Rule::Unique,
+            _ => return None,
+        })
+    }
+}
+
+/// What is asked of the value and is not so, if anything.
+pub(super) fn broken(rules: &[Rule], value: &Value, field: &FieldDescriptor) -> Option<String> {
+    if rules.contains(&Rule::OrZero) && number(value) == Some(0.0) {
+        return None;
+    }
+    rules.iter().find_map(|rule| match (rule, value) {
+        (Rule::Fewest(count), Value::List(items)) if items.len() < *count => {
+            Some(format!("has fewer than {count} members"))
+        }
+        (Rule::MostItems(count), Value::List(items)) if items.len() > *count => {
+            Some(format!("has more than {count} members"))
+        }
+        (Rule::Unique, Value::List(items)) => {
+            let is_again = |(index, item): (usize, &Value)| items[..index].contains(item);
+            let has_twice = items.iter().enumerate().any(is_again);
+            has_twice.then(|| "has a member twice".to_owned())
+        }
+        (Rule::Each(rule), Value::List(items)) => {
+            items.iter().find_map(|item| of_one(rule, item, field))
+        }
+        (rule, value) => of_one(rule, value, field),
+    })
+}
+
+fn of_one(rule: &Rule, value: &Value, field: &FieldDescriptor) -> Option<String> {
+    let is_number = |is_so: fn(f64, f64) -> bool, bound: f64| {
+        // What is no number is none of any size, either.
+        number(value).is_some_and(|number| !is_so(number, bound))
+    };
+    let reason = match rule {
+        Rule::Shortest(1) if text(value).is_some_and(<[u8]>::is_empty) => {
+            "must not be empty".to_owned()
+        }
+        Rule::Shortest(count) if text(value).is_some_and(|text| text.len() < *count) => {
+            format!("is shorter than {count} bytes")
+        }
+        Rule::Longest(count) if text(value).is_some_and(|text| text.len() > *count) => {
+            format!("is longer than {count} bytes")
+        }
+        Rule::Line if text(value).is_some_and(|text| text.iter().any(is_line_end)) => {
+            "has a line break or a NUL in it".to_owned()
+        }
+        Rule::Above(bound) if is_number(|number, bound| number > bound, *bound) => {
+            format!("must be more than {}", told(*bound, value))
+        }
+        Rule::Least(bound) if is_number(|number, bound| number >= bound, *bound) => {
+            format!("must be {} or more", told(*bound, value))
+        }
+        Rule::Below(bound) if is_number(|number, bound| number < bound, *bound) => {
+            format!("must be less than {}", told(*bound, value))
+        }
+        Rule::Most(bound) if is_number(|number, bound| number <= bound, *bound) => {
+            format!("must be {} or less", told(*bound, value))
+        }
+        Rule::Defined if !is_defined(value, field) => "is no value that there is".to_owned(),
+        Rule::True if *value == Value::Bool(false) => "must be true".to_owned(),
+        _ => return None,
+    };
+    Some(reason)
+}
+
+fn is_line_end(byte: &u8) -> bool {
+    matches!(byte, b'\0' | b'\n' | b'\r')
+}
+
+fn is_defined(value: &Value, field: &FieldDescriptor) -> bool {
+    match (value, field.kind()) {
+        (Value::EnumNumber(number), Kind::Enum(values)) => has_value(&values, *number),
+        _ => true,
+    }
+}
+
+fn has_value(values: &EnumDescriptor, number: i32) -> bool {
+    values.get_value(number).is_some()
+}
+
+/// A bound, with the unit that a duration has.
+fn told(bound: f64, value: &Value) -> String {
+    match value {
+        Value::Message(message) if message.get_field_by_name("seconds").is_some() => {
+            format!("{bound}s")
+        }
+        _ => bound.to_string(),
+    }
+}
+
+/// A number, one in its wrapper, or the seconds of a duration.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "bounds are far below what a double tells apart"
+)]
+fn number(value: &Value) -> Option<f64> {
+    Some(match value {
+        Value::U32(number) => f64::from(*number),
+        Value::I32(number) => f64::from(*number),
+        Value::F32(number) => f64::from(*number),
+        Value::F64(number) => *number,
+        Value::U64(number) => *number as f64,
+        Value::I64(number) => *number as f64,
+        Value::Message(message) => match message.get_field_by_name("value") {
+            Some(inner) => number(&inner)?,
+            None => {
+                let seconds = number(&*message.get_field_by_name("seconds")?)?;
+                let nanos = number(&*message.get_field_by_name("nanos")?)?;
+                seconds + nanos / 1e9
+            }
+        },
+        _ => return None,
+    })
+}
+
+fn text(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::String(text) => Some(text.as_bytes()),
+        Value::Bytes(bytes) => Some(bytes),
+        _ => None,
+    }
+}
