@@ -82,6 +82,11 @@ fn bind(
     }
     let own = source.and_then(|source| source.address);
     if let Some(from) = client.map(ClientSource::end).or(own) {
+        if from.port() == 0 {
+            // Else there would be one connection for each port of the machine, to wherever it leads, and while few are
+            // free each bind would look at all of them.
+            socket_option::choose_port_late(socket)?;
+        }
         socket
             .bind(from)
             .map_err(|error| io::Error::new(error.kind(), format!("binding to {from}: {error}")))?;
@@ -92,8 +97,6 @@ fn bind(
 /// Lets a socket have the address of a client, which is nobody's here.
 fn appear_as(socket: &TcpSocket, family: Family, client: ClientSource) -> io::Result<()> {
     socket_option::be_transparent(socket, family)?;
-    // Else a client would have one port for each connection, to wherever it leads.
-    socket_option::choose_port_late(socket)?;
     match client.mark {
         0 => Ok(()),
         mark => socket_option::mark(socket, mark),
@@ -132,6 +135,19 @@ mod tests {
                 options,
             }],
             binds_freely: false,
+        }
+    }
+
+    /// Its connections have one port to be made from (`IP_LOCAL_PORT_RANGE`, ip(7)).
+    fn only_port(port: u16) -> SocketOption {
+        const IP_LOCAL_PORT_RANGE: i32 = 51;
+        let range = u32::from(port) << 16 | u32::from(port);
+        SocketOption {
+            level: libc::IPPROTO_IP,
+            name: IP_LOCAL_PORT_RANGE,
+            value: OptionValue::Number(range.cast_signed()),
+            moment: Moment::BeforeBind,
+            family: None,
         }
     }
 
@@ -186,6 +202,21 @@ mod tests {
 
         let bound = socket.local_addr().expect("an address");
         assert_eq!(bound.ip().to_string(), "192.0.2.1");
+    }
+
+    #[tokio::test]
+    async fn a_port_of_the_bound_address_serves_connections_to_several_places() {
+        let (one, to_one) = listening().await;
+        let (other, to_other) = listening().await;
+        // Of an address that nothing else here is made from.
+        let sources = from(Some("127.77.3.6:0"), vec![only_port(48_611)]);
+
+        let _first = connect(to_one, of(&sources)).await.expect("a connection");
+        let _second = connect(to_other, of(&sources)).await.expect("one more");
+
+        let (_accepted, client) = one.accept().await.expect("the first");
+        let (_accepted_too, same) = other.accept().await.expect("the second");
+        assert_eq!((client.port(), same), (48_611, client));
     }
 
     #[tokio::test]
