@@ -455,6 +455,11 @@ fn routes_of_the_file_forward_to_its_clusters_unless_told_otherwise() {
         refused(&routing("book", None)),
         "b.json: static_resources.listeners[0]: a route forwards to the cluster \"book\", which is not there"
     );
+    let mut copied = routing("books", None);
+    let route = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes/0/route";
+    copied.pointer_mut(route).expect("a route")["request_mirror_policies"] =
+        json!([{"cluster": "nowhere"}]);
+    assert!(refused(&copied).contains("nowhere"));
 }
 
 #[test]

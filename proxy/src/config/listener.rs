@@ -176,6 +176,41 @@ pub struct ChainMatch {
     pub source_ports: Vec<u16>,
 }
 
+impl ChainMatch {
+    /// Whether there are connections of which neither is more to the point than the other: in each respect they name the same
+    /// once, or both name nothing. As in Envoy, `10.0.0.0/8` and `10.0.0.0/16` are not the same.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.destination_port == other.destination_port
+            && self.transport == other.transport
+            && self.source_type == other.source_type
+            && share_one(&self.destination_prefixes, &other.destination_prefixes)
+            && share_one(&self.application_protocols, &other.application_protocols)
+            && share_one(&self.server_names, &other.server_names)
+            && share_one(&self.direct_source_prefixes, &other.direct_source_prefixes)
+            && share_one(&self.source_prefixes, &other.source_prefixes)
+            && share_one(&self.source_ports, &other.source_ports)
+    }
+
+    /// Whether something is named twice.
+    pub fn repeats(&self) -> bool {
+        has_twice(&self.destination_prefixes)
+            || has_twice(&self.application_protocols)
+            || has_twice(&self.server_names)
+            || has_twice(&self.direct_source_prefixes)
+            || has_twice(&self.source_prefixes)
+            || has_twice(&self.source_ports)
+    }
+}
+
+fn share_one<T: PartialEq>(one: &[T], other: &[T]) -> bool {
+    (one.is_empty() && other.is_empty()) || one.iter().any(|item| other.contains(item))
+}
+
+fn has_twice<T: PartialEq>(list: &[T]) -> bool {
+    let mut rest = list.iter().enumerate();
+    rest.any(|(index, item)| list[..index].contains(item))
+}
+
 /// Whether a client is on this machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SourceType {

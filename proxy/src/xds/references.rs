@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::http::{HttpConfig, RouteSource};
 use crate::config::listener::{ListenerConfig, NetworkFilter, TcpTarget};
-use crate::config::route::{RouteAction, RouteConfig, Target, WeightedClusters};
+use crate::config::route::{Forward, RouteAction, RouteConfig, Target, WeightedClusters};
 
 /// The route configurations that a listener discovers.
 pub fn routes(listener: &ListenerConfig) -> impl Iterator<Item = &Arc<str>> {
@@ -30,26 +30,21 @@ pub fn listener_clusters(listener: &ListenerConfig) -> Vec<Arc<str>> {
     tcp.chain(inline).collect()
 }
 
-/// The clusters that a listener's own routes forward to, where they are to be there before it.
+/// The clusters that a listener's own routes forward and copy to, where they are to be there before it.
 pub fn known_clusters(listener: &ListenerConfig) -> Vec<Arc<str>> {
     let inline = http(listener).filter_map(|http| match &http.routes {
-        RouteSource::Inline(routes) if routes.has_known_clusters => Some(route_clusters(routes)),
+        RouteSource::Inline(routes) if routes.has_known_clusters => Some(routes),
         RouteSource::Inline(_) | RouteSource::Discovered(_) => None,
     });
-    inline.flatten().collect()
+    inline
+        .flat_map(|routes| [route_clusters(routes), mirror_clusters(routes)])
+        .flatten()
+        .collect()
 }
 
 /// The clusters that routes forward to. Copies go to clusters, too, but no request waits for them.
 pub fn route_clusters(routes: &RouteConfig) -> Vec<Arc<str>> {
-    let forwards = routes
-        .virtual_hosts
-        .iter()
-        .flat_map(|host| &host.routes)
-        .filter_map(|route| match &route.action {
-            RouteAction::Forward(forward) => Some(forward),
-            RouteAction::Redirect(_) | RouteAction::Respond(_) => None,
-        });
-    forwards
+    forwards(routes)
         .flat_map(|forward| match &forward.target {
             Target::Cluster(cluster) => vec![Arc::clone(cluster)],
             Target::Weighted(clusters) => weighted(clusters),
@@ -57,6 +52,23 @@ pub fn route_clusters(routes: &RouteConfig) -> Vec<Arc<str>> {
             Target::Header(_) => vec![],
         })
         .collect()
+}
+
+/// The clusters that copies go to.
+fn mirror_clusters(routes: &RouteConfig) -> Vec<Arc<str>> {
+    let mirrors = forwards(routes).flat_map(|forward| &forward.mirrors);
+    let named = mirrors.filter_map(|mirror| mirror.cluster.fixed());
+    named.map(Arc::clone).collect()
+}
+
+fn forwards(routes: &RouteConfig) -> impl Iterator<Item = &Forward> {
+    let hosts = routes.virtual_hosts.iter();
+    hosts
+        .flat_map(|host| &host.routes)
+        .filter_map(|route| match &route.action {
+            RouteAction::Forward(forward) => Some(&**forward),
+            RouteAction::Redirect(_) | RouteAction::Respond(_) => None,
+        })
 }
 
 fn http(listener: &ListenerConfig) -> impl Iterator<Item = &Arc<HttpConfig>> {

@@ -334,6 +334,15 @@ fn upgrades(at: &At<'_>, wire: &[UpgradeConfig]) -> Result<Vec<Arc<str>>, Invali
     let mut upgrades = Vec::new();
     for (index, upgrade) in wire.iter().enumerate() {
         let at = at.index(index);
+        let is_same = |other: &UpgradeConfig| {
+            other
+                .upgrade_type
+                .eq_ignore_ascii_case(&upgrade.upgrade_type)
+        };
+        if wire[..index].iter().any(is_same) {
+            let reason = format_args!("{} is named twice", upgrade.upgrade_type);
+            return Err(at.field("upgrade_type").refuse(reason));
+        }
         let UpgradeConfig {
             upgrade_type,
             filters,
@@ -398,6 +407,11 @@ mod tests {
         .expect("valid");
 
         assert_eq!(config.upgrades, ["websocket".into()]);
+        let twice = json!({"upgrade_configs": [{"upgrade_type": "WebSocket"}, {"upgrade_type": "websocket"}]});
+        assert_eq!(
+            translated(twice).expect_err("refused").to_string(),
+            "upgrade_configs[1].upgrade_type: websocket is named twice"
+        );
     }
 
     #[test]

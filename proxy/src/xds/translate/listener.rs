@@ -224,10 +224,13 @@ fn chains(
     for (index, chain) in wire.iter().enumerate() {
         let at = at.index(index);
         let chain = filter_chain(&at, chain)?;
-        if chains.iter().any(|other| other.matches == chain.matches) {
-            return Err(at
-                .field("filter_chain_match")
-                .refuse("another chain has the same, too"));
+        let at = at.field("filter_chain_match");
+        if chain.matches.repeats() {
+            return Err(at.refuse("names something twice"));
+        }
+        let mut others = chains.iter();
+        if others.any(|other| other.matches.overlaps(&chain.matches)) {
+            return Err(at.refuse("another chain has the same, too"));
         }
         chains.push(chain);
     }
@@ -405,6 +408,43 @@ mod tests {
         assert_eq!(
             translated(json).expect_err("refused").to_string(),
             "filter_chains[1].filter_chain_match: another chain has the same, too"
+        );
+    }
+
+    #[test]
+    fn chains_may_not_have_a_connection_in_common() {
+        let refused = |one: serde_json::Value, other: serde_json::Value| {
+            let mut json = outbound();
+            let mut chains = [
+                json["default_filter_chain"].clone(),
+                json["default_filter_chain"].clone(),
+            ];
+            chains[0]["filter_chain_match"] = one;
+            chains[1]["filter_chain_match"] = other;
+            json["filter_chains"] = json!(chains);
+            translated(json).err().map(|error| error.to_string())
+        };
+        let names = |names: &[&str]| json!({"server_names": names, "transport_protocol": "tls"});
+        let same = "filter_chains[1].filter_chain_match: another chain has the same, too";
+        let networks = |network: &str, bits: u8| json!({"prefix_ranges": [{"address_prefix": network, "prefix_len": bits}]});
+
+        assert_eq!(
+            refused(names(&["a", "b"]), names(&["b", "c"])).as_deref(),
+            Some(same)
+        );
+        assert_eq!(
+            refused(networks("10.0.0.0", 8), networks("10.1.0.0", 8)).as_deref(),
+            Some(same)
+        );
+        assert_eq!(
+            refused(names(&["a"]), names(&["b", "b"])).as_deref(),
+            Some("filter_chains[1].filter_chain_match: names something twice")
+        );
+        assert_eq!(refused(names(&["a"]), names(&["b"])), None);
+        assert_eq!(refused(names(&["a"]), names(&[])), None);
+        assert_eq!(
+            refused(networks("10.0.0.0", 8), networks("10.0.0.0", 16)),
+            None
         );
     }
 
