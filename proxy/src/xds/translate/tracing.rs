@@ -87,12 +87,10 @@ fn collector(at: &At<'_>, wire: &Http) -> Result<Collector, Invalid> {
     unsupported!(at; http_service, resource_detectors, sampler, exporter);
     harmless!(at; max_cache_size, set_telemetry_sdk_resource_attributes,
         set_service_name_resource_attribute, set_instrumentation_scope);
-    let cluster = match grpc_service {
-        Some(service) => Some(grpc_cluster(&at.field("grpc_service"), service)?),
-        None => None,
-    };
+    let at_service = at.field("grpc_service");
+    let service = required(&at_service, grpc_service.as_ref())?;
     Ok(Collector {
-        cluster,
+        cluster: Some(grpc_cluster(&at_service, service)?),
         service_name: service_name.as_str().into(),
     })
 }
