@@ -7,6 +7,7 @@
 pub mod access_log;
 pub mod affinity;
 pub mod balancing;
+pub mod body_format;
 pub mod cluster;
 pub mod endpoints;
 pub mod fault;
@@ -18,6 +19,7 @@ pub mod http1;
 pub mod identity;
 pub mod lifespan;
 pub mod listener;
+pub mod local_replies;
 pub mod matching;
 pub mod metadata;
 pub mod overload;

@@ -85,6 +85,8 @@ pub(crate) struct Case {
     /// Whether requests reach the upstream in an order that is left to chance: they are compared by line and port, and responses
     /// by status.
     pub(crate) any_order: bool,
+    /// Whether answers of weft's own are compared with all that belongs to their bodies.
+    pub(crate) own_bodies: bool,
 }
 
 /// What is sent, and what the upstream answers.
@@ -187,6 +189,14 @@ impl CaseFile {
         let mut file: Self = serde_json::from_value(value)
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         file.name = name_of(path);
+        // There the body is what the file is about.
+        let own_bodies = file
+            .configuration
+            .manager
+            .contains_key("local_reply_config");
+        for case in &mut file.cases {
+            case.own_bodies = own_bodies;
+        }
         assert!(!file.cases.is_empty(), "{}: no cases", path.display());
         file
     }
@@ -234,6 +244,7 @@ impl TryFrom<Map<String, Value>> for Case {
             only: only.unwrap_or_default(),
             counters: counters.unwrap_or_default(),
             any_order: any_order.unwrap_or_default(),
+            own_bodies: false,
         })
     }
 }

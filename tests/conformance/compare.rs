@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
+use crate::case::Case;
 use crate::outcome::{Outcome, Response, Seen};
 use crate::text::shown;
 
@@ -15,12 +16,12 @@ pub(crate) struct Difference {
     pub(crate) weft: String,
 }
 
-/// All differences. Counters in `named` must be there on both sides.
-pub(crate) fn differences(envoy: &Outcome, weft: &Outcome, named: &[String]) -> Vec<Difference> {
+/// All differences that a case could be about. Counters that it names must be there on both sides.
+pub(crate) fn differences(envoy: &Outcome, weft: &Outcome, case: &Case) -> Vec<Difference> {
     let mut found = Found(vec![]);
     found.check("responses", &envoy.responses.len(), &weft.responses.len());
     for (left, right) in envoy.responses.iter().zip(&weft.responses) {
-        response(&mut found, left, right);
+        response(&mut found, left, right, case);
     }
     found.bytes("received", &envoy.received, &weft.received);
     found.check("tls", &envoy.tls, &weft.tls);
@@ -49,7 +50,7 @@ pub(crate) fn differences(envoy: &Outcome, weft: &Outcome, named: &[String]) -> 
             false => found.check(&format!("counter {name}"), rise, other),
         }
     }
-    for name in named {
+    for name in &case.counters {
         let (left, right) = (envoy.counters.get(name), weft.counters.get(name));
         assert!(left.is_some(), "Envoy has no counter {name}");
         found.check(&format!("counter {name}"), &left, &right);
@@ -113,11 +114,15 @@ fn is_of_answers(counter: &str) -> bool {
     rest == "completed" || rest.starts_with(|first: char| first.is_ascii_digit())
 }
 
-fn response(found: &mut Found, envoy: &Response, weft: &Response) {
+fn response(found: &mut Found, envoy: &Response, weft: &Response, case: &Case) {
     found.check("status", &envoy.status, &weft.status);
     match weft.header(REASON) {
+        Some(_) if case.own_bodies => {
+            found.fields("header", &envoy.headers, &without(&[REASON], weft));
+            found.bytes("body", &envoy.body, &weft.body);
+        }
         // Meant everywhere, as docs/envoy-differences.md says.
-        Some(_) => found.fields("header", &without_text(envoy), &without_text(weft)),
+        Some(_) => found.fields("header", &without(&TEXT, envoy), &without(&TEXT, weft)),
         None => {
             found.fields("header", &envoy.headers, &weft.headers);
             found.bytes("body", &envoy.body, &weft.body);
@@ -142,15 +147,14 @@ fn request(found: &mut Found, envoy: &Seen, weft: &Seen) {
 /// weft says in a header, and mostly in the body, why it answers by itself.
 const REASON: &str = "x-weft-reason";
 
-/// The headers of a local reply but those that speak of its text.
-fn without_text(response: &Response) -> Vec<(String, String)> {
-    response
-        .headers
-        .iter()
-        .filter(|(name, _)| {
-            ![REASON, "content-length", "content-type"]
-                .contains(&name.to_ascii_lowercase().as_str())
-        })
+/// The headers of a local reply that speak of its text.
+const TEXT: [&str; 3] = [REASON, "content-length", "content-type"];
+
+/// The headers of a response but these.
+fn without(names: &[&str], response: &Response) -> Vec<(String, String)> {
+    let headers = response.headers.iter();
+    headers
+        .filter(|(name, _)| !names.contains(&name.to_ascii_lowercase().as_str()))
         .cloned()
         .collect()
 }

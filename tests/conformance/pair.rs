@@ -123,7 +123,7 @@ impl Pair {
             left.counters = rises(&before.0, &envoy.counters());
             right.counters = rises(&before.1, &weft.counters());
             Settled {
-                agrees: is_settled(differences(left, right, &case.counters)),
+                agrees: is_settled(differences(left, right, case)),
                 is_logged: left.log.len() >= fewest,
             }
         });

@@ -102,7 +102,7 @@ impl FileRun {
                 return Err(format!("weft has ended:\n{}", pair.weft_output()));
             }
             expectation::check(exchange.expect.as_ref(), &envoy)?;
-            found.extend(differences(&envoy, &weft, &case.counters));
+            found.extend(differences(&envoy, &weft, case));
             if std::env::var_os("CONFORMANCE_RECORD").is_some() {
                 let found = relevant(case, found.clone());
                 println!(

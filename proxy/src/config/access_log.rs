@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::matching::HeaderMatch;
+use super::matching::{HeaderMatch, MetadataMatch};
 use super::percent::Percent;
+use crate::telemetry::access_log::format::Missing;
 
 /// One access log.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +15,8 @@ pub struct AccessLogConfig {
     pub sink: AccessLogSink,
     /// How a line looks.
     pub format: AccessLogFormat,
+    /// What stands in it for what is missing.
+    pub missing: Missing,
     /// Which requests; none: all.
     pub filter: Option<AccessLogFilter>,
 }
@@ -69,10 +72,37 @@ pub enum AccessLogFilter {
         /// Whether those are left out.
         exclude: bool,
     },
+    /// By what filters have found out.
+    Metadata {
+        /// What a value must be; none: nothing is.
+        matches: Option<MetadataMatch>,
+        /// Whether those pass of which there is no such value.
+        passes_missing: bool,
+    },
+    /// At one of these moments, or at no such (`exclude`).
+    Moment {
+        /// The moments.
+        moments: Vec<Moment>,
+        /// Whether those are left out.
+        exclude: bool,
+    },
     /// All of them hold.
     All(Vec<AccessLogFilter>),
     /// One of them holds.
     Any(Vec<AccessLogFilter>),
+}
+
+/// When somebody asks: Envoy's `AccessLogType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// The proxy answers itself.
+    Reply,
+    /// A request has ended.
+    RequestEnd,
+    /// A connection has ended.
+    ConnectionEnd,
+    /// Nobody asks then.
+    Never,
 }
 
 /// How numbers are compared.
@@ -119,7 +149,8 @@ impl AccessLogConfig {
 }
 
 impl AccessLogFilter {
-    fn looks_at_headers(&self) -> bool {
+    /// Whether one of them is about a header.
+    pub fn looks_at_headers(&self) -> bool {
         match self {
             AccessLogFilter::Header(_) => true,
             AccessLogFilter::All(filters) | AccessLogFilter::Any(filters) => {

@@ -10,6 +10,7 @@ use super::access_log::AccessLogConfig;
 use super::filter::HttpFilter;
 use super::http1::Http1Options;
 use super::lifespan::Lifespan;
+use super::local_replies::LocalReplies;
 use super::paths::{HostOptions, PathOptions};
 use super::route::RouteConfig;
 use super::tracing::TracingConfig;
@@ -79,6 +80,8 @@ pub struct HttpConfig {
     pub proxies_continue: bool,
     /// How the router behaves.
     pub router: RouterOptions,
+    /// What becomes of answers of the proxy's own.
+    pub local_replies: Option<Arc<LocalReplies>>,
 }
 
 /// Whom in front of it a proxy believes, and what it tells of itself.
@@ -191,6 +194,7 @@ impl HttpConfig {
             internal_addresses: vec![],
             proxies_continue: false,
             router: RouterOptions::default(),
+            local_replies: None,
         }
     }
 }
@@ -308,7 +312,8 @@ impl HttpConfig {
             .iter()
             .flat_map(|tracing| &tracing.tags)
             .any(|tag| matches!(tag.value, super::tracing::TagValue::RequestHeader { .. }));
-        by_logs || by_tags
+        let mut replies = self.local_replies.iter();
+        by_logs || by_tags || replies.any(|replies| replies.needs_request_headers())
     }
 
     /// Whether somebody asks for response headers when the request is over.

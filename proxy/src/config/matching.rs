@@ -307,6 +307,13 @@ pub enum ValueTest {
 }
 
 impl MetadataMatch {
+    /// Whether the value passes, invert or not; `None` where there is none.
+    pub fn value_match(&self, metadata: &Metadata) -> Option<bool> {
+        let value = metadata.at(&self.namespace, self.path.iter().map(|key| &**key));
+        let value = value.filter(|value| !value.is_null())?;
+        Some(self.test.is_match(Some(value)))
+    }
+
     /// Whether the metadata pass.
     pub fn is_match(&self, metadata: &Metadata) -> bool {
         let value = metadata.at(&self.namespace, self.path.iter().map(|key| &**key));

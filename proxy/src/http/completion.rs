@@ -51,8 +51,6 @@ struct Inner {
     /// Whether the request has a body.
     has_body: bool,
     is_upgraded: bool,
-    /// Whether it asks for the proxy's own health: its answer is not among those of others.
-    is_health_check: bool,
     keeps_response_headers: bool,
     /// Whether a filter has made gRPC of the request.
     translates_grpc: bool,
@@ -98,6 +96,7 @@ impl Completion {
             upstream_latency: None,
             protocol,
             is_grpc: is_grpc(headers),
+            is_health_check: false,
             scheme: "",
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
@@ -139,7 +138,6 @@ impl Completion {
             has_ended: false,
             has_body,
             is_upgraded: false,
-            is_health_check: false,
             keeps_response_headers: false,
             translates_grpc: false,
             answered_operation: None,
@@ -190,8 +188,11 @@ impl Completion {
     pub(super) fn filtered(&mut self, head: &Head) {
         self.tell(|inner| {
             let report = &mut inner.report;
-            if report.path.as_ref() != Some(&head.path) {
-                report.path = Some(head.path.clone());
+            // CONNECT has none.
+            if let Some(path) = &mut report.path
+                && *path != head.path
+            {
+                *path = head.path.clone();
             }
             if let Some(kept) = &mut report.request_headers {
                 (**kept).clone_from(&head.headers);
@@ -238,6 +239,11 @@ impl Completion {
         self.0
             .as_ref()
             .map_or(Protocol::Http11, |inner| inner.report.protocol)
+    }
+
+    /// The request's method.
+    pub(super) fn method(&self) -> Option<&Method> {
+        self.report().map(|report| &report.method)
     }
 
     /// Whether the request is gRPC.

@@ -22,8 +22,9 @@ use super::failure::Failure;
 use super::filter::{self, Passage, Passing};
 use super::headers::{self, Head};
 use super::internal_redirect::Followed;
+use super::reply::Reply;
 use super::upgrade::{self, Upgrade};
-use super::{HttpConnection, Scene, decoration, forwarding, path, reply, validity};
+use super::{HttpConnection, Scene, decoration, forwarding, path, validity};
 use crate::config::route::RouteAction;
 use crate::telemetry::managers::HttpEvent;
 use crate::upstream::body::client::ClientBody;
@@ -51,7 +52,11 @@ pub(super) async fn exchange(
             };
             pin!(answer(turn, arrived)).await
         }
-        Err(failure) => reply::to_failure(&failure, &connection, &mut completion),
+        Err(failure) => {
+            let replies = scene.service.config.local_replies.as_deref();
+            let reply = Reply::to_failure(&failure, &connection, &mut completion);
+            reply.sent(replies, &mut completion)
+        }
     };
     passage.back(&mut response, &mut completion);
     decoration::send_back(response.headers_mut(), &mut completion);
@@ -145,13 +150,11 @@ async fn answer(mut turn: Turn<'_>, arrived: Arrived<'_>) -> Response<Source> {
                 next = (head, body);
             }
             Err(failure) => {
-                let mut response = reply::to_failure(&failure, turn.connection, turn.completion);
+                let mut reply = Reply::to_failure(&failure, turn.connection, turn.completion);
                 if failure.is_of_a_try() {
-                    routed.tell_attempts(response.headers_mut(), turn.completion);
+                    routed.tell_attempts(&mut reply.headers, turn.completion);
                 }
-                // As in Envoy, what a route says of responses holds for those that are made here, too.
-                routed.finish(response.headers_mut(), turn.completion);
-                return upgrade::answered(response, agreement);
+                return upgrade::answered(turn.sent(reply, &routed), agreement);
             }
         }
     }
@@ -200,15 +203,13 @@ impl Turn<'_> {
         match (&selected.route.action, &routed.destination) {
             (RouteAction::Redirect(redirect), _) => {
                 self.completion.count(HttpEvent::DirectResponse);
-                let mut response = reply::redirect(redirect, &head, selected, self.completion);
-                routed.finish(response.headers_mut(), self.completion);
-                Ok(Outcome::Response(response))
+                let reply = Reply::redirect(redirect, &head, selected, self.completion);
+                Ok(Outcome::Response(self.sent(reply, routed)))
             }
             (RouteAction::Respond(response), _) => {
                 self.completion.count(HttpEvent::DirectResponse);
-                let mut response = reply::direct(response, &head, self.completion);
-                routed.finish(response.headers_mut(), self.completion);
-                Ok(Outcome::Response(response))
+                let reply = Reply::direct(response, &head, self.completion);
+                Ok(Outcome::Response(self.sent(reply, routed)))
             }
             (RouteAction::Forward(forward), Some(destination)) => {
                 let route = (selected, &**forward, destination);
@@ -216,6 +217,14 @@ impl Turn<'_> {
             }
             (RouteAction::Forward(_), None) => Err(no_route(&head)),
         }
+    }
+
+    /// Sends an answer of the proxy's own: as in Envoy, what a route says of responses holds for it, too.
+    fn sent(&mut self, mut reply: Reply, routed: &Routed<'_>) -> Response<Source> {
+        let replies = self.scene.service.config.local_replies.as_deref();
+        self.completion.status(reply.status);
+        routed.finish(&mut reply.headers, self.completion);
+        reply.sent(replies, self.completion)
     }
 
     async fn filter(

@@ -91,6 +91,8 @@ pub(super) struct LocalReply {
     pub(super) details: Arc<str>,
     /// What the connection manager counts it as, if anything.
     pub(super) event: Option<HttpEvent>,
+    /// Whether it stays as it is, whatever the configuration makes of such answers.
+    pub(super) is_final: bool,
 }
 
 impl LocalReply {
@@ -104,6 +106,7 @@ impl LocalReply {
             flag: ResponseFlags::default(),
             details: details.into(),
             event: None,
+            is_final: false,
         }
     }
 }
@@ -235,11 +238,15 @@ impl Failure {
         })
     }
 
-    /// The body of the answer, in Envoy's words: clients look for them.
-    pub(super) fn body(&self) -> Bytes {
+    /// The body of the answer after so many tries, in Envoy's words: clients look for them.
+    pub(super) fn body(&self, attempts: u32) -> Bytes {
         let reset = |reason: &str| {
-            let text = "upstream connect error or disconnect/reset before headers. reset reason:";
-            Bytes::from(format!("{text} {reason}"))
+            let text = "upstream connect error or disconnect/reset before headers.";
+            let which = match attempts {
+                0 | 1 => "reset reason:",
+                _ => "retried and the latest reset reason:",
+            };
+            Bytes::from(format!("{text} {which} {reason}"))
         };
         match self {
             Failure::NoRoutesYet { .. }

@@ -1,5 +1,6 @@
 //! What operators in the configuration of routes stand for, in the midst of an exchange.
 
+use bytes::Bytes;
 use http::HeaderMap;
 
 use super::completion::Completion;
@@ -113,13 +114,21 @@ pub(super) fn change_response(
     });
 }
 
-/// The body of an answer of the proxy's own; `body` is what it would be otherwise.
-pub(super) fn local_body(format: &Format, body: &str, completion: &Completion) -> String {
-    completion.report().map_or_else(String::new, |report| {
-        format.body(Subject::Exchange(Exchange {
-            local_body: Some(body),
+/// The body of an answer of the proxy's own with these headers; `body` is what it would be otherwise.
+pub(super) fn local_body(
+    format: &Format,
+    body: &[u8],
+    headers: &HeaderMap,
+    completion: &Completion,
+) -> Bytes {
+    let body = String::from_utf8_lossy(body);
+    completion.report().map_or_else(Bytes::new, |report| {
+        let exchange = Exchange {
+            response: Some(headers),
+            local_body: Some(&body),
             ..Exchange::ended(report)
-        }))
+        };
+        format.body(Subject::Exchange(exchange)).into()
     })
 }
 

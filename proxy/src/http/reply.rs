@@ -1,87 +1,192 @@
-//! Responses of the proxy's own: failures, redirects, direct responses.
+//! Answers of the proxy's own: failures, redirects, direct responses.
 //!
-//! Callers inside the mesh are told the reason in `x-weft-reason`. A gRPC caller is answered as gRPC: HTTP 200
-//! and a status in the headers.
+//! `exchange.rs` has one made where no upstream has answered, lets the route change its headers, and has it sent: only
+//! then it gets the form that its caller understands. Callers inside the mesh are told the reason in
+//! `x-weft-reason`. A gRPC caller is answered as gRPC: HTTP 200 and a status in the headers.
+
+mod mapped;
+mod of_route;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::HttpConnection;
 use super::body::Source;
 use super::completion::Completion;
 use super::failure::Failure;
-use super::headers::{self, Head};
-use super::{formatting, target};
-use crate::config::route::{DirectResponse, PathRewrite, Redirect};
-use crate::snapshot::routes::{Selected, split_port};
+use crate::config::body_format::TEXT;
+use crate::config::local_replies::LocalReplies;
 use crate::telemetry::report::grpc_status_of;
 use crate::upstream::explain;
 
 const REASON: HeaderName = HeaderName::from_static("x-weft-reason");
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const DROPPED: HeaderName = HeaderName::from_static("x-envoy-unconditional-drop-overload");
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// The one place where a failure becomes a response.
-pub(super) fn to_failure(
-    failure: &Failure,
-    connection: &HttpConnection,
-    completion: &mut Completion,
-) -> Response<Source> {
-    let reason: Arc<str> = explain(failure).into();
-    completion.flag(failure.flag());
-    if let Some(event) = failure.event() {
-        completion.count(event);
+/// An answer of the proxy's own, before it has the form in which it is sent.
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    body: Bytes,
+    /// What a gRPC caller is told in place of what corresponds to the status.
+    grpc_status: Option<u32>,
+    /// Why there is no other.
+    reason: Arc<str>,
+    /// Whether callers are told the reason.
+    explains: bool,
+    /// Whether it stays as it is, whatever the configuration makes of such answers.
+    is_final: bool,
+}
+
+impl Reply {
+    /// Without headers.
+    fn new(status: StatusCode, body: Bytes, reason: Arc<str>) -> Self {
+        Reply {
+            status,
+            headers: HeaderMap::new(),
+            body,
+            grpc_status: None,
+            reason,
+            explains: false,
+            is_final: false,
+        }
     }
-    let message = failure.body();
-    let is_grpc = completion.replies_grpc();
-    let grpc_status = is_grpc.then(|| {
-        failure
-            .grpc_status()
-            .unwrap_or_else(|| grpc_status(failure.status()))
+
+    /// From what has become of a request in place of a response; the one place where a failure becomes one.
+    pub(super) fn to_failure(
+        failure: &Failure,
+        connection: &HttpConnection,
+        completion: &mut Completion,
+    ) -> Self {
+        let reason: Arc<str> = explain(failure).into();
+        completion.flag(failure.flag());
+        if let Some(event) = failure.event() {
+            completion.count(event);
+        }
+        tracing::debug!(%reason, flag = %failure.flag(), "request answered locally");
+        // Outside the mesh nobody needs to know what is inside.
+        let explains = !connection.is_published;
+        let mut headers = headers_of(failure);
+        let body = failure.body(completion.attempts());
+        if explains && let Ok(reason) = HeaderValue::from_str(&reason) {
+            headers.insert(REASON, reason);
+        }
+        if matches!(failure, Failure::ClientGone) {
+            // Nobody hears the answer: the request has ended without one.
+            drop(completion.take());
+        }
+        Reply {
+            headers,
+            grpc_status: failure.grpc_status(),
+            explains,
+            is_final: matches!(failure, Failure::Answered(reply) if reply.is_final),
+            ..Reply::new(failure.status(), body, reason)
+        }
+    }
+
+    /// Gives it its form: as the configuration says of such answers, and as its caller speaks.
+    pub(super) fn sent(
+        mut self,
+        replies: Option<&LocalReplies>,
+        completion: &mut Completion,
+    ) -> Response<Source> {
+        completion.status(self.status);
+        let replies = replies.filter(|_| !self.is_final);
+        self.give_type(replies, completion);
+        match completion.replies_grpc() {
+            true => self.grpc(completion),
+            false => {
+                completion.replied(self.reason, None);
+                if completion.method() == Some(&Method::HEAD) && !self.body.is_empty() {
+                    // Only the head is asked for; of HTTP/2, too, nobody else leaves the body out.
+                    let length = self.body.len().into();
+                    self.headers.insert(header::CONTENT_LENGTH, length);
+                    self.body = Bytes::new();
+                }
+                with(self.status, self.headers, self.body)
+            }
+        }
+    }
+
+    /// As in Envoy: what a body was called before it was changed, it is called no more, unless whoever changes it says so.
+    fn give_type(&mut self, replies: Option<&LocalReplies>, completion: &mut Completion) {
+        let mut content_type = TEXT;
+        let mut is_other = false;
+        if let Some(replies) = replies {
+            (content_type, is_other) = mapped::change(self, replies, completion);
+        }
+        // RFC 9110 §15.3.5 and §15.4.5.
+        if matches!(
+            self.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        ) {
+            self.body = Bytes::new();
+        }
+        if self.body.is_empty() {
+            self.headers.remove(header::CONTENT_TYPE);
+        } else if is_other || !self.headers.contains_key(header::CONTENT_TYPE) {
+            self.headers.insert(header::CONTENT_TYPE, content_type);
+        }
+    }
+
+    /// HTTP 200 and a status in the headers, with the body as its message.
+    fn grpc(mut self, completion: &mut Completion) -> Response<Source> {
+        let status = self.grpc_status.unwrap_or_else(|| grpc_status(self.status));
+        self.headers.insert(header::CONTENT_TYPE, GRPC);
+        self.headers.entry(GRPC_STATUS).or_insert(status.into());
+        let message = match self.body.is_empty() && self.explains {
+            // A gRPC caller is shown nothing else.
+            true => percent_encoded(&self.reason),
+            // The end of its line is no part of the message.
+            false => {
+                let body = self.body.strip_suffix(b"\n").unwrap_or(&self.body);
+                percent_encoded(&String::from_utf8_lossy(body))
+            }
+        };
+        if !message.is_empty()
+            && completion.method() != Some(&Method::HEAD)
+            && let Ok(message) = HeaderValue::try_from(message)
+        {
+            self.headers.insert(GRPC_MESSAGE, message);
+        }
+        completion.replied(self.reason, Some(status));
+        with(StatusCode::OK, self.headers, Bytes::new())
+    }
+}
+
+fn with(status: StatusCode, headers: HeaderMap, body: Bytes) -> Response<Source> {
+    let mut response = Response::new(match body.is_empty() {
+        true => Source::Empty,
+        false => Source::Full(Some(body)),
     });
-    let mut response = match grpc_status {
-        // A gRPC caller is shown nothing else.
-        Some(status) if message.is_empty() && !connection.is_published => grpc(status, &reason),
-        Some(status) => grpc(status, &String::from_utf8_lossy(&message)),
-        None => text(failure.status(), message),
-    };
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// What an answer to a failure says beside its status.
+fn headers_of(failure: &Failure) -> HeaderMap {
+    let mut headers = HeaderMap::new();
     if failure.is_overflow() {
-        let is_overloaded = HeaderValue::from_static("true");
-        response.headers_mut().insert(OVERLOADED, is_overloaded);
+        headers.insert(OVERLOADED, HeaderValue::from_static("true"));
     }
     if failure.is_dropped() {
-        let is_dropped = HeaderValue::from_static("true");
-        response.headers_mut().insert(DROPPED, is_dropped);
+        headers.insert(DROPPED, HeaderValue::from_static("true"));
     }
     if matches!(failure, Failure::RequestBody | Failure::ClientGone) {
         // Where the next request would begin, nobody knows.
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(header::CONNECTION, close);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if let Failure::Answered(reply) = failure {
-        replace(response.headers_mut(), &reply.headers);
+        replace(&mut headers, &reply.headers);
     }
-    // Outside the mesh nobody needs to know what is inside.
-    if !connection.is_published
-        && let Ok(reason) = HeaderValue::from_str(&reason)
-    {
-        response.headers_mut().insert(REASON, reason);
-    }
-    tracing::debug!(%reason, flag = %failure.flag(), "request answered locally");
-    match failure {
-        // Nobody hears the answer: the request has ended without one.
-        Failure::ClientGone => drop(completion.take()),
-        _ => {
-            completion.status(response.status());
-            completion.replied(reason, grpc_status);
-        }
-    }
-    response
+    headers
 }
 
 /// Sets headers in place of those of their names; one name may have several values.
@@ -92,149 +197,6 @@ fn replace(headers: &mut HeaderMap, set: &[(HeaderName, HeaderValue)]) {
     for (name, value) in set {
         headers.append(name.clone(), value.clone());
     }
-}
-
-/// The answer that a route gives itself.
-pub(super) fn direct(
-    config: &DirectResponse,
-    head: &Head,
-    completion: &mut Completion,
-) -> Response<Source> {
-    completion.status(config.status);
-    let body = match &config.format {
-        None => config.body.clone(),
-        Some(format) => {
-            let body = String::from_utf8_lossy(&config.body);
-            formatting::local_body(format, &body, completion).into()
-        }
-    };
-    if completion.replies_grpc() {
-        let status = grpc_status(config.status);
-        completion.replied("direct_response".into(), Some(status));
-        return grpc(status, &String::from_utf8_lossy(&body));
-    }
-    completion.replied("direct_response".into(), None);
-    let mut response = text(config.status, body);
-    let headers = response.headers_mut();
-    if let Some(content_type) = &config.content_type {
-        headers.insert(header::CONTENT_TYPE, content_type.clone());
-    }
-    if let Some(location) = own_location(config.status, head) {
-        headers.insert(header::LOCATION, location);
-    }
-    response
-}
-
-/// Where an answer says that something is: as in Envoy, what was asked for (RFC 9110 §15.3.2).
-fn own_location(status: StatusCode, head: &Head) -> Option<HeaderValue> {
-    let tells = status == StatusCode::CREATED || status.is_redirection();
-    let location = || format!("{}://{}{}", head.scheme, head.authority(), head.path());
-    tells.then(|| HeaderValue::try_from(location()).ok())?
-}
-
-/// The caller is sent elsewhere.
-pub(super) fn redirect(
-    config: &Redirect,
-    head: &Head,
-    selected: Selected<'_>,
-    completion: &mut Completion,
-) -> Response<Source> {
-    let scheme = config.scheme.as_deref().unwrap_or(head.scheme);
-    let host = match &config.host {
-        Some(host) => host,
-        None if config.keeps_port => head.authority(),
-        None => host_of(head, scheme, config.port),
-    };
-    let port = config
-        .port
-        .map(|port| format!(":{port}"))
-        .unwrap_or_default();
-    let path = redirected_path(config, head, selected, completion);
-    let mut response = Response::new(Source::Empty);
-    let grpc_status = completion
-        .replies_grpc()
-        .then(|| grpc_status(config.status));
-    match grpc_status {
-        Some(status) => response = grpc(status, ""),
-        None => *response.status_mut() = config.status,
-    }
-    if let Ok(location) = HeaderValue::try_from(format!("{scheme}://{host}{port}{path}")) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    completion.replied("direct_response".into(), grpc_status);
-    response
-}
-
-/// The request's host, without its port where there is another, or the port is the old scheme's own.
-fn host_of<'a>(head: &'a Head, scheme: &str, new_port: Option<u16>) -> &'a str {
-    let authority = head.authority();
-    let Some((host, port)) = split_port(authority) else {
-        return authority;
-    };
-    let before = headers::text(head.headers.get("x-forwarded-proto"));
-    let is_own = matches!((before, port), ("https", "443") | ("http", "80"));
-    if new_port.is_some() || (scheme != before && is_own) {
-        host
-    } else {
-        authority
-    }
-}
-
-fn redirected_path(
-    config: &Redirect,
-    head: &Head,
-    selected: Selected<'_>,
-    completion: &mut Completion,
-) -> String {
-    let matches = &selected.route.matches;
-    let mut path = match &config.path {
-        // Envoy: the query of the new path goes before the request's, and stays.
-        Some(PathRewrite::Full(path)) if path.contains('?') => return path.to_string(),
-        Some(PathRewrite::Formatted(template)) => {
-            let path = formatting::request_text(template, head, completion);
-            target::rewritten(head.path(), &PathRewrite::Full(path.into()), matches)
-        }
-        Some(rewrite @ PathRewrite::Full(_)) => target::rewritten(head.path(), rewrite, matches),
-        Some(rewrite) => {
-            let path = target::rewritten(head.path(), rewrite, matches);
-            if let Ok(path) = path.parse() {
-                completion.rewritten(&path);
-            }
-            path
-        }
-        None => head.path().to_owned(),
-    };
-    if config.strip_query {
-        path.truncate(path.find('?').unwrap_or(path.len()));
-    }
-    path
-}
-
-fn text(status: StatusCode, body: Bytes) -> Response<Source> {
-    let mut response = Response::new(Source::Empty);
-    *response.status_mut() = status;
-    if !body.is_empty() {
-        *response.body_mut() = Source::Full(Some(body));
-        let plain = HeaderValue::from_static("text/plain");
-        response.headers_mut().insert(header::CONTENT_TYPE, plain);
-    }
-    response
-}
-
-fn grpc(status: u32, message: &str) -> Response<Source> {
-    let mut response = Response::new(Source::Empty);
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
-    headers.insert(GRPC_STATUS, HeaderValue::from(status));
-    if !message.is_empty()
-        && let Ok(message) = HeaderValue::try_from(percent_encoded(message))
-    {
-        headers.insert(GRPC_MESSAGE, message);
-    }
-    response
 }
 
 /// gRPC over HTTP/2, "Responses": printable ASCII but `%` stays as it is.

@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::registry::Registry;
 use super::value::Counter;
-use crate::config::access_log::{AccessLogConfig, AccessLogSink};
+use crate::config::access_log::{AccessLogConfig, AccessLogSink, Moment};
 use filter::passes;
 use format::Format;
 use operator::Entry;
@@ -61,11 +61,15 @@ impl AccessLogs {
 
     /// Writes about an exchange wherever its configuration wants it.
     pub fn write(&self, configs: &[Arc<AccessLogConfig>], entry: Entry<'_>) {
+        let moment = match entry {
+            Entry::Request(_) => Moment::RequestEnd,
+            Entry::Connection(_) => Moment::ConnectionEnd,
+        };
         for config in configs {
             let is_wanted = config
                 .filter
                 .as_ref()
-                .is_none_or(|filter| passes(filter, entry));
+                .is_none_or(|filter| passes(filter, entry, moment));
             if !is_wanted {
                 continue;
             }
@@ -117,7 +121,7 @@ impl AccessLogs {
 
     fn open(&self, config: &AccessLogConfig) -> Option<(Arc<Format>, Arc<Writer>)> {
         let format = match Format::new(&config.format) {
-            Ok(format) => Arc::new(format),
+            Ok(format) => Arc::new(format.with_missing(config.missing)),
             Err(error) => {
                 warn!(%error, "access log not written");
                 self.failed.increment();
@@ -153,6 +157,7 @@ impl AccessLogs {
 mod tests {
     use super::super::testing::request;
     use super::super::value::Shards;
+    use super::format::Missing;
     use super::*;
     use crate::config::access_log::{AccessLogFilter, AccessLogFormat, Comparison};
 
@@ -165,6 +170,7 @@ mod tests {
             Arc::new(AccessLogConfig {
                 sink: AccessLogSink::File(path.clone()),
                 format: AccessLogFormat::Text(text.into()),
+                missing: Missing::Shown,
                 filter,
             })
         };
@@ -186,6 +192,7 @@ mod tests {
         let config = Arc::new(AccessLogConfig {
             sink: AccessLogSink::File("/nonexistent/access.log".into()),
             format: AccessLogFormat::Default,
+            missing: Missing::Shown,
             filter: None,
         });
 

@@ -231,6 +231,8 @@ pub struct RequestReport {
     pub protocol: Protocol,
     /// Whether it is gRPC.
     pub is_grpc: bool,
+    /// Whether it asks for the proxy's own health: its answer is not among those of others.
+    pub is_health_check: bool,
     /// Its method.
     pub method: Method,
     /// `http` or `https`; empty where nobody has said.

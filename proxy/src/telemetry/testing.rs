@@ -80,6 +80,7 @@ pub(crate) fn request() -> RequestReport {
         upstream_latency: Some(Duration::from_millis(9)),
         protocol: Protocol::Http11,
         is_grpc: false,
+        is_health_check: false,
         scheme: "http",
         method: Method::GET,
         path: Some("/reviews/1?full=yes".parse().expect("a path")),

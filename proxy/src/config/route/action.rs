@@ -10,12 +10,13 @@ use super::internal_redirect::InternalRedirects;
 use super::limits::{GrpcTimeout, StreamDuration};
 use super::weighted::{ClusterName, WeightedClusters};
 use crate::config::affinity::AimConfig;
+use crate::config::body_format::BodyFormat;
 use crate::config::filter::header_mutation::Mutations;
 use crate::config::matching::Substitution;
 use crate::config::percent::Percent;
 use crate::config::retry::RetryPolicy;
 use crate::config::upgrade::RouteUpgrades;
-use crate::telemetry::access_log::format::{Format, Template};
+use crate::telemetry::access_log::format::Template;
 
 /// What becomes of a request.
 #[derive(Debug, Clone, PartialEq)]
@@ -183,9 +184,7 @@ pub struct DirectResponse {
     /// Its body.
     pub body: Bytes,
     /// What its body is made of, in place of it.
-    pub format: Option<Arc<Format>>,
-    /// Its content type, where the format says.
-    pub content_type: Option<HeaderValue>,
+    pub body_format: Option<BodyFormat>,
 }
 
 impl DirectResponse {
@@ -194,8 +193,7 @@ impl DirectResponse {
         DirectResponse {
             status,
             body: body.into(),
-            format: None,
-            content_type: None,
+            body_format: None,
         }
     }
 }

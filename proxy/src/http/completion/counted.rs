@@ -15,7 +15,7 @@ impl Completion {
     /// The client is told how it went.
     pub(in crate::http) fn count_response(&mut self) {
         self.tell(|inner| {
-            if inner.is_health_check {
+            if inner.report.is_health_check {
                 return;
             }
             inner.stats().responded(inner.report.response_code);
@@ -36,7 +36,7 @@ impl Completion {
     /// It asks for the proxy's own health.
     pub(in crate::http) fn is_health_check(&mut self) {
         self.tell(|inner| {
-            inner.is_health_check = true;
+            inner.report.is_health_check = true;
             inner.stats().count(HttpEvent::HealthCheck);
         });
     }

@@ -52,6 +52,11 @@ impl Completion {
         response.map(|source| ResponseBody::new(source, self, watch).left_out(has_no_body))
     }
 
+    /// Notes how long it has taken so far, and how much has come.
+    pub(in crate::http) fn measure(&mut self) {
+        self.tell(Inner::measure);
+    }
+
     pub(in crate::http) fn status(&mut self, status: StatusCode) {
         self.tell(|inner| inner.report.response_code = status.as_u16());
     }
@@ -125,13 +130,9 @@ impl Completion {
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
+impl Inner {
+    fn measure(&mut self) {
         self.report.duration = self.started.elapsed();
-        self.stats().request_ended(self.report.duration);
-        if self.is_upgraded {
-            self.stats().uncount(HttpEvent::UpgradesActive);
-        }
         if let Some(meter) = &self.meter {
             self.report.request_bytes = meter.bytes();
         }
@@ -142,6 +143,16 @@ impl Drop for Inner {
             // Nothing follows its headers.
             None => Some(std::time::Duration::ZERO),
         };
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.measure();
+        self.stats().request_ended(self.report.duration);
+        if self.is_upgraded {
+            self.stats().uncount(HttpEvent::UpgradesActive);
+        }
         if !self.has_ended {
             self.stats().count(HttpEvent::ResetReceived);
             self.report.flags.add(ResponseFlags::DOWNSTREAM_TERMINATION);

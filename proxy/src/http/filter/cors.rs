@@ -68,6 +68,7 @@ pub(super) fn request(live: &Live, passing: &mut Passing<'_>) -> Result<(), Fail
 fn answer(headers: Vec<(HeaderName, HeaderValue)>) -> Failure {
     Failure::Answered(Box::new(LocalReply {
         headers,
+        is_final: true,
         ..LocalReply::new(StatusCode::OK, "cors_response")
     }))
 }

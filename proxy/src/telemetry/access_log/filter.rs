@@ -3,12 +3,14 @@
 use http::HeaderMap;
 use rand::RngExt;
 
+use super::super::report::grpc_status_of;
 use super::operator::Entry;
-use crate::config::access_log::{AccessLogFilter, Comparison};
+use crate::config::access_log::{AccessLogFilter, Comparison, Moment};
 use crate::config::matching::{HeaderMatch, RequestLine};
 
-/// Whether an exchange passes a filter. Conditions on what a connection doesn't have fail for connections.
-pub fn passes(filter: &AccessLogFilter, entry: Entry<'_>) -> bool {
+/// Whether an exchange passes a filter at a moment. Conditions on what a connection doesn't have fail for connections.
+pub fn passes(filter: &AccessLogFilter, entry: Entry<'_>, moment: Moment) -> bool {
+    let holds = |filter: &AccessLogFilter| passes(filter, entry, moment);
     match filter {
         AccessLogFilter::Status(comparison, status) => compare(
             *comparison,
@@ -22,8 +24,11 @@ pub fn passes(filter: &AccessLogFilter, entry: Entry<'_>) -> bool {
             };
             compare(*comparison, taken, *duration)
         }
-        // The proxy's own health checks never come by a listener.
-        AccessLogFilter::NotHealthCheck => true,
+        // Only those that come by a listener, and are answered there: the proxy's own checks are no exchanges.
+        AccessLogFilter::NotHealthCheck => match entry {
+            Entry::Request(report) => !report.is_health_check,
+            Entry::Connection(_) => true,
+        },
         AccessLogFilter::Traced => match entry {
             Entry::Request(report) => report
                 .trace
@@ -45,18 +50,36 @@ pub fn passes(filter: &AccessLogFilter, entry: Entry<'_>) -> bool {
                     .any(|name| wanted.iter().any(|wanted| **wanted == *name)),
             }
         }
-        AccessLogFilter::GrpcStatus { statuses, exclude } => match entry {
-            Entry::Request(report) => {
-                report
-                    .grpc_status
-                    .is_some_and(|status| statuses.contains(&status))
-                    != *exclude
-            }
-            Entry::Connection(_) => false,
-        },
-        AccessLogFilter::All(filters) => filters.iter().all(|filter| passes(filter, entry)),
-        AccessLogFilter::Any(filters) => filters.iter().any(|filter| passes(filter, entry)),
+        AccessLogFilter::GrpcStatus { statuses, exclude } => {
+            statuses.contains(&grpc_status(entry)) != *exclude
+        }
+        AccessLogFilter::Metadata {
+            matches,
+            passes_missing,
+        } => {
+            let value = match entry {
+                Entry::Request(report) => matches
+                    .as_ref()
+                    .and_then(|matches| matches.value_match(&report.metadata)),
+                Entry::Connection(_) => None,
+            };
+            value.unwrap_or(*passes_missing)
+        }
+        AccessLogFilter::Moment { moments, exclude } => moments.contains(&moment) != *exclude,
+        AccessLogFilter::All(filters) => filters.iter().all(holds),
+        AccessLogFilter::Any(filters) => filters.iter().any(holds),
     }
+}
+
+/// As in Envoy, whatever is spoken: where the answer does not tell, what corresponds to its HTTP status.
+fn grpc_status(entry: Entry<'_>) -> u32 {
+    const UNKNOWN: u32 = 2;
+    let Entry::Request(report) = entry else {
+        return UNKNOWN;
+    };
+    let is_answered = report.response_code != 0;
+    let of_http = || is_answered.then(|| grpc_status_of(report.response_code));
+    report.grpc_status.or_else(of_http).unwrap_or(UNKNOWN)
 }
 
 fn response_code(entry: Entry<'_>) -> u16 {
@@ -79,15 +102,16 @@ fn passes_header(header: &HeaderMatch, entry: Entry<'_>) -> bool {
     let Entry::Request(report) = entry else {
         return false;
     };
+    let path = report.rewritten_path.as_ref().or(report.path.as_ref());
+    let authority = report.rewritten_authority.as_ref();
+    let authority = authority.or(report.authority.as_ref());
     let line = RequestLine {
         method: report.method.as_str(),
-        path: report.path.as_ref().map_or("", |path| path.as_str()),
-        authority: report
-            .authority
-            .as_ref()
+        path: path.map_or("", |path| path.as_str()),
+        authority: authority
             .and_then(|value| value.to_str().ok())
             .unwrap_or(""),
-        scheme: "http",
+        scheme: report.scheme,
     };
     match &report.request_headers {
         Some(headers) => header.is_match(line, headers),
@@ -102,6 +126,11 @@ mod tests {
     use super::super::super::report::ResponseFlags;
     use super::super::super::testing::{connection, request};
     use super::*;
+    use crate::config::matching::{MetadataMatch, TextMatch, ValueTest};
+
+    fn passes(filter: &AccessLogFilter, entry: Entry<'_>) -> bool {
+        super::passes(filter, entry, Moment::RequestEnd)
+    }
 
     #[test]
     fn only_what_is_slow_or_failed_can_be_asked_for() {
@@ -142,15 +171,65 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_has_neither_trace_nor_grpc_status() {
-        let filter = AccessLogFilter::Any(vec![
-            AccessLogFilter::Traced,
-            AccessLogFilter::GrpcStatus {
-                statuses: vec![],
-                exclude: true,
-            },
-        ]);
+    fn a_connection_is_not_traced_and_its_grpc_status_is_unknown() {
+        let entry = Entry::Connection(&connection());
+        let grpc = |statuses, exclude| AccessLogFilter::GrpcStatus { statuses, exclude };
 
-        assert!(!passes(&filter, Entry::Connection(&connection())));
+        assert!(!passes(&AccessLogFilter::Traced, entry));
+        assert!(passes(&grpc(vec![2], false), entry));
+        assert!(!passes(&grpc(vec![2], true), entry));
+    }
+
+    #[test]
+    fn a_status_for_grpc_is_told_or_corresponds_to_the_one_of_http() {
+        let unavailable = AccessLogFilter::GrpcStatus {
+            statuses: vec![14],
+            exclude: false,
+        };
+        let (mut told, mut corresponding) = (request(), request());
+        told.grpc_status = Some(14);
+        corresponding.response_code = 503;
+
+        assert!(passes(&unavailable, Entry::Request(&told)));
+        assert!(passes(&unavailable, Entry::Request(&corresponding)));
+        assert!(!passes(&unavailable, Entry::Request(&request())));
+    }
+
+    #[test]
+    fn what_filters_have_found_out_passes_or_is_missing() {
+        let filter = |passes_missing| AccessLogFilter::Metadata {
+            matches: Some(MetadataMatch {
+                namespace: "who".into(),
+                path: vec!["tier".into()],
+                test: ValueTest::Text(TextMatch::exact("gold")),
+                invert: false,
+            }),
+            passes_missing,
+        };
+        let of = |tier: &str| {
+            let mut report = request();
+            report.metadata.put("who", "tier", tier.into());
+            report
+        };
+
+        assert!(passes(&filter(false), Entry::Request(&of("gold"))));
+        assert!(!passes(&filter(true), Entry::Request(&of("iron"))));
+        assert!(passes(&filter(true), Entry::Request(&request())));
+        assert!(!passes(&filter(false), Entry::Request(&request())));
+    }
+
+    #[test]
+    fn an_answer_is_no_end_of_a_request_and_a_health_check_is_told_apart() {
+        let filter = |exclude| AccessLogFilter::Moment {
+            moments: vec![Moment::RequestEnd],
+            exclude,
+        };
+        let mut check = request();
+        check.is_health_check = true;
+        let entry = Entry::Request(&check);
+
+        assert!(super::passes(&filter(false), entry, Moment::RequestEnd));
+        assert!(super::passes(&filter(true), entry, Moment::Reply));
+        assert!(!passes(&AccessLogFilter::NotHealthCheck, entry));
     }
 }

@@ -202,9 +202,8 @@ impl Operator {
             Operator::Plain(Plain::UpstreamRequestAttemptCount) if exchange.request.is_some() => {
                 Value::Number(exchange.report.attempts.max(1).into())
             }
-            Operator::Plain(Plain::LocalReplyBody) => {
-                exchange.local_body.map_or(Value::Missing, text)
-            }
+            // As in Envoy, one that is not known, or is no more, is empty.
+            Operator::Plain(Plain::LocalReplyBody) => text(exchange.local_body.unwrap_or_default()),
             Operator::Plain(plain) => plain.of_request(exchange.report),
         }
     }
@@ -230,7 +229,8 @@ impl Operator {
     pub fn needs_request_headers(&self) -> bool {
         let is_other = |header: &Header| matches!(header, Header::Other(_));
         match self {
-            Operator::RequestHeader { name, alternative } => {
+            Operator::RequestHeader { name, alternative }
+            | Operator::WithArgument(WithArgument::WithoutQuery(name, alternative)) => {
                 is_other(name) || alternative.as_ref().is_some_and(is_other)
             }
             _ => false,

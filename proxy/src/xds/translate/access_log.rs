@@ -1,20 +1,15 @@
 //! Access logs.
 
+pub(super) mod filter;
+
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
+use weft_proto::envoy::config::accesslog::v3::AccessLog;
 use weft_proto::envoy::config::accesslog::v3::access_log::ConfigType;
-use weft_proto::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
-use weft_proto::envoy::config::accesslog::v3::comparison_filter::Op;
-use weft_proto::envoy::config::accesslog::v3::{
-    AccessLog, AccessLogFilter as WireFilter, AndFilter, ComparisonFilter, DurationFilter,
-    GrpcStatusFilter, HeaderFilter, NotHealthCheckFilter, OrFilter, ResponseFlagFilter,
-    RuntimeFilter, StatusCodeFilter, TraceableFilter,
-};
 use weft_proto::envoy::config::core::v3::data_source::Specifier;
 use weft_proto::envoy::config::core::v3::substitution_format_string::Format as WireFormat;
-use weft_proto::envoy::config::core::v3::{DataSource, RuntimeUInt32, SubstitutionFormatString};
+use weft_proto::envoy::config::core::v3::{DataSource, SubstitutionFormatString};
 use weft_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 use weft_proto::envoy::extensions::access_loggers::file::v3::file_access_log::AccessLogFormat as FileFormat;
 use weft_proto::envoy::extensions::access_loggers::stream::v3::{
@@ -22,16 +17,11 @@ use weft_proto::envoy::extensions::access_loggers::stream::v3::{
 };
 use weft_proto::wkt::struct_to_json;
 
-use super::at::{
-    At, Invalid, enumeration, harmless, holds, nonempty, opened, required, unsupported,
-};
-use super::share::fraction;
-use super::text::header_match;
-use crate::config::access_log::{
-    AccessLogConfig, AccessLogFilter, AccessLogFormat, AccessLogSink, Comparison,
-};
-use crate::config::percent::Percent;
-use crate::telemetry::access_log::format::Format;
+use self::filter::filter;
+use super::at::{At, Invalid, harmless, holds, nonempty, opened, required};
+use super::body_format::{formatters, missing};
+use crate::config::access_log::{AccessLogConfig, AccessLogFormat, AccessLogSink};
+use crate::telemetry::access_log::format::{Format, Missing};
 
 /// All of a listener's or filter's.
 pub(super) fn access_logs(
@@ -54,7 +44,7 @@ fn access_log(at: &At<'_>, wire: &AccessLog) -> Result<AccessLogConfig, Invalid>
         return Err(at.field("typed_config").refuse_value(name));
     };
     let at_config = at.field("typed_config");
-    let (sink, format) = if holds::<FileAccessLog>(any) {
+    let (sink, (format, missing)) = if holds::<FileAccessLog>(any) {
         let FileAccessLog {
             path,
             access_log_format,
@@ -91,6 +81,7 @@ fn access_log(at: &At<'_>, wire: &AccessLog) -> Result<AccessLogConfig, Invalid>
     Ok(AccessLogConfig {
         sink,
         format,
+        missing,
         filter,
     })
 }
@@ -103,42 +94,49 @@ fn file(path: &str) -> AccessLogSink {
     }
 }
 
-fn file_format(at: &At<'_>, wire: Option<&FileFormat>) -> Result<AccessLogFormat, Invalid> {
-    Ok(match wire {
+fn file_format(at: &At<'_>, wire: Option<&FileFormat>) -> Result<Formatted, Invalid> {
+    let format = match wire {
         None => AccessLogFormat::Default,
         Some(FileFormat::Format(text)) => text_format(text),
         Some(FileFormat::JsonFormat(fields) | FileFormat::TypedJsonFormat(fields)) => json(fields),
-        Some(FileFormat::LogFormat(format)) => substitution(&at.field("log_format"), Some(format))?,
-    })
+        Some(FileFormat::LogFormat(format)) => {
+            return substitution(&at.field("log_format"), Some(format));
+        }
+    };
+    Ok((format, Missing::Shown))
 }
+
+/// How a line looks, and what stands in it for what is missing.
+type Formatted = (AccessLogFormat, Missing);
 
 fn substitution(
     at: &At<'_>,
     wire: Option<&SubstitutionFormatString>,
-) -> Result<AccessLogFormat, Invalid> {
+) -> Result<Formatted, Invalid> {
     let Some(wire) = wire else {
-        return Ok(AccessLogFormat::Default);
+        return Ok((AccessLogFormat::Default, Missing::Shown));
     };
     let SubstitutionFormatString {
         omit_empty_values,
         content_type,
-        formatters,
+        formatters: extensions,
         json_format_options,
         format,
     } = wire;
-    unsupported!(at; formatters);
-    harmless!(at; omit_empty_values, content_type, json_format_options);
-    match required(&at.field("format"), format.as_ref())? {
-        WireFormat::TextFormat(text) => Ok(text_format(text)),
-        WireFormat::JsonFormat(fields) => Ok(json(fields)),
+    formatters(&at.field("formatters"), extensions)?;
+    harmless!(at; content_type, json_format_options);
+    let format = match required(&at.field("format"), format.as_ref())? {
+        WireFormat::TextFormat(text) => text_format(text),
+        WireFormat::JsonFormat(fields) => json(fields),
         WireFormat::TextFormatSource(DataSource {
             specifier: Some(Specifier::InlineString(text)),
             watched_directory: None,
-        }) => Ok(text_format(text)),
+        }) => text_format(text),
         WireFormat::TextFormatSource(other) => {
-            Err(at.field("text_format_source").refuse_value(other))
+            return Err(at.field("text_format_source").refuse_value(other));
         }
-    }
+    };
+    Ok((format, missing(*omit_empty_values)))
 }
 
 /// An empty one is Envoy's default.
@@ -153,106 +151,6 @@ fn json(fields: &prost_types::Struct) -> AccessLogFormat {
     AccessLogFormat::Json(Arc::new(serde_json::Value::Object(struct_to_json(fields))))
 }
 
-fn filter(at: &At<'_>, wire: &WireFilter) -> Result<AccessLogFilter, Invalid> {
-    let WireFilter { filter_specifier } = wire;
-    Ok(
-        match required(&at.field("filter_specifier"), filter_specifier.as_ref())? {
-            FilterSpecifier::StatusCodeFilter(StatusCodeFilter { comparison: wire }) => {
-                let (op, value) = comparison(&at.field("status_code_filter"), wire.as_ref())?;
-                AccessLogFilter::Status(op, value)
-            }
-            FilterSpecifier::DurationFilter(DurationFilter { comparison: wire }) => {
-                let (op, value) = comparison(&at.field("duration_filter"), wire.as_ref())?;
-                AccessLogFilter::Duration(op, Duration::from_millis(value.into()))
-            }
-            FilterSpecifier::NotHealthCheckFilter(NotHealthCheckFilter {}) => {
-                AccessLogFilter::NotHealthCheck
-            }
-            FilterSpecifier::TraceableFilter(TraceableFilter {}) => AccessLogFilter::Traced,
-            FilterSpecifier::RuntimeFilter(wire) => {
-                AccessLogFilter::Sample(sample(&at.field("runtime_filter"), wire)?)
-            }
-            FilterSpecifier::AndFilter(AndFilter { filters }) => {
-                AccessLogFilter::All(several(&at.field("and_filter").field("filters"), filters)?)
-            }
-            FilterSpecifier::OrFilter(OrFilter { filters }) => {
-                AccessLogFilter::Any(several(&at.field("or_filter").field("filters"), filters)?)
-            }
-            FilterSpecifier::HeaderFilter(HeaderFilter { header }) => {
-                let at = at.field("header_filter");
-                let at = at.field("header");
-                AccessLogFilter::Header(header_match(&at, required(&at, header.as_ref())?)?)
-            }
-            FilterSpecifier::ResponseFlagFilter(ResponseFlagFilter { flags }) => {
-                AccessLogFilter::ResponseFlags(
-                    flags.iter().map(|flag| flag.as_str().into()).collect(),
-                )
-            }
-            FilterSpecifier::GrpcStatusFilter(GrpcStatusFilter { statuses, exclude }) => {
-                let at = at.field("grpc_status_filter");
-                let statuses = statuses
-                    .iter()
-                    .map(|status| u32::try_from(*status).map_err(|_| at.refuse_value(status)))
-                    .collect::<Result<_, _>>()?;
-                AccessLogFilter::GrpcStatus {
-                    statuses,
-                    exclude: *exclude,
-                }
-            }
-            FilterSpecifier::ExtensionFilter(wire) => {
-                return Err(at.field("extension_filter").refuse_value(&wire.name));
-            }
-            FilterSpecifier::MetadataFilter(_) => {
-                return Err(at.field("metadata_filter").refuse("not supported"));
-            }
-            FilterSpecifier::LogTypeFilter(_) => {
-                return Err(at.field("log_type_filter").refuse("not supported"));
-            }
-        },
-    )
-}
-
-/// Filters nest as deep as prost lets a message nest.
-fn several(at: &At<'_>, wire: &[WireFilter]) -> Result<Vec<AccessLogFilter>, Invalid> {
-    wire.iter()
-        .enumerate()
-        .map(|(index, wire)| filter(&at.index(index), wire))
-        .collect()
-}
-
-fn comparison(at: &At<'_>, wire: Option<&ComparisonFilter>) -> Result<(Comparison, u32), Invalid> {
-    let at = at.field("comparison");
-    let ComparisonFilter { op, value } = required(&at, wire)?;
-    let op = match enumeration(&at.field("op"), *op)? {
-        Op::Eq => Comparison::Equal,
-        Op::Ge => Comparison::AtLeast,
-        Op::Le => Comparison::AtMost,
-        Op::Ne => Comparison::NotEqual,
-    };
-    let at = at.field("value");
-    let RuntimeUInt32 {
-        default_value,
-        runtime_key,
-    } = required(&at, value.as_ref())?;
-    let value = at.runtime().count(runtime_key).unwrap_or(*default_value);
-    Ok((op, value))
-}
-
-fn sample(at: &At<'_>, wire: &RuntimeFilter) -> Result<Percent, Invalid> {
-    let RuntimeFilter {
-        runtime_key,
-        percent_sampled,
-        use_independent_randomness,
-    } = wire;
-    harmless!(at; use_independent_randomness);
-    let told = at.runtime().share(runtime_key);
-    let at = at.field("percent_sampled");
-    let default = percent_sampled
-        .as_ref()
-        .map_or(Ok(Percent::ZERO), |wire| fraction(&at, wire))?;
-    Ok(told.unwrap_or(default))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -260,6 +158,7 @@ mod tests {
 
     use super::super::at::Notes;
     use super::*;
+    use crate::config::access_log::{AccessLogFilter, Comparison};
 
     const FILE: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
 

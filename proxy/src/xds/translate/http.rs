@@ -23,6 +23,7 @@ use super::config_source::needs;
 use super::http_filters::http_filters;
 use super::http_options::{common_options, http2_options};
 use super::http1_options::http1_options;
+use super::local_replies::local_replies;
 use super::route::route_config;
 use super::tracing::tracing;
 use crate::config::http::{
@@ -99,8 +100,7 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         strip_port_mode,
     } = wire;
     unsupported!(at; original_ip_detection_extensions,
-        early_header_mutation_extensions, local_reply_config, path_normalization_options,
-        append_x_forwarded_port, forward_proto_config);
+        early_header_mutation_extensions, path_normalization_options, append_x_forwarded_port, forward_proto_config);
     harmless!(at; add_user_agent, stream_flush_timeout, drain_timeout,
         drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval,
         flush_access_log_on_new_request, access_log_options,
@@ -119,6 +119,10 @@ pub(super) fn http(at: &At<'_>, wire: &HttpConnectionManager) -> Result<HttpConf
         codec: codec(&at.field("codec_type"), *codec_type)?,
         filters,
         router,
+        local_replies: local_reply_config
+            .as_ref()
+            .map(|wire| local_replies(&at.field("local_reply_config"), wire).map(Arc::new))
+            .transpose()?,
         proxies_continue: *proxy_100_continue,
         paths: PathOptions {
             escaped_slashes: escaped_slashes(at, *path_with_escaped_slashes_action)?,

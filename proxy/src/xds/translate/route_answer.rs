@@ -1,23 +1,18 @@
 //! Requests that are answered here: redirects and direct responses.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
-use weft_proto::envoy::config::core::v3::SubstitutionFormatString;
-use weft_proto::envoy::config::core::v3::substitution_format_string::Format as WireFormat;
+use http::StatusCode;
 use weft_proto::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
 use weft_proto::envoy::config::route::v3::{DirectResponseAction, RedirectAction};
 
-use super::at::{At, Invalid, enumeration, harmless, required, unsupported};
+use super::at::{At, Invalid, enumeration};
+use super::body_format::body_format as body_format_of;
 use super::data_source::data_source;
 use super::route_action::whole_rewrite;
 use super::text::substitution;
-use crate::config::access_log::AccessLogFormat;
 use crate::config::route::{DirectResponse, PathRewrite, Redirect};
-use crate::telemetry::access_log::format::Format;
 
 /// To another place.
 pub(super) fn redirect(at: &At<'_>, wire: &RedirectAction) -> Result<Redirect, Invalid> {
@@ -96,49 +91,12 @@ pub(super) fn direct_response(
         Some(source) => data_source(&at.field("body"), source, max_bytes)?,
     };
     let mut response = DirectResponse::new(status, body);
-    if let Some(wire) = body_format {
-        let at = at.field("body_format");
-        response.format = Some(Arc::new(body_of_format(&at, wire, max_bytes)?));
-        let is_json = matches!(wire.format, Some(WireFormat::JsonFormat(_)));
-        response.content_type = match wire.content_type.as_str() {
-            "" if is_json => Some(HeaderValue::from_static("application/json")),
-            "" => None,
-            text => Some(
-                HeaderValue::from_str(text)
-                    .map_err(|_| at.field("content_type").refuse_value(text))?,
-            ),
-        };
-    }
+    let at_format = at.field("body_format");
+    let made = body_format.as_ref();
+    response.body_format = made
+        .map(|wire| body_format_of(&at_format, wire, max_bytes))
+        .transpose()?;
     Ok(response)
-}
-
-fn body_of_format(
-    at: &At<'_>,
-    wire: &SubstitutionFormatString,
-    max_bytes: usize,
-) -> Result<Format, Invalid> {
-    let SubstitutionFormatString {
-        omit_empty_values,
-        content_type: _,
-        formatters,
-        json_format_options,
-        format,
-    } = wire;
-    unsupported!(at; omit_empty_values, formatters);
-    harmless!(at; json_format_options);
-    let format = match required(&at.field("format"), format.as_ref())? {
-        WireFormat::TextFormat(text) => AccessLogFormat::Text(text.as_str().into()),
-        WireFormat::JsonFormat(fields) => {
-            AccessLogFormat::Json(Arc::new(weft_proto::wkt::struct_to_json(fields).into()))
-        }
-        WireFormat::TextFormatSource(source) => {
-            let at = at.field("text_format_source");
-            let text = data_source(&at, source, max_bytes)?;
-            let text = std::str::from_utf8(&text).map_err(|error| at.refuse(error))?;
-            AccessLogFormat::Text(text.into())
-        }
-    };
-    Format::new(&format).map_err(|error| at.refuse(error))
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ async fn an_answer_of_the_routes_own_is_formatted_and_has_the_routes_headers() {
     );
     assert_eq!(tea.header("content-type"), Some("text/x-tea"));
     assert_eq!(tea.header("x-for"), Some("jane"));
-    assert_eq!(json.body, r#"{"path":"/json"}"#);
+    assert_eq!(json.body, "{\"path\":\"/json\"}\n");
     assert_eq!(json.header("content-type"), Some("application/json"));
 }
 
