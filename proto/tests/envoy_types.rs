@@ -139,6 +139,7 @@ survives_envoy_types! {
     an_http_rbac_filter: extensions::filters::http::rbac::v3::Rbac;
     an_rbac_filter_per_route: extensions::filters::http::rbac::v3::RbacPerRoute;
     a_cors_policy: extensions::filters::http::cors::v3::CorsPolicy;
+    a_csrf_policy: extensions::filters::http::csrf::v3::CsrfPolicy;
     a_local_rate_limit: extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
     an_external_authorization: extensions::filters::http::ext_authz::v3::ExtAuthz;
     a_check_request: service::auth::v3::CheckRequest;

@@ -9,6 +9,7 @@ pub mod bandwidth_limit;
 pub mod buffer;
 pub mod compression;
 pub mod cors;
+pub mod csrf;
 pub mod ext_authz;
 pub mod gate;
 pub mod header_mutation;
@@ -30,6 +31,7 @@ use self::bandwidth_limit::BandwidthLimitConfig;
 use self::buffer::BufferConfig;
 use self::compression::{CompressorConfig, DecompressorConfig};
 use self::cors::CorsPolicy;
+use self::csrf::{CsrfConfig, CsrfPolicy};
 use self::ext_authz::{AuthzOverride, ExtAuthzConfig};
 use self::header_mutation::{HeaderMutationConfig, Mutations};
 use self::header_to_metadata::HeaderToMetadataConfig;
@@ -67,6 +69,8 @@ pub enum FilterKind {
     LocalRateLimit(Arc<LocalRateLimitConfig>),
     /// Answers preflights, and tells browsers what they may see.
     Cors(Live),
+    /// Refuses changes that pages of other origins ask for.
+    Csrf(Arc<CsrfConfig>),
     /// Changes headers.
     HeaderMutation(Arc<HeaderMutationConfig>),
     /// Puts headers into metadata.
@@ -119,6 +123,8 @@ pub enum RouteFilter {
     Rbac(Arc<RbacConfig>),
     /// Another limit.
     LocalRateLimit(Arc<LocalRateLimitConfig>),
+    /// Another policy.
+    Csrf(Arc<CsrfPolicy>),
     /// More changes, of the innermost part first.
     HeaderMutation(Vec<Arc<Mutations>>),
     /// Other headers.

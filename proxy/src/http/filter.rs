@@ -10,6 +10,7 @@ mod buffer;
 mod call;
 mod compression;
 mod cors;
+mod csrf;
 mod descriptors;
 mod ext_authz;
 mod fault;
@@ -202,6 +203,13 @@ async fn pass_one(
         (_, Some(RouteFilter::LocalRateLimit(own))) => local_ratelimit::request(own, passing),
         (FilterKind::LocalRateLimit(config), _) => local_ratelimit::request(config, passing),
         (FilterKind::Cors(live), _) => cors::request(live, passing),
+        (FilterKind::Csrf(config), own) => {
+            let own = match own {
+                Some(RouteFilter::Csrf(own)) => own,
+                _ => &config.policy,
+            };
+            csrf::request(config, own, passing)
+        }
         (FilterKind::HeaderMutation(config), own) => {
             header_mutation::request(config, own, passing);
             Ok(())

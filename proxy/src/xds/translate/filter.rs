@@ -7,6 +7,7 @@ mod bandwidth_limit;
 mod buffer;
 mod compression;
 mod cors;
+mod csrf;
 mod ext_authz;
 mod fault;
 pub(super) mod gate;
@@ -31,6 +32,7 @@ use weft_proto::envoy::extensions::filters::http::compressor::v3::{
     Compressor, CompressorPerRoute,
 };
 use weft_proto::envoy::extensions::filters::http::cors::v3::{Cors, CorsPolicy};
+use weft_proto::envoy::extensions::filters::http::csrf::v3::CsrfPolicy as Csrf;
 use weft_proto::envoy::extensions::filters::http::decompressor::v3::Decompressor;
 use weft_proto::envoy::extensions::filters::http::ext_authz::v3::{ExtAuthz, ExtAuthzPerRoute};
 use weft_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
@@ -68,6 +70,8 @@ pub(super) fn kind(at: &At<'_>, any: &Any) -> Result<Option<FilterKind>, Invalid
     } else if holds::<Cors>(any) {
         let Cors {} = opened(at, any)?;
         FilterKind::Cors(Live::default())
+    } else if holds::<Csrf>(any) {
+        FilterKind::Csrf(csrf::csrf(at, &opened(at, any)?)?.into())
     } else if holds::<HeaderMutation>(any) {
         let mutation = header_mutation::header_mutation(at, &opened(at, any)?)?;
         FilterKind::HeaderMutation(mutation.into())
@@ -120,6 +124,8 @@ fn said(at: &At<'_>, any: &Any) -> Result<Option<FilterOverride>, Invalid> {
         } else if holds::<LocalRateLimit>(any) {
             let limit = local_ratelimit::local_ratelimit(at, &opened(at, any)?)?;
             RouteFilter::LocalRateLimit(limit.into())
+        } else if holds::<Csrf>(any) {
+            RouteFilter::Csrf(csrf::policy(at, &opened(at, any)?)?.into())
         } else if holds::<HeaderMutationPerRoute>(any) {
             let mutations = header_mutation::per_route(at, &opened(at, any)?)?;
             RouteFilter::HeaderMutation(vec![mutations.into()])
