@@ -12,6 +12,7 @@ use super::headers::{self, Head};
 use crate::cluster::Cluster;
 use crate::config::cluster::UpstreamProtocol;
 use crate::config::http::RouterOptions;
+use crate::config::matching::Subject;
 use crate::config::route::{
     ClusterName, Forward, HostRewrite, PathMatch, PathRewrite, RouteMatch, Target, WeightedCluster,
 };
@@ -63,6 +64,14 @@ fn told_by<'a>(head: &'a Head, name: &HeaderName) -> &'a str {
 fn header_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
     let value = headers.get(name).and_then(|value| value.to_str().ok());
     value.unwrap_or_default()
+}
+
+/// A header of a request, or a part of its line.
+fn value_of(subject: &Subject, head: &Head) -> Option<HeaderValue> {
+    match subject {
+        Subject::Header(name) => head.headers.get(name).cloned(),
+        part => HeaderValue::from_str(part.of_line(head.line())?).ok(),
+    }
 }
 
 /// The cluster itself.
@@ -152,7 +161,7 @@ impl Rewriting<'_> {
         }
         let host = match &self.forward.host {
             Some(HostRewrite::Literal(host)) => Some(host.clone()),
-            Some(HostRewrite::Header(name)) => head.headers.get(name).cloned(),
+            Some(HostRewrite::Header(subject)) => value_of(subject, head),
             Some(HostRewrite::Path(substitution)) => {
                 let path = head.path().split('?').next().unwrap_or_default();
                 HeaderValue::from_str(&substitution.apply(path)).ok()

@@ -12,7 +12,7 @@ use super::weighted::{ClusterName, WeightedClusters};
 use crate::config::affinity::AimConfig;
 use crate::config::body_format::BodyFormat;
 use crate::config::filter::header_mutation::Mutations;
-use crate::config::matching::Substitution;
+use crate::config::matching::{Subject, Substitution};
 use crate::config::percent::Percent;
 use crate::config::retry::RetryPolicy;
 use crate::config::upgrade::RouteUpgrades;
@@ -121,8 +121,8 @@ pub enum HostRewrite {
     Literal(HeaderValue),
     /// The name of the endpoint, where it has one.
     Endpoint,
-    /// The value of this header.
-    Header(HeaderName),
+    /// The value of this header, or of this part of the request's line.
+    Header(Subject),
     /// The path without its query, changed by pattern.
     Path(Substitution),
     /// What operators stand for.

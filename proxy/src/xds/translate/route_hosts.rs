@@ -5,7 +5,7 @@ use weft_proto::envoy::config::route::v3::route_action::HostRewriteSpecifier;
 
 use super::at::{At, Invalid};
 use super::headers::template;
-use super::text::{header_name, substitution};
+use super::text::{subject, substitution};
 use crate::config::route::HostRewrite;
 
 /// The new host, if any.
@@ -29,7 +29,7 @@ pub(super) fn host(
         HostRewriteSpecifier::AutoHostRewrite(true) => HostRewrite::Endpoint,
         HostRewriteSpecifier::AutoHostRewrite(false) => return Ok(None),
         HostRewriteSpecifier::HostRewriteHeader(name) => {
-            HostRewrite::Header(header_name(&at.field("host_rewrite_header"), name)?)
+            HostRewrite::Header(subject(&at.field("host_rewrite_header"), name)?)
         }
         HostRewriteSpecifier::HostRewritePathRegex(rewrite) => {
             HostRewrite::Path(substitution(&at.field("host_rewrite_path_regex"), rewrite)?)
