@@ -13,7 +13,7 @@ mod telemetry;
 
 pub(crate) use choices::Choices;
 
-use crate::upstream::health;
+use crate::upstream::{health, http1};
 
 /// Something that is fed bytes.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +30,7 @@ impl Target {
     }
 }
 
-const OWN: [Target; 14] = [
+const OWN: [Target; 15] = [
     Target::new("bootstrap", configuration::bootstrap),
     Target::new("xds_cluster", configuration::cluster),
     Target::new("xds_endpoints", configuration::endpoints),
@@ -40,6 +40,7 @@ const OWN: [Target; 14] = [
     Target::new("unknown_fields", configuration::unknown_fields),
     Target::new("grpc_health", health::grpc::fuzzing::run),
     Target::new("http1_framing", framing::run),
+    Target::new("http1_response", http1::fuzzing::run),
     Target::new("proxy_protocol", proxy_protocol::run),
     Target::new("route_match", route_match::run),
     Target::new("format", telemetry::format),

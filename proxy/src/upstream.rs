@@ -7,6 +7,7 @@ pub mod body;
 mod connect;
 pub mod dial;
 pub mod environment;
+pub mod error;
 pub mod guise;
 pub mod health;
 pub mod host_network;
@@ -20,7 +21,9 @@ pub mod pool;
 pub mod preamble;
 mod preconnect;
 pub mod resolve;
+pub mod response;
 pub mod shard;
+pub mod upgraded;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -140,7 +143,7 @@ pub enum TunnelFailure {
     Late(std::time::Duration),
     /// The connection was lost.
     #[error("the connection was lost before there was a tunnel")]
-    Http(#[source] hyper::Error),
+    Http(#[source] error::ExchangeError),
 }
 
 impl ConnectFailure {

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use self::again::{Course, is_timeout};
@@ -36,6 +35,7 @@ use crate::upstream::body::RequestBody;
 use crate::upstream::body::client::ClientBody;
 use crate::upstream::body::meter::BodyMeter;
 use crate::upstream::lease::Lease;
+use crate::upstream::response::UpstreamBody;
 
 const IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
 
@@ -83,7 +83,7 @@ pub(super) struct Tells {
 
 /// A response, and what must be held until its body has ended.
 pub(super) struct Answered {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<UpstreamBody>,
     pub(super) borrowed: Borrowed,
     /// The request's body, where it was wanted again and all of it is here.
     pub(super) body_again: Option<ClientBody>,

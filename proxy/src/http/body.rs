@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::completion::Completion;
 use super::failure::Reset;
 use crate::telemetry::report::ResponseFlags;
+use crate::upstream::error::ExchangeError;
 use crate::upstream::explain;
+use crate::upstream::response::UpstreamBody;
 
 /// Where the bytes come from.
 #[derive(Default)]
@@ -24,7 +25,7 @@ pub(super) enum Source {
     /// From here.
     Full(Option<Bytes>),
     /// From upstream.
-    Upstream(Incoming),
+    Upstream(UpstreamBody),
     /// From a filter that changes what comes from elsewhere.
     Filtered(Pin<Box<dyn Body<Data = Bytes, Error = SourceError> + Send>>),
 }
@@ -34,7 +35,7 @@ pub(super) enum Source {
 pub(super) enum SourceError {
     /// The upstream did not go on.
     #[error("reading the response from upstream")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] ExchangeError),
     /// The tunnel is broken that it comes from.
     #[error("a tunnel in the place of an exchange")]
     Tunnel(#[source] std::io::Error),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::EXPECT;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 
@@ -18,6 +18,7 @@ use super::headers::Head;
 use crate::upstream::HttpVersion;
 use crate::upstream::body::BodyError;
 use crate::upstream::body::client::ClientBody;
+use crate::upstream::http1::OnInformational;
 
 /// An upstream that has not answered by then is one that does not know `Expect` (RFC 9110 §10.1.1): it gets the body.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -39,14 +40,12 @@ pub(super) fn pass_on(head: &mut Head, body: ClientBody, version: HttpVersion) -
     }
     let asked = Arc::new(Notify::new());
     let told = Arc::clone(&asked);
-    let mut request = Request::new(());
-    hyper::ext::on_informational(&mut request, move |response| {
-        if response.status() == StatusCode::CONTINUE {
+    let tell = move |status| {
+        if status == StatusCode::CONTINUE {
             told.notify_one();
         }
-    });
-    head.extensions
-        .extend(std::mem::take(request.extensions_mut()));
+    };
+    head.extensions.insert(OnInformational(Arc::new(tell)));
     body.filtered(|inner| Awaited {
         inner,
         asked: Some(Box::pin(async move {

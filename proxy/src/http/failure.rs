@@ -13,6 +13,8 @@ use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::ResponseFlags;
 use crate::upstream::ConnectFailure;
 use crate::upstream::body::is_malformed;
+use crate::upstream::error::{ExchangeError, http2_error};
+use crate::upstream::http1::Http1Error;
 
 /// Why there is no response from upstream.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +45,7 @@ pub(super) enum Failure {
         cluster: Arc<str>,
         address: SocketAddr,
         how: Reset,
-        source: hyper::Error,
+        source: ExchangeError,
     },
     #[error("cluster {cluster}: the response of {address} is malformed: {what}")]
     Malformed {
@@ -127,11 +129,19 @@ pub(super) enum Reset {
 }
 
 impl Reset {
-    /// From what hyper says.
-    pub(super) fn of(error: &hyper::Error, is_unsent: bool) -> Self {
-        let source = std::error::Error::source(error);
-        match source.and_then(|source| source.downcast_ref::<h2::Error>()) {
+    /// From what is said of the exchange.
+    pub(super) fn of(error: &ExchangeError, is_unsent: bool) -> Self {
+        match error {
             _ if is_unsent => Reset::BeforeRequest,
+            ExchangeError::Http1(Http1Error::Malformed(_)) => Reset::Protocol,
+            ExchangeError::Http1(_) => Reset::Connection,
+            ExchangeError::Hyper(error) => Reset::of_hyper(error),
+        }
+    }
+
+    /// From what hyper says of a connection, on either side.
+    pub(super) fn of_hyper(error: &hyper::Error) -> Self {
+        match http2_error(error) {
             Some(error) => Reset::of_http2(error),
             None if error.is_parse() || is_malformed(error) => Reset::Protocol,
             None => Reset::Connection,

@@ -20,6 +20,7 @@ use crate::config::http::{ForwardClientCertificate, HttpConfig, RouterOptions};
 use crate::config::matching::RequestLine;
 use crate::random;
 use crate::upstream::HttpVersion;
+use crate::upstream::response::UpstreamBody;
 
 pub(super) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -258,7 +259,7 @@ pub(super) fn readdress<B>(
 
 /// What is done to every response from upstream.
 pub(super) fn send_back(
-    response: &mut Response<Incoming>,
+    response: &mut Response<UpstreamBody>,
     completion: &mut Completion,
     router: RouterOptions,
 ) {

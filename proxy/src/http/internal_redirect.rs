@@ -3,12 +3,12 @@
 use http::header;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 
 use super::headers::{self, Head};
 use crate::config::route::internal_redirect::InternalRedirects;
 use crate::snapshot::routes::Selected;
 use crate::telemetry::managers::HttpEvent;
+use crate::upstream::response::UpstreamBody;
 
 const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -27,7 +27,7 @@ impl Followed {
     pub(super) fn next(
         &self,
         policy: &InternalRedirects,
-        response: &Response<Incoming>,
+        response: &Response<UpstreamBody>,
         before: Head,
     ) -> Result<Head, HttpEvent> {
         let location = headers::text(response.headers().get(header::LOCATION));

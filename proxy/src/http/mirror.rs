@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use super::HttpConnection;
 use super::headers::{self, Head};
@@ -28,6 +27,7 @@ use crate::upstream::body::meter::BodyMeter;
 use crate::upstream::environment::Environment;
 use crate::upstream::guise::Guise;
 use crate::upstream::lease::{Freshness, Lease};
+use crate::upstream::response::UpstreamBody;
 
 /// No copy takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -146,7 +146,7 @@ impl Copy {
     async fn ask(
         self,
         endpoint: &Arc<Endpoint>,
-    ) -> Result<(Response<Incoming>, Lease), Unanswered> {
+    ) -> Result<(Response<UpstreamBody>, Lease), Unanswered> {
         let upstreams = &self.environment.upstreams;
         let mut lease = upstreams
             .lend(
@@ -175,7 +175,7 @@ impl<E: std::error::Error> From<E> for Unanswered {
     }
 }
 
-async fn drained(mut body: Incoming) -> bool {
+async fn drained(mut body: UpstreamBody) -> bool {
     while let Some(frame) = body.frame().await {
         if frame.is_err() {
             return false;

@@ -84,7 +84,7 @@ where
 fn count_error(error: &hyper::Error, stats: &ManagerStats) {
     if error.is_timeout() {
         stats.count(HttpEvent::HeadersTimeout);
-    } else if Reset::of(error, false) == Reset::Protocol {
+    } else if Reset::of_hyper(error) == Reset::Protocol {
         stats.count(HttpEvent::ProtocolError);
     }
 }

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tokio_util::either::Either;
 
@@ -31,6 +30,8 @@ use crate::telemetry::report::{Downstream, ResponseFlags, TcpReport};
 use crate::upstream::body::RequestBody;
 use crate::upstream::guise::Guise;
 use crate::upstream::lease::{Freshness, Lease};
+use crate::upstream::response::UpstreamBody;
+use crate::upstream::upgraded;
 use crate::upstream::{ConnectFailure, HttpVersion, TunnelFailure, Upstreams};
 
 /// The upstream must have agreed by then; it may have to connect to somebody first.
@@ -209,15 +210,15 @@ async fn through(
 }
 
 async fn joined(
-    mut response: Response<Incoming>,
+    mut response: Response<UpstreamBody>,
     pieces: Option<mpsc::Sender<crate::upstream::body::meter::Copied>>,
 ) -> Result<TunnelIo, TunnelFailure> {
     match pieces {
         Some(pieces) => Ok(TunnelIo::of_bodies(pieces, response.into_body())),
         None => {
-            let upgraded = hyper::upgrade::on(&mut response).await;
+            let upgraded = upgraded::on(&mut response).await;
             upgraded
-                .map(TunnelIo::upgraded)
+                .map(TunnelIo::Upgraded)
                 .map_err(TunnelFailure::Http)
         }
     }

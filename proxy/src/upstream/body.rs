@@ -36,6 +36,13 @@ pub enum RequestBody {
     Replayed(Replay),
     /// Pieces that somebody else hands over: a copy of what another request reads, or what goes through a tunnel.
     Copy(mpsc::Receiver<Copied>),
+    /// One that was begun to be read for a connection on which nothing could be written. It is counted already.
+    Begun {
+        /// What was read of it.
+        first: Option<Bytes>,
+        /// What follows.
+        rest: Box<RequestBody>,
+    },
 }
 
 /// Whether nothing follows a frame: whoever gets trailers looks no further.
@@ -120,6 +127,10 @@ impl Body for RequestBody {
                 }
                 None => Some(Err(BodyError::NotWhole)),
             }),
+            RequestBody::Begun { first, rest } => match first.take() {
+                Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+                None => Pin::new(&mut **rest).poll_frame(context),
+            },
         }
     }
 
@@ -130,6 +141,7 @@ impl Body for RequestBody {
             RequestBody::Once { incoming, .. } => incoming.is_end_stream(),
             RequestBody::Replayed(replay) => replay.is_end_stream(),
             RequestBody::Copy(_) => false,
+            RequestBody::Begun { first, rest } => first.is_none() && rest.is_end_stream(),
         }
     }
 
@@ -142,6 +154,13 @@ impl Body for RequestBody {
             RequestBody::Once { incoming, .. } => incoming.size_hint(),
             RequestBody::Replayed(replay) => replay.size_hint(),
             RequestBody::Copy(_) => SizeHint::default(),
+            RequestBody::Begun { first, rest } => match rest.size_hint().exact() {
+                Some(bytes) => {
+                    let first = first.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                    SizeHint::with_exact(first + bytes)
+                }
+                None => SizeHint::default(),
+            },
         }
     }
 }

@@ -1,26 +1,58 @@
 //! An HTTP/1.1 connection to an endpoint: one request at a time.
+//!
+//! No task belongs to it: whoever waits for a response drives the request and reads the response, and while it lies
+//! idle nobody does. Only the rest of a request whose response has begun early is written by a task: it ends with the
+//! loan of the connection, or, where all of the response has come, with the request.
+
+mod body;
+mod chunked;
+mod decoder;
+mod error;
+mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+mod head;
+mod line;
+mod request;
+mod sending;
+mod spelled;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::{Request, Response};
+use hyper::client::conn::http1::SendRequest;
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 
+pub use self::body::Http1Body;
+use self::chunked::Chunked;
+use self::decoder::Decoder;
+pub use self::error::{Http1Error, Malformed};
+pub use self::exchange::OnInformational;
+use self::exchange::{Exchange, Failed};
+use self::head::{BodyLength, HeadLimits, ResponseHead};
+use self::line::{Line, SharedLine};
+use self::sending::Sending;
+pub use self::spelled::SpelledNames;
 use super::body::RequestBody;
 use super::guise::Guise;
 use super::io::{Mark, Seen, UpstreamIo, Watch};
+use super::lease::SendFailure;
+use super::response::UpstreamBody;
 use crate::cluster::connections::ConnectionPermit;
 use crate::config::cluster::{ClusterConfig, ConnectionBounds};
-use crate::config::http::DEFAULT_MAX_HEADERS;
+use crate::config::http1::HeaderNames;
 use crate::telemetry::session::Session;
 
 /// A connection that carries one request at a time.
 #[derive(Debug)]
 pub(super) struct Http1Connection {
-    pub(super) sender: SendRequest<RequestBody>,
+    speaker: Speaker,
     /// Whether a request uses it: 1, or 0.
     users: Arc<AtomicU32>,
     /// How many requests it has carried, the current one included.
@@ -32,15 +64,54 @@ pub(super) struct Http1Connection {
     watch: Watch,
 }
 
-/// The least that hyper buffers of a connection.
+/// Who speaks HTTP on it.
+#[derive(Debug)]
+enum Speaker {
+    Own {
+        line: SharedLine,
+        /// Writes the rest of a request whose response has begun.
+        rest: Option<Rest>,
+    },
+    /// Where names of headers are kept as they came.
+    Hyper(SendRequest<RequestBody>),
+}
+
+/// How it is spoken.
+#[derive(Debug, Clone, Copy)]
+struct Options {
+    limits: HeadLimits,
+    /// The most that is read of a body at once.
+    max_buffer: usize,
+    names: HeaderNames,
+}
+
+/// No less of a body is read at once, where it is known to come.
 const MIN_BUFFER_BYTES: usize = 8 * 1024;
-/// The most that is buffered of one: more gains nothing.
+/// No more is: it gains nothing.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
 /// Nothing is waited for longer that only this process has to do.
 const READY_WITHIN: Duration = Duration::from_secs(1);
 
+impl Options {
+    fn of(config: &ClusterConfig) -> Self {
+        let ConnectionBounds {
+            max_headers,
+            max_header_bytes,
+            buffer_bytes,
+        } = config.bounds;
+        Options {
+            limits: HeadLimits {
+                max_headers,
+                max_bytes: max_header_bytes as usize,
+            },
+            max_buffer: buffer_bytes.clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES),
+            names: config.http1.names,
+        }
+    }
+}
+
 impl Http1Connection {
-    /// Speaks HTTP on a connection. It is driven by a task of its own, which ends with it; the socket holds the permit.
+    /// Speaks HTTP on a connection. The socket holds the permit.
     pub(super) async fn over(
         mut io: UpstreamIo,
         permit: ConnectionPermit,
@@ -50,35 +121,16 @@ impl Http1Connection {
         let users = Arc::default();
         io.hold(permit);
         io.used_by(&users);
-        let names = config.http1.names;
-        let ConnectionBounds {
-            max_headers,
-            max_header_bytes,
-            buffer_bytes,
-        } = config.bounds;
-        let max_header_bytes = max_header_bytes as usize;
-        let mut builder = Builder::new();
-        builder
-            .max_header_size(max_header_bytes)
-            .max_buf_size(
-                buffer_bytes
-                    .clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)
-                    .max(max_header_bytes),
-            )
-            .preserve_header_case(names.are_preserved())
-            .title_case_headers(names.are_proper());
-        // Told only where it is another than hyper's own: that one has its place on the stack.
-        if max_headers != DEFAULT_MAX_HEADERS {
-            builder.max_headers(max_headers);
-        }
-        let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::trace!(%error, "upstream connection ended");
-            }
-        });
+        let options = Options::of(config);
+        let speaker = match options.names.are_preserved() {
+            true => Speaker::Hyper(spelled::over(io, &options).await?),
+            false => Speaker::Own {
+                line: Arc::new(Mutex::new(Line::over(io, options))),
+                rest: None,
+            },
+        };
         Ok(Http1Connection {
-            sender,
+            speaker,
             users,
             requests: 0,
             idle_since: Instant::now(),
@@ -95,8 +147,11 @@ impl Http1Connection {
     }
 
     /// The request is over.
-    pub(super) fn end(&self) {
+    pub(super) fn end(&mut self) {
         self.users.store(0, Ordering::Relaxed);
+        if let Speaker::Own { rest, .. } = &mut self.speaker {
+            *rest = None;
+        }
     }
 
     /// Whether it has been in use for longer than it may be.
@@ -119,18 +174,200 @@ impl Http1Connection {
         self.watch.session.as_ref()
     }
 
-    /// Waits until it can carry a request; `false` where it has been closed. The request before has been
-    /// read to its end, so that the wait is for the connection's task to notice, and not for the peer.
+    /// Whether it will not carry another request, as far as we know: what its exchange has left of it.
+    pub(super) fn is_closed(&self) -> bool {
+        match &self.speaker {
+            Speaker::Own { line, .. } => !line.lock().is_free(),
+            Speaker::Hyper(sender) => sender.is_closed(),
+        }
+    }
+
+    /// Whether it cannot carry a request: its peer has closed it while it lay idle.
+    pub(super) fn is_abandoned(&self) -> bool {
+        match (self.watch.look(), &self.speaker) {
+            (Seen::Over, _) => true,
+            // Nobody is woken: whoever lends it looks again.
+            (Seen::Something, Speaker::Own { line, .. }) => {
+                let mut context = Context::from_waker(Waker::noop());
+                !line.lock().poll_idle(&mut context)
+            }
+            _ => self.is_closed(),
+        }
+    }
+
+    /// It has lain idle for some time.
+    pub(super) fn rest(&self) {
+        if let Speaker::Own { line, .. } = &self.speaker {
+            line.lock().forget_reader();
+        }
+    }
+
+    /// Waits until it can carry a request; `false` where it has been closed. The request before has been read to its
+    /// end, so that the wait is for this process to notice, and not for the peer.
     pub(super) async fn is_ready(&mut self) -> bool {
-        match self.watch.look() {
+        match &mut self.speaker {
+            Speaker::Own { .. } => !self.is_abandoned(),
+            Speaker::Hyper(sender) => Self::is_hyper_ready(sender, self.watch.look()).await,
+        }
+    }
+
+    async fn is_hyper_ready(sender: &mut SendRequest<RequestBody>, seen: Seen) -> bool {
+        match seen {
             Seen::Over => return false,
             // The connection's task reads it, and sees what it is.
             Seen::Something => tokio::task::yield_now().await,
-            Seen::Quiet if self.sender.is_ready() => return true,
-            Seen::Quiet => {}
+            _ if sender.is_ready() => return true,
+            _ => {}
         }
-        let ready = poll_fn(|context| self.sender.poll_ready(context));
+        let ready = poll_fn(|context| sender.poll_ready(context));
         let ready = tokio::time::timeout(READY_WITHIN, ready).await;
         matches!(ready, Ok(Ok(())))
     }
+
+    /// Sends the request, until the head of the response is here.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<UpstreamBody>, SendFailure> {
+        if request.extensions().get::<SpelledNames>().is_some() {
+            Box::pin(self.leave_to_hyper()).await?;
+        }
+        match &mut self.speaker {
+            Speaker::Own { line, rest } => {
+                let line = Arc::clone(line);
+                send(line, rest, request).await
+            }
+            Speaker::Hyper(sender) => {
+                let sent = sender.try_send_request(spelled::request(request)).await;
+                sent.map(|response| response.map(UpstreamBody::Hyper))
+                    .map_err(SendFailure::of_hyper)
+            }
+        }
+    }
+
+    /// From now on hyper speaks on it, which knows how the names of a request's headers came.
+    async fn leave_to_hyper(&mut self) -> Result<(), SendFailure> {
+        let Speaker::Own { line, .. } = &self.speaker else {
+            return Ok(());
+        };
+        let (io, options) = {
+            let mut line = line.lock();
+            (line.take_idle(), line.options)
+        };
+        let io = io.ok_or(SendFailure::from(Http1Error::Taken))?;
+        let sender = spelled::over(io, &options).await;
+        self.speaker = Speaker::Hyper(sender.map_err(SendFailure::from)?);
+        Ok(())
+    }
 }
+
+async fn send(
+    line: SharedLine,
+    rest: &mut Option<Rest>,
+    request: Request<RequestBody>,
+) -> Result<Response<UpstreamBody>, SendFailure> {
+    let mut exchange = Exchange::begin(request, &mut line.lock());
+    let head = poll_fn(|context| exchange.poll(context, &mut line.lock())).await;
+    let answered = head.and_then(|head| {
+        let length = head::body_length(&head.response, exchange.method())?;
+        Ok((head, length))
+    });
+    let (head, length) = match answered {
+        Ok(answered) => answered,
+        Err(error) => return Err(exchange.failed(error).into()),
+    };
+    if let Some(sending) = exchange.sending.take() {
+        *rest = Some(Rest::write(sending, Arc::clone(&line)));
+    }
+    Ok(responded(line, head, length))
+}
+
+/// Writes what is left of a request, while its response is read or not.
+///
+/// Whoever gives the connection up before the response has ended gives the request up. One that was answered in full is
+/// passed on to its end, which its client sets: some read no answer before they have said all.
+#[derive(Debug)]
+struct Rest {
+    task: JoinHandle<()>,
+    line: SharedLine,
+}
+
+impl Rest {
+    fn write(mut sending: Sending, line: SharedLine) -> Self {
+        let own = Arc::clone(&line);
+        let task = tokio::spawn(async move {
+            let sent = poll_fn(|context| {
+                let mut line = own.lock();
+                match line.io() {
+                    Ok(io) => sending.poll(context, io),
+                    Err(error) => Poll::Ready(Err(error)),
+                }
+            });
+            let sent = sent.await;
+            let mut line = own.lock();
+            match sent {
+                Ok(()) => line.end_writing(),
+                // The peer does not read on: what it answers may be whole all the same.
+                Err(Http1Error::Lost { .. }) => line.wear_out(),
+                Err(error) => line.fail(error),
+            }
+        });
+        Rest { task, line }
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        if self.line.lock().is_reading() {
+            self.task.abort();
+        }
+    }
+}
+
+/// The response, whose body is here already or is still to come.
+fn responded(line: SharedLine, head: ResponseHead, length: BodyLength) -> Response<UpstreamBody> {
+    let ResponseHead {
+        response,
+        keeps_alive,
+    } = head;
+    let mut held = line.lock();
+    if !keeps_alive {
+        held.wear_out();
+    }
+    let limits = held.options.limits;
+    let here = held.unread.len() as u64;
+    let body = match length {
+        BodyLength::Known(length) if length <= here => {
+            let bytes = held
+                .unread
+                .split_to(usize::try_from(length).unwrap_or(usize::MAX));
+            held.end_reading();
+            Some(bytes)
+        }
+        _ => None,
+    };
+    drop(held);
+    let body = match (body, length) {
+        (Some(bytes), _) => Http1Body::whole(bytes),
+        (None, BodyLength::Known(length)) => Http1Body::coming(line, Decoder::Length(length)),
+        (None, BodyLength::Chunked) => {
+            let chunked = Decoder::Chunked(Box::new(Chunked::new(limits)));
+            Http1Body::coming(line, chunked)
+        }
+        (None, BodyLength::UntilClose) => Http1Body::coming(line, Decoder::UntilClose),
+        (None, BodyLength::Switched) => Http1Body::switched(line),
+    };
+    response.map(|()| UpstreamBody::Http1(body))
+}
+
+impl From<Failed> for SendFailure {
+    fn from(failed: Failed) -> Self {
+        SendFailure {
+            error: failed.error.into(),
+            unsent: failed.unsent,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -80,6 +80,18 @@ impl UpstreamIo {
         let cipher = state.negotiated_cipher_suite().map(|suite| suite.suite());
         let certificate = state.peer_certificates().and_then(|chain| chain.first());
         Some(Session::new(state.protocol_version(), cipher, certificate))
+    }
+
+    /// Lets go of whoever has waited to read last: as long as the runtime would wake them, what they were made of stays.
+    pub(super) fn forget_reader(&self) {
+        let mut context = Context::from_waker(Waker::noop());
+        // What is ready is seen by the next who looks.
+        let _ = self.socket().0.wire.poll_read_ready(&mut context);
+    }
+
+    /// Whether it is in TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.bytes.is_tls()
     }
 
     fn socket(&self) -> &Socket {

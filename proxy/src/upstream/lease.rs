@@ -11,18 +11,19 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderValue, Method, Request, Response};
-use hyper::body::{Body, Incoming};
+use http::{Request, Response};
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
 
 pub use self::spare::Spare;
 use super::body::RequestBody;
+use super::error::ExchangeError;
 use super::guise::Guise;
 use super::http1::Http1Connection;
 use super::http2::{Http2Connection, Stream};
 use super::pool::Pool;
+use super::response::UpstreamBody;
 use super::{ConnectFailure, HttpVersion, Upstreams};
 use crate::cluster::Cluster;
 use crate::cluster::breaker::{Gauge, Overflow};
@@ -50,7 +51,7 @@ enum Connection {
 #[derive(Debug)]
 pub struct SendFailure {
     /// What went wrong.
-    pub error: hyper::Error,
+    pub error: ExchangeError,
     /// The request, where not a byte of it was sent.
     pub unsent: Option<Box<Request<RequestBody>>>,
 }
@@ -58,27 +59,30 @@ pub struct SendFailure {
 impl SendFailure {
     /// Whether the connection was closed before any of the response came.
     pub fn is_closed_early(&self) -> bool {
-        let cause = std::error::Error::source(&self.error)
-            .and_then(|source| source.downcast_ref::<std::io::Error>())
-            .or_else(|| http2_error(&self.error)?.get_io())
-            .map(std::io::Error::kind);
-        let is_reset = matches!(
-            cause,
-            Some(std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
-        );
-        is_reset || self.error.is_incomplete_message() || self.error.is_closed()
+        self.error.is_closed_early()
     }
 
-    /// Whether the peer of HTTP/2 says that it has not looked at the request: its stream is above the last that a GOAWAY
-    /// names. Streams below it fail otherwise, when the connection ends.
+    /// Whether the peer of HTTP/2 says that it has not looked at the request.
     pub fn is_unprocessed(&self) -> bool {
-        http2_error(&self.error).is_some_and(|error| error.is_go_away() && error.is_remote())
+        self.error.is_unprocessed()
+    }
+
+    pub(super) fn of_hyper(mut failure: TrySendError<Request<RequestBody>>) -> Self {
+        SendFailure {
+            unsent: failure.take_message().map(Box::new),
+            error: failure.into_error().into(),
+        }
     }
 }
 
-/// What a failure of HTTP/2 says, where it is one.
-fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    std::error::Error::source(error)?.downcast_ref()
+/// A failure after which the request cannot be had again.
+impl<E: Into<ExchangeError>> From<E> for SendFailure {
+    fn from(error: E) -> Self {
+        SendFailure {
+            error: error.into(),
+            unsent: None,
+        }
+    }
 }
 
 /// Which connections will do.
@@ -116,18 +120,14 @@ impl Lease {
     pub async fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendFailure> {
-        let sent = match &mut self.connection {
-            Connection::Http1(connection) => {
-                let request = as_http1(request);
-                pin!(connection.sender.try_send_request(request)).await
-            }
-            Connection::Http2(sender, _) => pin!(sender.try_send_request(request)).await,
-        };
-        sent.map_err(|mut failure| SendFailure {
-            unsent: failure.take_message().map(Box::new),
-            error: failure.into_error(),
-        })
+    ) -> Result<Response<UpstreamBody>, SendFailure> {
+        match &mut self.connection {
+            Connection::Http1(connection) => pin!(connection.send(request)).await,
+            Connection::Http2(sender, _) => pin!(sender.try_send_request(request))
+                .await
+                .map(|response| response.map(UpstreamBody::Hyper))
+                .map_err(SendFailure::of_hyper),
+        }
     }
 
     /// Lends it no more; a shared connection goes on with what it has.
@@ -139,7 +139,7 @@ impl Lease {
 
     /// Request and response have ended: the connection can carry another.
     pub fn finish(self, cluster: &Cluster) {
-        if let Connection::Http1(connection) = self.connection {
+        if let Connection::Http1(mut connection) = self.connection {
             connection.end();
             let longest = cluster.config.max_connection_duration;
             let is_too_old =
@@ -151,25 +151,12 @@ impl Lease {
                 ClusterStats::count(&cluster.stats.connections_worn);
             } else if is_too_old {
                 ClusterStats::count(&cluster.stats.connections_aged);
-            } else if !connection.sender.is_closed() {
+            } else if !connection.is_closed() {
                 Pool::of(&self.endpoint).give_back(connection);
                 cluster.breakers.counts().connection_freed();
             }
         }
     }
-}
-
-/// A body of a length that nobody knows is chunked in HTTP/1.1, whatever the method is (RFC 9112 §6.3); hyper leaves
-/// it out of GET and HEAD unless it is told.
-fn as_http1(mut request: Request<RequestBody>) -> Request<RequestBody> {
-    let has_body = matches!(*request.method(), Method::GET | Method::HEAD)
-        && !request.body().is_end_stream()
-        && request.body().size_hint().exact().is_none();
-    let headers = request.headers_mut();
-    if has_body && !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(UPGRADE) {
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    request
 }
 
 impl Upstreams {

@@ -167,7 +167,7 @@ impl Pool {
         ahead.spawn(make);
     }
 
-    /// Closes what has not been used for so long; says whether nothing is left.
+    /// Closes what has not been used for so long, or was closed by its peer; says whether nothing is left.
     fn close_idle(&self, now: Instant, cluster: &Cluster) -> bool {
         let (config, stats) = (&cluster.config, &cluster.stats);
         let since = now.checked_sub(config.idle_timeout);
@@ -189,7 +189,8 @@ impl Pool {
             let mut shard = shard.lock();
             shard
                 .http1
-                .retain(|each| !each.sender.is_closed() && is_fresh(each));
+                .retain(|each| !each.is_abandoned() && is_fresh(each));
+            shard.http1.iter().for_each(Http1Connection::rest);
             shard.http2.retain(|each| {
                 let is_idle = since.is_some_and(|since| each.is_idle_since(since));
                 !each.is_over() && is_kept(is_idle, each.is_too_old(now, longest))
@@ -218,7 +219,7 @@ fn take(shard: &mut Shard, guise: Guise) -> Option<Http1Connection> {
     let is_usable = |each: &Http1Connection| each.guise == guise;
     while let Some(index) = shard.http1.iter().rposition(is_usable) {
         let connection = shard.http1.remove(index);
-        if !connection.sender.is_closed() {
+        if !connection.is_closed() {
             return Some(connection);
         }
     }
@@ -240,7 +241,8 @@ pub fn close_all(endpoint: &Endpoint) {
     }
 }
 
-/// Closes connections that have not been used for as long as their cluster keeps them, and forgets original
+/// Closes connections that have not been used for as long as their cluster keeps them, or that nobody holds at their
+/// other end any more, and forgets original
 /// destinations without any. Called now and then.
 pub fn close_idle(snapshot: &Snapshot, now: Instant) {
     for cluster in snapshot.clusters.values() {

@@ -151,6 +151,52 @@ async fn names_of_headers_are_written_as_both_sides_want_them() {
 }
 
 #[tokio::test]
+async fn names_of_headers_that_a_listener_keeps_are_kept_upstream() {
+    let mut upstream = scripted(&[OK]).await;
+    let keeping = Http1Options {
+        names: HeaderNames::Preserved,
+        ..Http1Options::default()
+    };
+    let cluster = shop(upstream.address, Http1Options::default());
+    let proxy = Proxy::serving(config(keeping), [cluster]).await;
+
+    for _ in 0..2 {
+        say(
+            proxy.address,
+            "GET / HTTP/1.1\r\nHost: a\r\nX-tWO-words: b\r\nconnection: close\r\n\r\n",
+        )
+        .await;
+
+        let head = upstream.asked.recv().await.unwrap();
+        assert!(head.contains("\r\nX-tWO-words: b"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_its_upstream_closes_is_closed_without_another_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let cluster = shop(address, Http1Options::default());
+    let proxy = Proxy::serving(config(Http1Options::default()), [cluster]).await;
+    let asking = tokio::spawn(say(
+        proxy.address,
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+    ));
+    let (mut stream, _) = listener.accept().await.unwrap();
+    head(&mut stream).await.unwrap();
+    stream.write_all(OK.as_bytes()).await.unwrap();
+    assert!(asking.await.unwrap().ends_with("ok"));
+
+    stream.shutdown().await.unwrap();
+
+    let mut rest = vec![];
+    let ended = stream.read_to_end(&mut rest);
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), ended).await;
+    ended.expect("in time").unwrap();
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
 async fn an_upstream_that_is_a_proxy_is_told_the_whole_url() {
     let mut upstream = scripted(&[OK]).await;
     let options = Http1Options {

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use http::header::{HeaderName, UPGRADE};
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use super::again::Apart;
 use super::{Answered, Attempts, Borrowed, Log, MAX_STALE, Missed};
@@ -20,8 +19,10 @@ use crate::http::failure::{Failure, Reset};
 use crate::http::{headers, validity};
 use crate::upstream::ConnectFailure;
 use crate::upstream::body::RequestBody;
+use crate::upstream::error::ExchangeError;
 use crate::upstream::guise::Guise;
 use crate::upstream::lease::{Freshness, Lease};
+use crate::upstream::response::UpstreamBody;
 
 /// What an endpoint says that wants to be spared.
 const DEGRADED: HeaderName = HeaderName::from_static("x-envoy-degraded");
@@ -103,7 +104,7 @@ impl Attempts<'_> {
         mut request: Box<Request<RequestBody>>,
         endpoint: &Arc<Endpoint>,
         log: &Log<'_>,
-    ) -> Result<(Response<Incoming>, Lease), Missed> {
+    ) -> Result<(Response<UpstreamBody>, Lease), Missed> {
         let mut freshness = Freshness::Any;
         for stale in 0.. {
             let lent = pin!(self.lend(endpoint, freshness)).await;
@@ -196,7 +197,7 @@ impl Attempts<'_> {
 
     fn reset(
         &self,
-        source: hyper::Error,
+        source: ExchangeError,
         unsent: Option<Box<Request<RequestBody>>>,
         endpoint: &Endpoint,
     ) -> Missed {

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::{Completion, Inner};
 use crate::http::body::{ResponseBody, Source, Watch};
 use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::ResponseFlags;
+use crate::upstream::response::UpstreamBody;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 impl Completion {
     /// The head of the upstream's response is here; says how many milliseconds that took.
-    pub(in crate::http) fn answered(&mut self, response: &Response<Incoming>) -> u64 {
+    pub(in crate::http) fn answered(&mut self, response: &Response<UpstreamBody>) -> u64 {
         let latency = self.started().elapsed();
         self.tell(|inner| {
             inner.report.upstream_latency = Some(latency);

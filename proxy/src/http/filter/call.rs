@@ -8,7 +8,6 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
 };
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use prost::Message;
 
 use crate::cluster::breaker::{Gauge, Overflow};
@@ -20,8 +19,10 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::report::Protocol;
 use crate::upstream::body::RequestBody;
 use crate::upstream::environment::Environment;
+use crate::upstream::error::ExchangeError;
 use crate::upstream::guise::Guise;
 use crate::upstream::lease::Freshness;
+use crate::upstream::response::UpstreamBody;
 use crate::upstream::{ConnectFailure, HttpVersion};
 
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
@@ -46,7 +47,7 @@ pub(super) enum CallFailure {
     #[error("no connection")]
     Connect(#[from] ConnectFailure),
     #[error("the service ended the request")]
-    Reset(#[source] hyper::Error),
+    Reset(#[source] ExchangeError),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     #[error("the answer is larger than {MAX_ANSWER_BYTES} bytes")]
@@ -236,7 +237,7 @@ fn as_sent(question: Request<Bytes>, version: HttpVersion) -> Request<RequestBod
     Request::from_parts(parts, body)
 }
 
-async fn collected(mut body: Incoming) -> Result<(Bytes, Option<HeaderMap>), CallFailure> {
+async fn collected(mut body: UpstreamBody) -> Result<(Bytes, Option<HeaderMap>), CallFailure> {
     let mut data = BytesMut::new();
     let mut trailers = None;
     while let Some(frame) = body.frame().await {

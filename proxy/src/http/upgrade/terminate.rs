@@ -1,6 +1,8 @@
 //! CONNECT that ends here, and POST that stands for it: the upstream gets the bytes of the tunnel on a connection of its
 //! own.
 
+use std::convert::Infallible;
+
 use http::Response;
 
 use super::Upgrade;
@@ -22,7 +24,7 @@ pub(in crate::http) fn terminate(
     let response = Response::new(Source::Empty);
     completion.status(response.status());
     let (io, held) = dialled.into_parts();
-    let upstream = std::future::ready(Ok(io));
+    let upstream = std::future::ready(Ok::<_, Infallible>(io));
     upgrade.carry(upstream, held, limits, (completion, connection));
     response
 }

@@ -4,7 +4,6 @@ use std::io;
 use std::time::Duration;
 
 use http::Response;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,6 +16,8 @@ use crate::http::limits::Limits;
 use crate::tcp::copy::{self, FirstEnd, Transfer};
 use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::ResponseFlags;
+use crate::upstream::response::UpstreamBody;
+use crate::upstream::upgraded;
 
 /// Both sides must have left HTTP by then.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,29 +30,29 @@ impl Upgrade {
     /// The upstream has agreed: tells the client, and joins the two.
     pub(in crate::http) fn join(
         self,
-        mut response: Response<Incoming>,
+        mut response: Response<UpstreamBody>,
         limits: Limits,
         completion: &mut Completion,
         connection: &HttpConnection,
     ) -> Response<Source> {
         self.tell(&mut response);
         completion.status(self.logged());
-        let upgraded = hyper::upgrade::on(&mut response);
-        let upstream = async { upgraded.await.map(TokioIo::new) };
+        let upstream = upgraded::on(&mut response);
         self.carry(upstream, (), limits, (completion, connection));
         response.map(|_| Source::Empty)
     }
 
     /// Copies both ways, in a task of its own: an open connection of the process's drain. What is held goes with it.
-    pub(super) fn carry<IO, H>(
+    pub(super) fn carry<IO, H, E>(
         self,
-        upstream: impl Future<Output = hyper::Result<IO>> + Send + 'static,
+        upstream: impl Future<Output = Result<IO, E>> + Send + 'static,
         held: H,
         limits: Limits,
         (completion, connection): (&mut Completion, &HttpConnection),
     ) where
         IO: AsyncRead + AsyncWrite + Send + 'static,
         H: Send + 'static,
+        E: std::error::Error + Send + Sync + 'static,
     {
         completion.count_response();
         let mut completion = completion.take();
@@ -97,16 +98,24 @@ fn has_lost_client(first: Option<FirstEnd>, is_http2: bool) -> bool {
     }
 }
 
-async fn copy<IO: AsyncRead + AsyncWrite>(
+async fn copy<IO, E>(
     downstream: OnUpgrade,
-    upstream: impl Future<Output = hyper::Result<IO>>,
+    upstream: impl Future<Output = Result<IO, E>>,
     idle: Duration,
     transfer: &Transfer,
-) -> io::Result<()> {
-    let both = async { tokio::try_join!(downstream, upstream) };
+) -> io::Result<()>
+where
+    IO: AsyncRead + AsyncWrite,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let both = async {
+        tokio::try_join!(
+            async { downstream.await.map_err(io::Error::other) },
+            async { upstream.await.map_err(io::Error::other) },
+        )
+    };
     let (downstream, upstream) = tokio::time::timeout(PATIENCE, both)
         .await
-        .map_err(|_| io::Error::other("a connection did not leave HTTP in time"))?
-        .map_err(io::Error::other)?;
+        .map_err(|_| io::Error::other("a connection did not leave HTTP in time"))??;
     copy::both_ways(TokioIo::new(downstream), upstream, Some(idle), transfer).await
 }

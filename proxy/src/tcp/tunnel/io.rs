@@ -6,20 +6,19 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::Body;
-use hyper::body::Incoming;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::sync::PollSender;
 
 use crate::upstream::body::meter::Copied;
+use crate::upstream::response::UpstreamBody;
+use crate::upstream::upgraded::UpgradedIo;
 
 /// The upstream's end of a tunnel.
 #[derive(Debug)]
 pub enum TunnelIo {
     /// HTTP is over here.
-    Upgraded(TokioIo<Upgraded>),
+    Upgraded(UpgradedIo),
     /// The bodies of a request and of its response.
     Bodies(Box<Bodies>),
 }
@@ -28,7 +27,7 @@ pub enum TunnelIo {
 #[derive(Debug)]
 pub struct Bodies {
     to_server: PollSender<Copied>,
-    from_server: Incoming,
+    from_server: UpstreamBody,
     /// What has come and not been read.
     rest: Bytes,
 }
@@ -37,11 +36,7 @@ pub struct Bodies {
 const MAX_PIECE: usize = 16 * 1024;
 
 impl TunnelIo {
-    pub(super) fn upgraded(upgraded: Upgraded) -> Self {
-        TunnelIo::Upgraded(TokioIo::new(upgraded))
-    }
-
-    pub(super) fn of_bodies(pieces: mpsc::Sender<Copied>, response: Incoming) -> Self {
+    pub(super) fn of_bodies(pieces: mpsc::Sender<Copied>, response: UpstreamBody) -> Self {
         TunnelIo::Bodies(Box::new(Bodies {
             to_server: PollSender::new(pieces),
             from_server: response,

@@ -91,7 +91,7 @@ impl SpareBody {
             RequestBody::Empty => Some(SpareBody::Whole(RequestBody::Empty)),
             RequestBody::Full(bytes) => Some(SpareBody::Whole(RequestBody::Full(bytes.clone()))),
             RequestBody::Replayed(replay) => Some(SpareBody::Shared(Arc::clone(replay.buffer()))),
-            RequestBody::Copy(_) => None,
+            RequestBody::Copy(_) | RequestBody::Begun { .. } => None,
             RequestBody::Once { .. } => {
                 let RequestBody::Once { incoming, meter } =
                     std::mem::replace(body, RequestBody::Empty)

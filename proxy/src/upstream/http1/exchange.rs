@@ -1,0 +1,220 @@
+//! One request on a connection, until the head of its response is here.
+//!
+//! Request and response are both driven: a response may come while the request is still being written, and a client
+//! that expects to be asked for its body is asked by the upstream.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::CONNECTION;
+use http::{HeaderMap, Request, StatusCode, request};
+
+use super::error::Http1Error;
+use super::head::{self, ResponseHead};
+use super::line::Line;
+use super::request as outgoing;
+use super::sending::Sending;
+use crate::upstream::body::RequestBody;
+
+/// Told of informational responses, where it is among a request's extensions.
+#[derive(Clone)]
+pub struct OnInformational(pub Arc<dyn Fn(StatusCode) + Send + Sync>);
+
+impl fmt::Debug for OnInformational {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_tuple("OnInformational")
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request that is being sent, and its response as far as it has come.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    request: request::Parts,
+    /// `None`: it was written, or cannot be.
+    pub(super) sending: Option<Sending>,
+    /// Why the request cannot be written: the response may be here all the same.
+    not_written: Option<Http1Error>,
+    /// For the response, whose headers take the place of the request's.
+    headers: Option<HeaderMap>,
+    /// A head that came together with an informational one.
+    held_back: Option<ResponseHead>,
+    /// How much of the head had come when it was last looked at.
+    looked_at: usize,
+    has_begun: bool,
+    /// Whether an informational response has been told of since this was last polled.
+    has_told: bool,
+}
+
+/// An exchange that has failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: Http1Error,
+    /// The request, where not a byte of it was written.
+    pub(super) unsent: Option<Box<Request<RequestBody>>>,
+}
+
+impl Exchange {
+    /// Begins it on a connection that is free.
+    pub(super) fn begin(request: Request<RequestBody>, line: &mut Line) -> Self {
+        let (mut request, body) = request.into_parts();
+        let framing = outgoing::frame(&mut request, &body);
+        let is_proper = line.options.names.are_proper();
+        let head = outgoing::head(&request, is_proper);
+        line.begin();
+        let mut connection = request.headers.get_all(CONNECTION).iter();
+        if connection.any(|list| head::names(list, "close")) {
+            line.wear_out();
+        }
+        Exchange {
+            request,
+            sending: Some(Sending::new(head, framing, body, is_proper)),
+            not_written: None,
+            headers: None,
+            held_back: None,
+            looked_at: 0,
+            has_begun: false,
+            has_told: false,
+        }
+    }
+
+    /// What the request's method is.
+    pub(super) fn method(&self) -> &http::Method {
+        &self.request.method
+    }
+
+    /// Goes on until the head of the response is here.
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        line: &mut Line,
+    ) -> Poll<Result<ResponseHead, Http1Error>> {
+        self.poll_send(context, line)?;
+        if let Some(head) = self.held_back.take() {
+            return Poll::Ready(Ok(head));
+        }
+        self.has_told = false;
+        loop {
+            if !line.unread.is_empty()
+                && let Some(head) = self.take_head(line)?
+            {
+                if !self.has_told || self.sending.is_none() {
+                    return Poll::Ready(Ok(head));
+                }
+                // The client is asked for its body before it is answered: the response waits for one turn of its
+                // connection.
+                self.poll_send(context, line)?;
+                self.held_back = Some(head);
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match line.poll_more(context, None) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.ended())),
+                Poll::Ready(Ok(_)) => self.has_begun = true,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.lost(error))),
+            }
+        }
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>, line: &mut Line) -> Result<(), Http1Error> {
+        let Some(sending) = &mut self.sending else {
+            return Ok(());
+        };
+        let Poll::Ready(sent) = sending.poll(context, line.io()?) else {
+            self.reuse_headers();
+            return Ok(());
+        };
+        match sent {
+            Ok(()) => {
+                self.reuse_headers();
+                self.sending = None;
+                line.end_writing();
+                Ok(())
+            }
+            Err(error @ Http1Error::Lost { .. }) if sending.has_written() => {
+                // Who answers early may not read on: the answer counts.
+                self.reuse_headers();
+                self.sending = None;
+                line.wear_out();
+                self.not_written = Some(error);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Once anything is written the request cannot be had again, and the memory of its headers is the response's.
+    fn reuse_headers(&mut self) {
+        let has_written = self.sending.as_ref().is_some_and(Sending::has_written);
+        if has_written && self.headers.is_none() {
+            let mut headers = std::mem::take(&mut self.request.headers);
+            headers.clear();
+            self.headers = Some(headers);
+        }
+    }
+
+    /// The head of the response, where it is whole; those of informational ones are told.
+    fn take_head(&mut self, line: &mut Line) -> Result<Option<ResponseHead>, Http1Error> {
+        let limits = line.options.limits;
+        loop {
+            if !head::may_end(&line.unread, self.looked_at) {
+                self.looked_at = line.unread.len();
+                return match self.looked_at >= limits.max_bytes {
+                    true => Err(head::too_large(limits).into()),
+                    false => Ok(None),
+                };
+            }
+            let headers = self.headers.get_or_insert_default();
+            let Some(head) = head::take(&mut line.unread, headers, limits)? else {
+                self.looked_at = line.unread.len();
+                return Ok(None);
+            };
+            self.looked_at = 0;
+            let status = head.response.status();
+            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(Some(head));
+            }
+            if let Some(told) = self.request.extensions.get::<OnInformational>() {
+                (told.0)(status);
+                self.has_told = true;
+            }
+            if line.unread.is_empty() {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn ended(&mut self) -> Http1Error {
+        match self.has_begun {
+            true => Http1Error::CutOff,
+            false => self.not_written.take().unwrap_or(Http1Error::Closed),
+        }
+    }
+
+    fn lost(&self, error: Http1Error) -> Http1Error {
+        match error {
+            Http1Error::Lost { source, .. } => Http1Error::Lost {
+                has_begun: self.has_begun,
+                source,
+            },
+            error => error,
+        }
+    }
+
+    /// The request, where not a byte of it was written.
+    pub(super) fn failed(self, error: Http1Error) -> Failed {
+        let is_lost = matches!(error, Http1Error::Lost { .. });
+        let unsent = self
+            .sending
+            .filter(|sending| is_lost && !sending.has_written());
+        let request = self.request;
+        Failed {
+            error,
+            unsent: unsent
+                .map(|sending| Box::new(Request::from_parts(request, sending.into_unsent()))),
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The head of a request as it is written, and how its body is framed (RFC 9112 §6).
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, CONTENT_LENGTH, HeaderName, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Uri, request};
+use http_body::Body;
+
+use super::head::{content_length, ends_chunked};
+
+/// How a body is framed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// There is none, or it is left out.
+    None,
+    /// So many bytes are to come.
+    Length(u64),
+    /// In chunks; behind the last of them these trailers may be sent.
+    Chunked(Vec<HeaderName>),
+}
+
+const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
+
+/// Decides how a body is framed, and says so in the headers. What they say already holds.
+pub(super) fn frame<B: Body>(request: &mut request::Parts, body: &B) -> Framing {
+    let headers = &mut request.headers;
+    if body.is_end_stream() {
+        headers.remove(TRANSFER_ENCODING);
+        return Framing::None;
+    }
+    if let Some(last) = headers.get_all(TRANSFER_ENCODING).iter().next_back() {
+        if !ends_chunked(last) {
+            headers.append(TRANSFER_ENCODING, CHUNKED);
+        }
+        return chunked(headers);
+    }
+    if let Ok(Some(length)) = content_length(headers) {
+        return length_of(length);
+    }
+    match (body.size_hint().exact(), &request.method) {
+        (Some(length), _) => {
+            headers.insert(CONTENT_LENGTH, length.into());
+            length_of(length)
+        }
+        (None, &Method::CONNECT) => Framing::None,
+        // It is for the protocol that is asked for.
+        (None, &Method::GET | &Method::HEAD) if headers.contains_key(UPGRADE) => Framing::None,
+        (None, _) => {
+            headers.insert(TRANSFER_ENCODING, CHUNKED);
+            chunked(headers)
+        }
+    }
+}
+
+fn length_of(bytes: u64) -> Framing {
+    match bytes {
+        0 => Framing::None,
+        bytes => Framing::Length(bytes),
+    }
+}
+
+fn chunked(headers: &mut HeaderMap) -> Framing {
+    headers.remove(CONTENT_LENGTH);
+    let lines = headers.get_all(TRAILER).iter();
+    let announced = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
+    Framing::Chunked(announced.collect())
+}
+
+/// The head of a request; names are as they are kept, or like `Content-Type`.
+pub(super) fn head(request: &request::Parts, is_proper: bool) -> Bytes {
+    stored(|bytes| {
+        bytes.extend_from_slice(request.method.as_str().as_bytes());
+        bytes.extend_from_slice(b" ");
+        put_target(bytes, &request.uri);
+        bytes.extend_from_slice(b" HTTP/1.1\r\n");
+        put_headers(bytes, &request.headers, is_proper);
+        bytes.extend_from_slice(b"\r\n");
+    })
+}
+
+fn put_target(bytes: &mut BytesMut, target: &Uri) {
+    let is_origin = target.scheme().is_none() && target.authority().is_none();
+    match target.path_and_query() {
+        Some(path) if is_origin && path.as_str().starts_with(['/', '*']) => {
+            bytes.extend_from_slice(path.as_str().as_bytes());
+        }
+        _ => write!(bytes, "{target}").expect("a buffer of bytes grows as is needed"),
+    }
+}
+
+fn put_headers(bytes: &mut BytesMut, headers: &HeaderMap, is_proper: bool) {
+    for (name, value) in headers {
+        let before = bytes.len();
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        if is_proper {
+            make_proper(&mut bytes[before..]);
+        }
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+}
+
+fn make_proper(name: &mut [u8]) {
+    for word in name.split_mut(|byte| *byte == b'-') {
+        if let Some(first) = word.first_mut() {
+            first.make_ascii_uppercase();
+        }
+    }
+}
+
+/// The line before a chunk.
+pub(super) fn chunk_size(bytes: usize) -> Bytes {
+    stored(|line| {
+        write!(line, "{bytes:X}\r\n").expect("a buffer of bytes grows as is needed");
+    })
+}
+
+/// The end of a body in chunks, with those of its trailers that were announced and may be sent.
+pub(super) fn trailers(trailers: &HeaderMap, announced: &[HeaderName], is_proper: bool) -> Bytes {
+    let sent: HeaderMap = trailers
+        .iter()
+        .filter(|(name, _)| announced.contains(name) && may_trail(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    stored(|bytes| {
+        bytes.extend_from_slice(b"0\r\n");
+        put_headers(bytes, &sent, is_proper);
+        bytes.extend_from_slice(b"\r\n");
+    })
+}
+
+/// RFC 9110 §6.5.1: what is needed before a body is read has no place behind it.
+fn may_trail(name: &HeaderName) -> bool {
+    !matches!(
+        *name,
+        header::AUTHORIZATION
+            | header::CACHE_CONTROL
+            | header::CONTENT_ENCODING
+            | header::CONTENT_LENGTH
+            | header::CONTENT_RANGE
+            | header::CONTENT_TYPE
+            | header::HOST
+            | header::MAX_FORWARDS
+            | header::SET_COOKIE
+            | header::TRAILER
+            | header::TRANSFER_ENCODING
+            | header::TE
+    )
+}
+
+thread_local! {
+    /// Where the next heads are written: for many of them memory is taken once.
+    static HEADS: RefCell<BytesMut> = RefCell::default();
+}
+/// As much memory is taken at once, or as one head needs.
+const HEADS_BYTES: usize = 4096;
+/// What most heads fit into.
+const HEAD_BYTES: usize = 512;
+
+fn stored(write: impl FnOnce(&mut BytesMut)) -> Bytes {
+    HEADS.with_borrow_mut(|heads| {
+        if heads.capacity() < HEAD_BYTES {
+            heads.reserve(HEADS_BYTES);
+        }
+        write(heads);
+        heads.split().freeze()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use http_body_util::{BodyExt, Empty, Full, StreamBody};
+
+    use super::*;
+
+    fn request(method: Method, headers: &[(&'static str, &'static str)]) -> request::Parts {
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        *request.uri_mut() = Uri::from_static("/a?b=c");
+        for (name, value) in headers {
+            let value = HeaderValue::from_static(value);
+            request.headers_mut().append(*name, value);
+        }
+        request.into_parts().0
+    }
+
+    fn text(head: &Bytes) -> &str {
+        std::str::from_utf8(head).expect("text")
+    }
+
+    /// Of a length that nobody knows.
+    fn unknown() -> impl Body<Data = Bytes> {
+        let frames = futures_util::stream::pending();
+        StreamBody::new(frames).map_err(|error: std::io::Error| error)
+    }
+
+    fn framed(method: Method, headers: &[(&'static str, &'static str)]) -> (Framing, String) {
+        let mut request = request(method, headers);
+        let framing = frame(&mut request, &unknown());
+        (framing, text(&head(&request, false)).to_owned())
+    }
+
+    #[test]
+    fn a_request_without_a_body_is_written_as_it_is() {
+        let mut request = request(Method::GET, &[("host", "a"), ("x-one-two", ""), ("x", "2")]);
+
+        assert_eq!(frame(&mut request, &Empty::<Bytes>::new()), Framing::None);
+
+        let lines = "GET /a?b=c HTTP/1.1\r\nhost: a\r\nx-one-two: \r\nx: 2\r\n\r\n";
+        assert_eq!(head(&request, false), lines);
+        let proper = "GET /a?b=c HTTP/1.1\r\nHost: a\r\nX-One-Two: \r\nX: 2\r\n\r\n";
+        assert_eq!(head(&request, true), proper);
+    }
+
+    #[test]
+    fn targets_are_written_in_each_form() {
+        for target in ["/", "/a?b", "*", "http://a:80/b?c", "a:443"] {
+            let mut request = request(Method::CONNECT, &[]);
+            request.uri = target.parse().expect("a target");
+
+            let line = format!("CONNECT {target} HTTP/1.1\r\n\r\n");
+            assert_eq!(head(&request, false), line.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_length_is_told_where_it_is_known() {
+        let mut request = request(Method::POST, &[]);
+
+        let framing = frame(&mut request, &Full::new(Bytes::from_static(b"abc")));
+
+        assert_eq!(framing, Framing::Length(3));
+        assert_eq!(request.headers[CONTENT_LENGTH], "3");
+    }
+
+    #[test]
+    fn a_length_that_headers_tell_holds() {
+        let (framing, head) = framed(Method::POST, &[("content-length", "5")]);
+
+        assert_eq!(framing, Framing::Length(5));
+        assert!(!head.contains("chunked"), "{head}");
+    }
+
+    #[test]
+    fn what_has_no_length_comes_in_chunks_whatever_the_method_is() {
+        for method in [Method::GET, Method::POST, Method::HEAD] {
+            let (framing, head) = framed(method, &[]);
+
+            assert_eq!(framing, Framing::Chunked(vec![]));
+            assert!(head.ends_with("transfer-encoding: chunked\r\n\r\n"));
+        }
+        let upgrade = [("upgrade", "websocket")];
+        assert_eq!(framed(Method::GET, &upgrade).0, Framing::None);
+        assert_eq!(framed(Method::CONNECT, &[]).0, Framing::None);
+    }
+
+    #[test]
+    fn chunks_and_a_length_are_never_sent_together() {
+        let both = [("content-length", "5"), ("transfer-encoding", "chunked")];
+
+        let (framing, head) = framed(Method::POST, &both);
+
+        assert_eq!(framing, Framing::Chunked(vec![]));
+        assert!(!head.contains("content-length"), "{head}");
+    }
+
+    #[test]
+    fn trailers_are_sent_that_were_announced_and_may_be() {
+        let (framing, _) = framed(Method::POST, &[("trailer", "A, b"), ("trailer", "host")]);
+        let Framing::Chunked(announced) = framing else {
+            panic!("not in chunks: {framing:?}");
+        };
+        let sent = request(
+            Method::POST,
+            &[("a", "1"), ("c", "2"), ("host", "3"), ("b", "4")],
+        );
+
+        let end = trailers(&sent.headers, &announced, false);
+
+        assert_eq!(end, "0\r\na: 1\r\nb: 4\r\n\r\n");
+    }
+
+    #[test]
+    fn sizes_of_chunks_are_hexadecimal() {
+        assert_eq!(chunk_size(1), "1\r\n");
+        assert_eq!(chunk_size(0x1ABC), "1ABC\r\n");
+    }
+}
