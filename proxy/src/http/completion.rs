@@ -114,6 +114,7 @@ impl Completion {
             response_code: 0,
             flags: ResponseFlags::default(),
             reason: None,
+            details: None,
             grpc_status: None,
             request_bytes: 0,
             response_bytes: 0,

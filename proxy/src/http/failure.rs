@@ -1,5 +1,7 @@
 //! What can become of a request instead of a response, and what its caller is told.
 
+mod details;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
+pub(super) use self::details::after_response;
 use crate::cluster::NoEndpoint;
 use crate::cluster::breaker::Overflow;
 use crate::telemetry::managers::HttpEvent;
@@ -71,7 +74,7 @@ pub(super) enum Failure {
     Duration { limit: Duration, has_request: bool },
     #[error("the request had not ended after {limit:?}, the request time-out")]
     RequestTimeout { limit: Duration },
-    #[error("{}", .0.details)]
+    #[error("{}", .0.reason())]
     Answered(Box<LocalReply>),
     #[error("{authority:?} is no host that a request could be sent to")]
     Authority { authority: Box<str> },
@@ -89,8 +92,10 @@ pub(super) struct LocalReply {
     /// What a gRPC caller is told in place of what corresponds to the status.
     pub(super) grpc_status: Option<u32>,
     pub(super) flag: ResponseFlags,
-    /// Envoy's response code details.
+    /// Why, in Envoy's words.
     pub(super) details: Arc<str>,
+    /// Why, for people, where that says more.
+    pub(super) reason: Option<&'static str>,
     /// What the connection manager counts it as, if anything.
     pub(super) event: Option<HttpEvent>,
     /// Whether it stays as it is, whatever the configuration makes of such answers.
@@ -107,9 +112,20 @@ impl LocalReply {
             grpc_status: None,
             flag: ResponseFlags::default(),
             details: details.into(),
+            reason: None,
             event: None,
             is_final: false,
         }
+    }
+
+    /// Explained to people.
+    pub(super) fn because(mut self, reason: &'static str) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    fn reason(&self) -> &str {
+        self.reason.unwrap_or(&self.details)
     }
 }
 

@@ -29,6 +29,26 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
+/// Why the proxy answers itself.
+#[derive(Debug)]
+pub(super) struct Why {
+    /// For people.
+    pub(super) reason: Arc<str>,
+    /// In Envoy's words.
+    pub(super) details: Arc<str>,
+}
+
+impl Why {
+    /// Where Envoy's word says it all.
+    fn just(word: &str) -> Self {
+        let word: Arc<str> = word.into();
+        Why {
+            reason: Arc::clone(&word),
+            details: word,
+        }
+    }
+}
+
 /// An answer of the proxy's own, before it has the form in which it is sent.
 pub(super) struct Reply {
     pub(super) status: StatusCode,
@@ -37,7 +57,7 @@ pub(super) struct Reply {
     /// What a gRPC caller is told in place of what corresponds to the status.
     grpc_status: Option<u32>,
     /// Why there is no other.
-    reason: Arc<str>,
+    why: Why,
     /// Whether callers are told the reason.
     explains: bool,
     /// Whether it stays as it is, whatever the configuration makes of such answers.
@@ -46,13 +66,13 @@ pub(super) struct Reply {
 
 impl Reply {
     /// Without headers.
-    fn new(status: StatusCode, body: Bytes, reason: Arc<str>) -> Self {
+    fn new(status: StatusCode, body: Bytes, why: Why) -> Self {
         Reply {
             status,
             headers: HeaderMap::new(),
             body,
             grpc_status: None,
-            reason,
+            why,
             explains: false,
             is_final: false,
         }
@@ -77,8 +97,13 @@ impl Reply {
         if explains && let Ok(reason) = HeaderValue::from_str(&reason) {
             headers.insert(REASON, reason);
         }
+        let why = Why {
+            details: failure.details(),
+            reason,
+        };
         if matches!(failure, Failure::ClientGone) {
             // Nobody hears the answer: the request has ended without one.
+            completion.replied(&why);
             drop(completion.take());
         }
         Reply {
@@ -86,7 +111,7 @@ impl Reply {
             grpc_status: failure.grpc_status(),
             explains,
             is_final: matches!(failure, Failure::Answered(reply) if reply.is_final),
-            ..Reply::new(failure.status(), body, reason)
+            ..Reply::new(failure.status(), body, why)
         }
     }
 
@@ -97,12 +122,12 @@ impl Reply {
         completion: &mut Completion,
     ) -> Response<Source> {
         completion.status(self.status);
+        completion.replied(&self.why);
         let replies = replies.filter(|_| !self.is_final);
         self.give_type(replies, completion);
         match completion.replies_grpc() {
             true => self.grpc(completion),
             false => {
-                completion.replied(self.reason, None);
                 if completion.method() == Some(&Method::HEAD) && !self.body.is_empty() {
                     // Only the head is asked for; of HTTP/2, too, nobody else leaves the body out.
                     let length = self.body.len().into();
@@ -142,7 +167,7 @@ impl Reply {
         self.headers.entry(GRPC_STATUS).or_insert(status.into());
         let message = match self.body.is_empty() && self.explains {
             // A gRPC caller is shown nothing else.
-            true => percent_encoded(&self.reason),
+            true => percent_encoded(&self.why.reason),
             // The end of its line is no part of the message.
             false => {
                 let body = self.body.strip_suffix(b"\n").unwrap_or(&self.body);
@@ -155,7 +180,7 @@ impl Reply {
         {
             self.headers.insert(GRPC_MESSAGE, message);
         }
-        completion.replied(self.reason, Some(status));
+        completion.replied_grpc(status);
         with(StatusCode::OK, self.headers, Bytes::new())
     }
 }

@@ -144,8 +144,9 @@ impl Upgrade {
     pub(super) fn mistakable<B>(&self, response: &Response<B>) -> Option<Failure> {
         let has_form = self.is_http2 || matches!(self.wanted, Wanted::Connect);
         (has_form && response.status().is_success()).then(|| {
-            let details = "the upstream answers an upgrade as if it were an ordinary request";
-            let mut reply = LocalReply::new(StatusCode::BAD_GATEWAY, details);
+            let details = "upstream_reset_before_response_started{protocol_error}";
+            let reason = "the upstream answers an upgrade as if it were an ordinary request";
+            let mut reply = LocalReply::new(StatusCode::BAD_GATEWAY, details).because(reason);
             reply.flag = ResponseFlags::UPSTREAM_PROTOCOL_ERROR;
             Failure::Answered(Box::new(reply))
         })
@@ -219,8 +220,8 @@ pub(super) fn admit(
         return Ok(Some(upgrade));
     }
     if upgrade.is_http2 || matches!(upgrade.wanted, Wanted::Connect) {
-        let details = "no upgrade of this kind is allowed here";
-        let mut reply = LocalReply::new(StatusCode::FORBIDDEN, details);
+        let mut reply = LocalReply::new(StatusCode::FORBIDDEN, "upgrade_failed")
+            .because("no upgrade of this kind is allowed here");
         if !upgrade.is_http2 {
             reply.headers.push((CONNECTION, CLOSE));
         }

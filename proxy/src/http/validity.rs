@@ -50,9 +50,13 @@ pub(super) fn underscored<B>(
         return None;
     }
     if action == UnderscoredNames::Refused {
-        let details = "header names with underscores are not accepted here";
+        let reason = "header names with underscores are not accepted here";
+        let details = match is_http2(request) {
+            true => "http2.unexpected_underscore",
+            false => "http1.unexpected_underscore",
+        };
         let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
-        return Some(refusal(StatusCode::BAD_REQUEST, details, flag));
+        return Some(refusal(StatusCode::BAD_REQUEST, details, reason, flag));
     }
     for name in underscored {
         request.headers_mut().remove(name);
@@ -64,9 +68,9 @@ pub(super) fn underscored<B>(
 fn version<B>(request: &Request<B>, options: &Http1Options) -> Option<Failure> {
     let is_old = request.version() == Version::HTTP_10 && !options.accepts_http10;
     is_old.then(|| {
-        let details = "HTTP/1.0 is not accepted here";
+        let reason = "HTTP/1.0 is not accepted here";
         let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
-        refusal(StatusCode::UPGRADE_REQUIRED, details, flag)
+        refusal(StatusCode::UPGRADE_REQUIRED, "low_version", reason, flag)
     })
 }
 
@@ -75,13 +79,16 @@ fn absolute<B>(request: &Request<B>, options: &Http1Options) -> Option<Failure> 
     let is_refused =
         options.refuses_absolute_url && is_http1(request) && request.uri().scheme().is_some();
     is_refused.then(|| {
-        let details = "a target with a host is not accepted here";
-        let mut reply = LocalReply::new(StatusCode::NOT_FOUND, details);
+        let mut reply = LocalReply::new(StatusCode::NOT_FOUND, NO_PATH)
+            .because("a target with a host is not accepted here");
         reply.event = Some(HttpEvent::NonRelativePath);
         Failure::Answered(Box::new(reply))
     })
 }
 
+/// Envoy's words for a target that is no path, and for what is no HTTP/1.
+const NO_PATH: &str = "absolute_path_rejected";
+const CODEC_ERROR: &str = "http1.codec_error";
 /// Pseudo-headers of a request of HTTP/2, which count as headers there.
 const PSEUDO_HEADERS: usize = 4;
 
@@ -91,6 +98,7 @@ pub(super) fn too_many_headers<B>(request: &Request<B>, max_headers: usize) -> O
     (is_counted && request.headers().len() + PSEUDO_HEADERS > max_headers).then(|| {
         refusal(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "http2.too_many_headers",
             "it has more headers than a request may have",
             ResponseFlags::default(),
         )
@@ -125,10 +133,10 @@ fn coding<B>(request: &Request<B>) -> Option<Failure> {
     let first = codings.next()?;
     let is_chunked = first.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
     (!is_chunked).then(|| {
-        let details = "transfer-encoding is not chunked alone";
         refusal(
             StatusCode::NOT_IMPLEMENTED,
-            details,
+            "http1.invalid_transfer_encoding",
+            "transfer-encoding is not chunked alone",
             ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
         )
     })
@@ -146,10 +154,10 @@ fn target<B>(request: &Request<B>) -> Option<Failure> {
     });
     let is_wrong = (is_authority != is_connect || has_bad_port) && is_http1(request);
     is_wrong.then(|| {
-        let details = "the target has not the form that its method asks for";
         refusal(
             StatusCode::BAD_REQUEST,
-            details,
+            CODEC_ERROR,
+            "the target has not the form that its method asks for",
             ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
         )
     })
@@ -173,26 +181,31 @@ fn is_host(host: &[u8]) -> bool {
 /// There must be one, and it must be one: RFC 9112, §3.2. An empty one is allowed.
 fn host<B>(request: &Request<B>) -> Option<Failure> {
     let mut hosts = request.headers().get_all(HOST).iter();
-    let (details, flag) = match (hosts.next(), hosts.next()) {
+    let (details, reason, flag) = match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => (
+            CODEC_ERROR,
             "the request names two hosts",
             ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
         ),
         // RFC 9113, section 8.3.1: who asks is not named there.
         _ if is_http2(request) && names_user(request) => (
+            "http2.violation.of.messaging.rule",
             "the authority of the request names a user",
             ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
         ),
-        (None, None) if request.uri().authority().is_none() => {
-            ("the request names no host", ResponseFlags::default())
-        }
+        (None, None) if request.uri().authority().is_none() => (
+            "missing_host_header",
+            "the request names no host",
+            ResponseFlags::default(),
+        ),
         (Some(host), None) if !is_host(host.as_bytes()) => (
+            "invalid_authority",
             "the request names a host that cannot be one",
             ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
         ),
         _ => return None,
     };
-    Some(refusal(StatusCode::BAD_REQUEST, details, flag))
+    Some(refusal(StatusCode::BAD_REQUEST, details, reason, flag))
 }
 
 /// Only CONNECT asks for no path. Envoy: `404` without a flag, whatever the routes are.
@@ -200,8 +213,8 @@ fn path<B>(request: &Request<B>) -> Option<Failure> {
     let path = request.uri().path_and_query().map(PathAndQuery::as_str);
     let is_path = path.is_some_and(|path| path.starts_with('/'));
     (!is_path && request.method() != Method::CONNECT).then(|| {
-        let details = "the target has no path";
-        let mut reply = LocalReply::new(StatusCode::NOT_FOUND, details);
+        let mut reply =
+            LocalReply::new(StatusCode::NOT_FOUND, NO_PATH).because("the target has no path");
         reply.event = Some(HttpEvent::NonRelativePath);
         Failure::Answered(Box::new(reply))
     })
@@ -220,8 +233,13 @@ fn names_user<B>(request: &Request<B>) -> bool {
     authority.is_some_and(|authority| authority.as_str().contains('@'))
 }
 
-fn refusal(status: StatusCode, details: &str, flag: ResponseFlags) -> Failure {
-    let mut reply = LocalReply::new(status, details);
+fn refusal(
+    status: StatusCode,
+    details: &str,
+    reason: &'static str,
+    flag: ResponseFlags,
+) -> Failure {
+    let mut reply = LocalReply::new(status, details).because(reason);
     reply.flag = flag;
     // Where the next request would begin is not known for sure.
     reply

@@ -265,8 +265,10 @@ pub struct RequestReport {
     pub response_code: u16,
     /// What went unlike it should.
     pub flags: ResponseFlags,
-    /// Why the proxy answered itself.
+    /// Why the proxy answered itself, for people.
     pub reason: Option<Arc<str>>,
+    /// The same in Envoy's words, by which dashboards count.
+    pub details: Option<Arc<str>>,
     /// `grpc-status`, from headers or trailers.
     pub grpc_status: Option<u32>,
     /// Body bytes of the request.

@@ -98,6 +98,7 @@ pub(crate) fn request() -> RequestReport {
         response_code: 200,
         flags: ResponseFlags::default(),
         reason: None,
+        details: None,
         grpc_status: None,
         request_bytes: 0,
         response_bytes: 357,

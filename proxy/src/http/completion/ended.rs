@@ -6,6 +6,8 @@ use http::{HeaderMap, HeaderName, Response, StatusCode};
 
 use super::{Completion, Inner};
 use crate::http::body::{ResponseBody, Source, Watch};
+use crate::http::failure::after_response;
+use crate::http::reply::Why;
 use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::ResponseFlags;
 use crate::upstream::response::UpstreamBody;
@@ -24,11 +26,17 @@ impl Completion {
     }
 
     /// The proxy answers itself.
-    pub(in crate::http) fn replied(&mut self, reason: Arc<str>, grpc_status: Option<u32>) {
+    pub(in crate::http) fn replied(&mut self, why: &Why) {
         self.tell(|inner| {
-            inner.report.reason = Some(reason);
-            inner.report.grpc_status = grpc_status;
+            inner.report.reason = Some(Arc::clone(&why.reason));
+            inner.report.details = Some(Arc::clone(&why.details));
+            inner.report.grpc_status = None;
         });
+    }
+
+    /// It answers as gRPC.
+    pub(in crate::http) fn replied_grpc(&mut self, status: u32) {
+        self.tell(|inner| inner.report.grpc_status = Some(status));
     }
 
     /// The response goes to the client, and what is left to do goes with its body.
@@ -111,6 +119,7 @@ impl Completion {
             }
             inner.report.flags.add(flag);
             inner.report.reason = Some(reason);
+            inner.report.details = Some(after_response(flag));
             if let (ResponseFlags::UPSTREAM_TIMEOUT, Some(borrowed)) = (flag, &inner.borrowed) {
                 borrowed.count_timeout();
             }

@@ -15,8 +15,8 @@ use super::Passing;
 use crate::config::filter::buffer::BufferConfig;
 use crate::http::failure::{Failure, LocalReply};
 use crate::telemetry::managers::HttpEvent;
-use crate::upstream::body::BodyError;
 use crate::upstream::body::client::ClientBody;
+use crate::upstream::body::{BodyError, is_malformed};
 
 /// No body is waited for longer without a byte, whatever the chain allows.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -86,7 +86,7 @@ pub(super) async fn read_ahead(
         let frame = poll_fn(|context| Pin::new(&mut *passing.body).poll_frame(context));
         match timeout_at(until, frame).await {
             Err(_) => return Err(failure),
-            Ok(Some(Err(_))) => return Err(gone()),
+            Ok(Some(Err(error))) => return Err(cut_off(&error)),
             Ok(None) => read.is_whole = true,
             Ok(Some(Ok(frame))) => {
                 read.take(frame);
@@ -98,13 +98,12 @@ pub(super) async fn read_ahead(
     Ok(read)
 }
 
-/// The client went away in the middle of its body: nobody hears the answer.
-fn gone() -> Failure {
-    let status = StatusCode::BAD_REQUEST;
-    Failure::Answered(Box::new(LocalReply::new(
-        status,
-        "downstream_remote_disconnect",
-    )))
+/// The client went away in the middle of its body, or sent what is none.
+fn cut_off(error: &BodyError) -> Failure {
+    match error {
+        BodyError::Downstream(error) if is_malformed(error) => Failure::RequestBody,
+        _ => Failure::ClientGone,
+    }
 }
 
 impl ReadAhead {

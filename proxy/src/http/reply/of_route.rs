@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 
-use super::Reply;
+use super::{Reply, Why};
 use crate::config::route::{DirectResponse, PathRewrite, Redirect};
 use crate::http::completion::Completion;
 use crate::http::headers::{self, Head};
@@ -20,7 +20,7 @@ impl Reply {
         completion: &mut Completion,
     ) -> Self {
         completion.status(config.status);
-        let mut reply = Reply::new(config.status, config.body.clone(), REASON.into());
+        let mut reply = Reply::new(config.status, config.body.clone(), Why::just(REASON));
         let headers = &mut reply.headers;
         if let Some(made) = &config.body_format {
             reply.body = formatting::local_body(&made.format, &config.body, headers, completion);
@@ -50,7 +50,7 @@ impl Reply {
             .map(|port| format!(":{port}"))
             .unwrap_or_default();
         let path = redirected_path(config, head, selected, completion);
-        let mut reply = Reply::new(config.status, Bytes::new(), REASON.into());
+        let mut reply = Reply::new(config.status, Bytes::new(), Why::just(REASON));
         if let Ok(location) = HeaderValue::try_from(format!("{scheme}://{host}{port}{path}")) {
             reply.headers.insert(header::LOCATION, location);
         }

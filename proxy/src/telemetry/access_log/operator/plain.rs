@@ -171,11 +171,11 @@ impl Plain {
                 .and_then(|latency| report.duration.checked_sub(latency))
                 .map_or(Value::Missing, millis),
             // Envoy's word for an answer that is not the proxy's own.
-            Plain::ResponseCodeDetails
-                if report.reason.is_none() && report.upstream_latency.is_some() =>
-            {
-                text("via_upstream")
-            }
+            Plain::ResponseCodeDetails => match &report.details {
+                Some(details) => text(details),
+                None if report.upstream_latency.is_some() => text("via_upstream"),
+                None => Value::Missing,
+            },
             Plain::RouteName => named(&report.route),
             Plain::TraceId => match &report.trace {
                 Some(trace) => Value::Text(format!("{:032x}", trace.trace_id()).into()),
@@ -250,7 +250,6 @@ impl Plain {
         match self {
             Plain::ResponseFlags => Value::Text(report.flags.to_string().into()),
             Plain::ResponseFlagsLong => Value::Text(long_flags(report.flags).into()),
-            Plain::ResponseCodeDetails => report.reason.map_or(Value::Missing, text),
             Plain::UpstreamTransportFailureReason => report
                 .reason
                 .filter(|_| {
