@@ -236,12 +236,16 @@ class Machine(Work):
         self.namespaces.append(name)
         run("ip", "netns", "add", name)
         run("ip", "-n", name, "link", "set", "lo", "up")
+        self.tune(name)
+        return name
+
+    def tune(self, name):
+        """Ports for many connections in a row."""
         with self.inside(name):
             for key, value in (("tcp_congestion_control", "reno"), ("ip_local_port_range", "16384 65000"),
                                ("tcp_tw_reuse", "1")):
                 with contextlib.suppress(OSError), open("/proc/sys/net/ipv4/" + key, "w") as f:
                     f.write(value)
-        return name
 
     def remove_namespace(self, name):
         run("ip", "netns", "del", name, check=False)

@@ -14,16 +14,16 @@ import machine as m
 from deployment import Deployment
 from files import compiler, run, write
 
-PORT, ADMIN = 8080, 15000
+ADMIN = 15000
 # An application with an image of nothing but the load generator, which is the back end, too.
 COMPOSE = """\
 name: bench
 services:
   backend:
     build: .
-    command: [/wbtool, backend, --bind, 0.0.0.0, --http, "8080"]
+    command: [/wbtool, backend, --bind, 0.0.0.0, --http, "8080", --echo, "8082", --source, "8083"]
     environment: [BENCH_POD=%(mark)s-server]
-    expose: ["8080"]
+    expose: ["8080", "8082", "8083"]
   client:
     build: .
     command: [/wbtool, backend, --bind, 127.0.0.1, --http, "8081"]
@@ -43,10 +43,10 @@ class MeshDeployment(Deployment):
     """A client's pod and a server's with their sidecars."""
     host = "backend"
 
-    def __init__(self, machine, name, spec, role):
+    def __init__(self, machine, name, spec, role, backend_port):
         Deployment.count += 1
         self.machine, self.name, self.spec, self.role = machine, name, spec, role
-        self.number, self.backend_port, self.hop = Deployment.count, PORT, None
+        self.number, self.backend_port, self.hop = Deployment.count, backend_port or role.backend, None
         self.mark = "%s-%d" % (machine.tag, self.number)
         self.folder = machine.path("mesh-%d" % self.number)
         self.sidecars, self.namespaces, self.backend = [], [], None
@@ -74,7 +74,7 @@ class MeshDeployment(Deployment):
         self.weft("--quiet", "up", "--detach", timeout=120)
         service = json.loads(self.weft("get", "service", "backend", "--output", "json"))
         service = service["items"][0] if "items" in service else service
-        self.front = service["spec"]["clusterIP"], PORT
+        self.front = service["spec"]["clusterIP"], self.backend_port
         client, server = (self.application(side) for side in ("client", "server"))
         self.backend = Process(server)
         self.client_ns, self.server_ns = (self.attach(pid, side) for pid, side in ((client, "c"), (server, "s")))
@@ -108,6 +108,7 @@ class MeshDeployment(Deployment):
         run("ip", "netns", "attach", name, str(pid))
         self.machine.namespaces.append(name)
         self.namespaces.append(name)
+        self.machine.tune(name)
         return name
 
     def pin(self, pid):
