@@ -45,10 +45,15 @@ pub(super) type SharedLine = Arc<Mutex<Line>>;
 
 /// What is read at once, as long as little comes.
 const SMALL_READ: usize = 16 * 1024;
+/// What is no larger is kept side by side: memory is taken for several at once, and stays as long as one of them does.
+const SHORT_READ: usize = 2 * 1024;
+const SHORT_READS: usize = 8 * 1024;
 
 thread_local! {
     /// Small reads are made into here, and only what has come takes memory of its own: a connection that waits has none.
     static SMALL: RefCell<Box<[u8]>> = RefCell::new(vec![0; SMALL_READ].into_boxed_slice());
+    /// Where the next short ones are kept.
+    static SHORT: RefCell<BytesMut> = RefCell::default();
 }
 
 impl Line {
@@ -181,8 +186,8 @@ impl Line {
             let read = buffer.filled();
             self.is_flowing = read.len() == SMALL_READ;
             self.unread = match self.unread.is_empty() {
-                true => Bytes::copy_from_slice(read),
-                false => [&self.unread[..], read].concat().into(),
+                true => kept(read),
+                false => joined(std::mem::take(&mut self.unread), read),
             };
             Poll::Ready(Ok(read.len()))
         })
@@ -218,6 +223,29 @@ impl Line {
         self.keeps_alive &= is_quiet;
         is_quiet
     }
+}
+
+/// What has been read, in memory of its own or beside others.
+fn kept(read: &[u8]) -> Bytes {
+    if read.len() > SHORT_READ {
+        return Bytes::copy_from_slice(read);
+    }
+    SHORT.with_borrow_mut(|memory| {
+        if memory.capacity() < read.len() {
+            memory.reserve(SHORT_READS);
+        }
+        memory.extend_from_slice(read);
+        memory.split().freeze()
+    })
+}
+
+/// More behind what has come: what comes in many small pieces is not copied with each of them.
+fn joined(unread: Bytes, more: &[u8]) -> Bytes {
+    let mut unread = unread
+        .try_into_mut()
+        .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    unread.extend_from_slice(more);
+    unread.freeze()
 }
 
 impl Drop for Line {
