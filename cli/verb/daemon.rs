@@ -38,6 +38,9 @@ pub(crate) struct Daemon {
     /// Whether sidecars of this machine speak over local channels instead of TCP with TLS
     #[arg(long, env = "WEFT_LOCAL_CHANNELS", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     local_channels: bool,
+    /// Whether opaque connections between two sidecars share one with TLS
+    #[arg(long, env = "WEFT_SHARED_CONNECTIONS", default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
+    shared_connections: bool,
 }
 
 /// Runs until a signal or a shutdown request.
@@ -143,6 +146,7 @@ async fn serve(
         node_socket: node.socket.clone(),
         node_handoff: node.handoff.clone(),
         telemetry_endpoint: telemetry.clone(),
+        shares_connections: daemon.shared_connections,
         xds_insecure_address: None,
     };
     let broker = open_broker(paths, &node, daemon.local_channels, telemetry.as_deref())?;

@@ -53,6 +53,8 @@ pub struct Settings {
     pub trust_domain: String,
     /// Where telemetry goes when no `Telemetry` says otherwise: `http://host:port`, OTLP over gRPC.
     pub otlp_endpoint: Option<String>,
+    /// Whether opaque connections between two sidecars may be streams of one that they share.
+    pub shares_connections: bool,
 }
 
 impl Default for Settings {
@@ -60,6 +62,7 @@ impl Default for Settings {
         Self {
             trust_domain: names::TRUST_DOMAIN.to_owned(),
             otlp_endpoint: None,
+            shares_connections: true,
         }
     }
 }

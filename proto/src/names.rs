@@ -53,6 +53,10 @@ pub const ALPN_HTTP1: &str = "http/1.1";
 /// HTTP/2 between sidecars.
 pub const ALPN_HTTP2: &str = "h2";
 
+/// What a sidecar offers by ALPN that would have opaque connections share one of HTTP/2, each as a CONNECT of it. Whoever does not
+/// know it leaves it out, and opaque bytes follow the handshake as ever.
+pub const ALPN_STREAMS: &str = "weft-streams";
+
 /// SDS name of a workload's own certificate.
 pub const SECRET_IDENTITY: &str = "identity";
 /// SDS name of the roots to trust.
@@ -64,6 +68,11 @@ pub const METADATA: &str = "weft.dev";
 pub const METADATA_NETWORK: &str = "network";
 /// The value that means the host's network.
 pub const NETWORK_HOST: &str = "host";
+
+/// `{"connections": "shared"}`: opaque connections to a cluster's sidecars may share one.
+pub const METADATA_CONNECTIONS: &str = "connections";
+/// The value that means that they may.
+pub const CONNECTIONS_SHARED: &str = "shared";
 
 /// Whether an address belongs to the virtual service networks.
 pub fn is_service_address(address: IpAddr) -> bool {

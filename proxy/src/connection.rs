@@ -13,6 +13,7 @@ mod log;
 mod proxied;
 mod race;
 mod requests;
+mod streams;
 mod tls;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use self::detect::Seen;
@@ -40,6 +42,7 @@ use crate::tcp::{self, Caller, Dialled, TcpFailure, gate};
 use crate::telemetry::report::Downstream;
 use crate::upstream::environment::Environment;
 use crate::upstream::explain;
+use crate::wire::Bare;
 
 /// What the next connection is numbered, in access logs.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -383,7 +386,7 @@ impl Connection {
     /// Opaque bytes, on what was dialled ahead where something was.
     async fn proxy(
         mut self,
-        io: DownstreamIo,
+        io: impl AsyncRead + AsyncWrite + Bare + Unpin,
         (chain, config): (&Chain, &TcpConfig),
         dialled: Option<Result<Dialled, TcpFailure>>,
         peer: Option<tls::Peer>,

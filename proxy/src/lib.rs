@@ -2,7 +2,7 @@
 //!
 //! [`run`] is all of it: `weft proxy` calls it and returns when it does. What is below is cut in layers, of which
 //! lower never imports higher: `app workers admin` › `listener connection xds` › `http tcp` › `tls upstream` ›
-//! `snapshot cluster` › `config telemetry drain handover proxy_protocol socket_option wire`.
+//! `snapshot cluster` › `config telemetry drain handover proxy_protocol socket_option stream wire`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
@@ -25,6 +25,7 @@ pub mod proxy_protocol;
 pub mod random;
 pub mod snapshot;
 mod socket_option;
+pub mod stream;
 mod sys;
 pub mod tcp;
 pub mod telemetry;

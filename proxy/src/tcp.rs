@@ -37,6 +37,7 @@ use crate::telemetry::tunnels::TcpEvent;
 use crate::upstream::environment::Environment;
 use crate::upstream::guise::Guise;
 use crate::upstream::io::UpstreamIo;
+use crate::upstream::shared::Opaque;
 use crate::upstream::{ConnectFailure, Upstreams, explain};
 use crate::wire::{Bare, Wire};
 
@@ -152,6 +153,16 @@ impl Dialled {
     fn session(&self) -> Option<Arc<Session>> {
         match &self.io {
             Either::Left(io) => io.session().map(Arc::new),
+            Either::Right(TunnelIo::Shared(stream)) => stream.session().cloned(),
+            Either::Right(_) => None,
+        }
+    }
+
+    /// Our own end of its connection. Of a tunnel nobody asks: its connection is somebody else's.
+    fn local_address(&self) -> Option<SocketAddr> {
+        match &self.io {
+            Either::Left(io) => io.local_address(),
+            Either::Right(TunnelIo::Shared(stream)) => stream.local_address(),
             Either::Right(_) => None,
         }
     }
@@ -262,11 +273,14 @@ pub async fn dial_picked(
             source,
         })?;
     let active = endpoint.state.begin();
-    match upstreams.dial(cluster, &endpoint, None, guise).await {
-        Ok(io) => {
+    match upstreams.dial_opaque(cluster, &endpoint, guise).await {
+        Ok(opened) => {
             cluster.record(&endpoint, Outcome::Success, Instant::now());
             let held = Held::Connection { _permit: permit };
-            let io = Either::Left(io);
+            let io = match opened {
+                Opaque::Own(io) => Either::Left(io),
+                Opaque::Stream(stream) => Either::Right(TunnelIo::Shared(stream)),
+            };
             Ok(Dialled::new(io, cluster, endpoint, (held, active)))
         }
         Err(source) => {
@@ -324,6 +338,9 @@ pub async fn proxy(
             let _ = told.bare.set(Arc::clone(&dialled.cluster.stats));
             copy::between_sockets((client, first), server, idle, transfer).await
         } else {
+            if matches!(dialled.io, Either::Right(TunnelIo::Shared(_))) {
+                let _ = told.bare.set(Arc::clone(&dialled.cluster.stats));
+            }
             copy::both_ways(io, dialled.io, idle, transfer).await
         }
     };
@@ -380,11 +397,7 @@ fn report(
         }),
         upstream: endpoint.map(|endpoint| Upstream {
             address: endpoint.address,
-            local: dialled.as_ref().ok().and_then(|dialled| match &dialled.io {
-                Either::Left(io) => io.local_address(),
-                // A stream of a connection that others may share.
-                Either::Right(_) => None,
-            }),
+            local: dialled.as_ref().ok().and_then(Dialled::local_address),
             protocol: None,
             workload: Arc::clone(&endpoint.workload),
             is_mutual_tls: endpoint.transport.is_tls(),

@@ -23,6 +23,7 @@ mod preconnect;
 pub mod resolve;
 pub mod response;
 pub mod shard;
+pub mod shared;
 pub mod upgraded;
 
 use std::net::SocketAddr;

@@ -373,6 +373,20 @@ fn tracing_is_told_by_the_workload_that_makes_the_span() {
 }
 
 #[test]
+fn sidecars_are_not_told_to_share_connections_where_they_are_not_to() {
+    let mut bookstore = Bookstore::new();
+    bookstore.settings.shares_connections = false;
+
+    let cluster = bookstore.show(
+        "web-1",
+        ResourceKind::Cluster,
+        "outbound|80||reviews.default",
+    );
+
+    assert_eq!(cluster.get("metadata"), None);
+}
+
+#[test]
 fn the_same_mesh_is_always_the_same_bytes() {
     let (one, other) = (
         Bookstore::new().resources_of("web-1"),

@@ -64,6 +64,14 @@ pub(super) fn host_network() -> core::Metadata {
     )
 }
 
+/// "Opaque connections to sidecars may be streams of one that they share"; whoever does not know it makes one for each.
+pub(super) fn shared_connections() -> core::Metadata {
+    metadata(
+        names::METADATA,
+        &[(names::METADATA_CONNECTIONS, names::CONNECTIONS_SHARED)],
+    )
+}
+
 /// An object of texts.
 pub(super) fn text_struct(values: &[(&str, &str)]) -> Struct {
     let text = |value: &str| Value {

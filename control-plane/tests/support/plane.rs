@@ -47,6 +47,7 @@ impl Plane {
             node_socket: path.join("node.sock"),
             node_handoff: path.join("handoff.sock"),
             telemetry_endpoint: None,
+            shares_connections: true,
             xds_insecure_address: None,
         };
         let shutdown = CancellationToken::new();

@@ -245,7 +245,7 @@ fn listener_metrics(listeners: &BTreeMap<&Arc<str>, &Arc<Listener>>, exposition:
     if listeners.is_empty() {
         return;
     }
-    let families: [Family<Listener>; 10] = [
+    let families: [Family<Listener>; 11] = [
         (
             "weft_listener_connections_total",
             "Connections accepted.",
@@ -257,6 +257,12 @@ fn listener_metrics(listeners: &BTreeMap<&Arc<str>, &Arc<Listener>>, exposition:
             "Connections accepted from sidecars of the same machine without TCP and TLS.",
             Kind::Counter,
             |listener| listener.live.local_channels.load(Ordering::Relaxed),
+        ),
+        (
+            "weft_listener_streams_total",
+            "Connections accepted as streams of one that a sidecar shares.",
+            Kind::Counter,
+            |listener| listener.live.streams.load(Ordering::Relaxed),
         ),
         (
             "weft_listener_connections_active",

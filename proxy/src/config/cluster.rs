@@ -99,6 +99,8 @@ pub struct ClusterConfig {
     pub keepalive: Option<Keepalive>,
     /// Whose network endpoints are dialled in.
     pub network: Network,
+    /// Whether opaque connections to sidecars may be streams of a shared one.
+    pub shares_connections: bool,
 }
 
 /// What is taken of one response, and buffered of one connection.
@@ -163,6 +165,7 @@ impl ClusterConfig {
             sources: None,
             keepalive: None,
             network: Network::Sandbox,
+            shares_connections: false,
         }
     }
 

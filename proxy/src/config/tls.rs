@@ -53,6 +53,14 @@ impl DownstreamTls {
         let believes = self.believes.as_ref();
         self.shows == Shown::Workload || believes.is_some_and(Believed::by_trust_bundle)
     }
+
+    /// Whether both sides are who the mesh says they are.
+    pub fn is_of_mesh(&self) -> bool {
+        let believes = self.believes.as_ref();
+        self.shows == Shown::Workload
+            && self.require_client_certificate
+            && believes.is_some_and(Believed::by_trust_bundle)
+    }
 }
 
 impl UpstreamTls {

@@ -14,7 +14,7 @@ use weft_proto::handoff::{Introduction, WELCOME};
 use weft_proto::names;
 
 use super::io::DownstreamIo;
-use super::tls::Peer;
+use super::tls::{Agreed, Peer};
 use super::{Connection, Counted};
 use crate::cluster::stats::ClusterStats;
 use crate::config::listener::{Binding, Direction, TransportProtocol};
@@ -139,12 +139,12 @@ impl Connection {
         protocol: Option<&str>,
         stream: UnixStream,
     ) {
-        let version = match protocol {
-            Some(names::ALPN_HTTP2) => Some(HttpVersion::Http2),
-            Some(names::ALPN_HTTP1) => Some(HttpVersion::Http1),
-            _ => None,
+        let agreed = match protocol {
+            Some(names::ALPN_HTTP2) => Agreed::Http(HttpVersion::Http2),
+            Some(names::ALPN_HTTP1) => Agreed::Http(HttpVersion::Http1),
+            _ => Agreed::Nothing,
         };
-        self.serve_secured(DownstreamIo::local(stream), chain, version, peer)
+        self.serve_secured(DownstreamIo::local(stream), chain, agreed, peer)
             .await;
     }
 }

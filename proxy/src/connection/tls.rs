@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
+use weft_proto::names;
 
 use super::Connection;
 use super::detect::Seen;
@@ -73,8 +74,30 @@ pub(super) struct Secured {
     connection: Connection,
     io: DownstreamIo,
     chain: Arc<Chain>,
-    version: Option<HttpVersion>,
+    agreed: Agreed,
     peer: Peer,
+}
+
+/// What a handshake says of the bytes inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Agreed {
+    /// Nothing.
+    Nothing,
+    /// They are HTTP.
+    Http(HttpVersion),
+    /// Streams, each a connection of opaque bytes.
+    Streams,
+}
+
+impl Agreed {
+    fn by(protocol: Option<&[u8]>) -> Self {
+        match protocol.and_then(|name| std::str::from_utf8(name).ok()) {
+            Some(names::ALPN_HTTP2) => Agreed::Http(HttpVersion::Http2),
+            Some(names::ALPN_HTTP1) => Agreed::Http(HttpVersion::Http1),
+            Some(names::ALPN_STREAMS) => Agreed::Streams,
+            _ => Agreed::Nothing,
+        }
+    }
 }
 
 impl Secured {
@@ -84,10 +107,10 @@ impl Secured {
             connection,
             io,
             chain,
-            version,
+            agreed,
             peer,
         } = self;
-        let served = connection.serve_secured(io, chain, version, peer);
+        let served = connection.serve_secured(io, chain, agreed, peer);
         Box::pin(served).await;
     }
 }
@@ -213,17 +236,12 @@ impl Connection {
             }
         };
         let peer = peer(&stream, own, server_name);
-        let negotiated = stream.get_ref().1.alpn_protocol();
-        let version = match negotiated {
-            Some(b"h2") => Some(HttpVersion::Http2),
-            Some(b"http/1.1") => Some(HttpVersion::Http1),
-            _ => None,
-        };
+        let agreed = Agreed::by(stream.get_ref().1.alpn_protocol());
         Some(Secured {
             io: DownstreamIo::tls(stream),
             connection: self,
             chain,
-            version,
+            agreed,
             peer,
         })
     }
@@ -233,23 +251,28 @@ impl Connection {
         self,
         io: DownstreamIo,
         chain: Arc<Chain>,
-        version: Option<HttpVersion>,
+        agreed: Agreed,
         peer: Peer,
     ) {
-        match (&chain.service, version) {
+        match (&chain.service, agreed) {
+            (Service::Tcp(config), Agreed::Streams) => {
+                let config = Arc::clone(config);
+                let served = self.serve_streams(io, (chain, config), peer);
+                Box::pin(served).await;
+            }
             (Service::Tcp(config), _) => {
                 let config = Arc::clone(config);
                 let proxied = self.proxy(io, (&chain, &config), None, Some(peer));
                 Box::pin(proxied).await;
             }
-            (Service::Http(service), Some(version)) => {
+            (Service::Http(service), Agreed::Http(version)) => {
                 let service = Arc::clone(service);
                 let managed = self.managed(&service, Some(&peer));
                 let service = (service, managed);
                 self.serve_http(io, chain, service, version, Some(peer))
                     .await;
             }
-            (Service::Http(service), None) => {
+            (Service::Http(service), Agreed::Nothing | Agreed::Streams) => {
                 let service = Arc::clone(service);
                 self.serve_http_of_any_version(io, chain, service, Some(peer))
                     .await;

@@ -55,6 +55,8 @@ pub struct HttpService {
 pub struct TlsTermination {
     /// As configured.
     pub config: Arc<DownstreamTls>,
+    /// Whether opaque connections of sidecars may come as streams of one that they share.
+    pub takes_streams: bool,
     /// What `tls` makes of it.
     pub built: Slot,
 }
@@ -91,13 +93,18 @@ impl Chain {
         before: Option<&Chain>,
     ) -> Self {
         let tls = config.tls.as_ref().map(|tls| {
+            // What is spoken inside is told by nothing else, and it is for nobody but sidecars.
+            let takes_streams = matches!(config.filter, NetworkFilter::Tcp(_))
+                && tls.alpn.is_empty()
+                && tls.is_of_mesh();
             before
                 .and_then(|before| before.tls.as_ref())
-                .filter(|before| before.config == *tls)
+                .filter(|before| before.config == *tls && before.takes_streams == takes_streams)
                 .cloned()
                 .unwrap_or_else(|| {
                     Arc::new(TlsTermination {
                         config: Arc::clone(tls),
+                        takes_streams,
                         built: Slot::default(),
                     })
                 })

@@ -94,6 +94,8 @@ pub struct ListenerState {
     pub accepted: AtomicU64,
     /// Of those, the ones that came over a local channel.
     pub local_channels: AtomicU64,
+    /// Connections that came as streams of one that is shared.
+    pub streams: AtomicU64,
     /// Connections closed at once because the proxy is short of something.
     pub refused_in_overload: AtomicU64,
     /// Connections closed at once because the listener has as many as it may.

@@ -7,6 +7,7 @@ use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use weft_proto::names;
 
 use super::authority::AuthorityVerifier;
 use super::peer::PeerVerifier;
@@ -19,11 +20,13 @@ use crate::snapshot::chain::TlsTermination;
 #[derive(Default)]
 struct Built(Mutex<Option<(CurrentIdentity, Configs)>>);
 
-/// Two, because a client that offers only protocols which are not accepted is served without any, as by Envoy.
+/// More than one, because a client that offers only protocols which are not accepted is served without any, as by Envoy.
 #[derive(Clone)]
 struct Configs {
     with_alpn: Arc<ServerConfig>,
     without_alpn: Arc<ServerConfig>,
+    /// For sidecars that would share connections; none for others.
+    for_streams: Option<Arc<ServerConfig>>,
 }
 
 /// The configuration of a chain for the current identity, and for what a client offers by ALPN.
@@ -38,11 +41,15 @@ pub fn config(
     let configs = match &*built {
         Some((of, configs)) if of.is_same(&identity) => configs.clone(),
         _ => {
-            let configs = build(tls, &identity)?;
+            let configs = build(termination, &identity)?;
             *built = Some((identity, configs.clone()));
             configs
         }
     };
+    let streams = offered.iter().any(|each| each == names::ALPN_STREAMS);
+    if let Some(config) = configs.for_streams.as_ref().filter(|_| streams) {
+        return Ok(Arc::clone(config));
+    }
     let is_accepted = |protocol: &String| tls.alpn.iter().any(|each| **each == **protocol);
     Ok(match offered.iter().any(is_accepted) {
         true => configs.with_alpn,
@@ -50,7 +57,8 @@ pub fn config(
     })
 }
 
-fn build(tls: &DownstreamTls, identity: &CurrentIdentity) -> Result<Configs, TlsError> {
+fn build(termination: &TlsTermination, identity: &CurrentIdentity) -> Result<Configs, TlsError> {
+    let tls = &termination.config;
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(versions(tls.versions))?
         .with_client_cert_verifier(verifier(tls, identity)?)
@@ -59,6 +67,11 @@ fn build(tls: &DownstreamTls, identity: &CurrentIdentity) -> Result<Configs, Tls
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     config.send_tls13_tickets = 1;
     let without_alpn = Arc::new(config.clone());
+    let for_streams = termination.takes_streams.then(|| {
+        let mut config = config.clone();
+        config.alpn_protocols = vec![names::ALPN_STREAMS.as_bytes().to_vec()];
+        Arc::new(config)
+    });
     config.alpn_protocols = tls
         .alpn
         .iter()
@@ -67,6 +80,7 @@ fn build(tls: &DownstreamTls, identity: &CurrentIdentity) -> Result<Configs, Tls
     Ok(Configs {
         with_alpn: Arc::new(config),
         without_alpn,
+        for_streams,
     })
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use weft_proto::names;
 
 use super::connect::{Origin, connect};
 use super::guise::Guise;
@@ -28,6 +29,17 @@ enum Offered<'a> {
     Configured,
     /// This.
     One(&'a str),
+    /// To be shared by opaque connections, beside nothing.
+    Streams,
+}
+
+/// A new connection, and what was agreed on.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// For who has asked for it alone.
+    Own(UpstreamIo),
+    /// To be shared; its streams are what is counted.
+    Shared(UpstreamIo),
 }
 
 impl Upstreams {
@@ -49,6 +61,28 @@ impl Upstreams {
             .unwrap_or(Err(ConnectFailure::Timeout { address, limit }));
         count(&cluster.stats, result.as_ref().err());
         result.map(|io| io.counted(&cluster.stats))
+    }
+
+    /// A new connection for opaque bytes, to be shared where its peer agrees to that.
+    pub(super) async fn dial_to_share(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        guise: Guise,
+    ) -> Result<Opened, ConnectFailure> {
+        let limit = cluster.config.connect_timeout;
+        let address = endpoint.address;
+        let offered = Offered::Streams;
+        let dialled = self.dial_unbounded(&cluster.config, endpoint, address, offered, guise);
+        let result = tokio::time::timeout(limit, dialled)
+            .await
+            .unwrap_or(Err(ConnectFailure::Timeout { address, limit }));
+        count(&cluster.stats, result.as_ref().err());
+        let io = result?;
+        Ok(match io.agreed() == Some(names::ALPN_STREAMS.as_bytes()) {
+            true => Opened::Shared(io),
+            false => Opened::Own(io.counted(&cluster.stats)),
+        })
     }
 
     /// A new connection to where an endpoint is asked whether it is well; it is not counted among the cluster's.
@@ -144,6 +178,8 @@ impl Upstreams {
         }
         let protocol = match (offered, transport.config.alpn.as_slice()) {
             (Offered::One(protocol), _) => Some(protocol),
+            // What is spoken is for each alone.
+            (Offered::Streams, _) => None,
             (Offered::Configured, []) => None,
             (Offered::Configured, [protocol]) => Some(&**protocol),
             // Which of them is spoken is for a handshake to find out.
@@ -177,6 +213,7 @@ impl Upstreams {
         let connector = tls::client::connector(transport, &self.identity).map_err(Arc::new)?;
         let protocols = match offered {
             Offered::One(protocol) => vec![protocol.as_bytes().to_vec()],
+            Offered::Streams => vec![names::ALPN_STREAMS.as_bytes().to_vec()],
             Offered::Configured => transport
                 .config
                 .alpn

@@ -94,6 +94,14 @@ impl UpstreamIo {
         self.bytes.is_tls()
     }
 
+    /// What its handshake has agreed on by ALPN.
+    pub(super) fn agreed(&self) -> Option<&[u8]> {
+        match &self.bytes {
+            MaybeTls::Plain(_) => None,
+            MaybeTls::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+
     fn socket(&self) -> &Socket {
         match &self.bytes {
             MaybeTls::Plain(socket) => socket,

@@ -4,7 +4,7 @@
 //! made changes. Each worker has a shard of its own: its lock is uncontended, and a request and its
 //! connection stay on one thread. A connection that shows its client is for requests of that client alone.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use super::guise::Guise;
 use super::http1::Http1Connection;
 use super::http2::Http2Connection;
 use super::shard;
+use super::shared::SharedConnections;
 use crate::cluster::Cluster;
 use crate::cluster::connections::Need;
 use crate::cluster::endpoint::Endpoint;
@@ -24,6 +25,8 @@ use crate::snapshot::Snapshot;
 #[derive(Debug)]
 pub(super) struct Pool {
     shards: Box<[Mutex<Shard>]>,
+    /// Those that opaque connections share.
+    shared: OnceLock<SharedConnections>,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +47,13 @@ impl Pool {
     pub(super) fn of(endpoint: &Endpoint) -> &Pool {
         endpoint.connections.get_or_init(|| Pool {
             shards: (0..shard::count()).map(|_| Mutex::default()).collect(),
+            shared: OnceLock::new(),
         })
+    }
+
+    /// Those that opaque connections share.
+    pub(super) fn shared(&self) -> &SharedConnections {
+        self.shared.get_or_init(SharedConnections::new)
     }
 
     /// An idle connection of this worker.

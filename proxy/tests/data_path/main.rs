@@ -33,6 +33,7 @@ mod races;
 mod redirect;
 mod resilience;
 mod routing;
+mod shared;
 mod tls;
 mod transparent;
 mod tunnelled;

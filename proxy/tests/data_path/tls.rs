@@ -62,7 +62,7 @@ impl Authority {
     }
 }
 
-fn termination(alpn: &[&str]) -> Arc<DownstreamTls> {
+pub(crate) fn termination(alpn: &[&str]) -> Arc<DownstreamTls> {
     Arc::new(DownstreamTls {
         shows: Shown::Workload,
         believes: Some(Believed::of_mesh([])),

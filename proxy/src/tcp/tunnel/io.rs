@@ -12,6 +12,7 @@ use tokio_util::sync::PollSender;
 
 use crate::upstream::body::meter::Copied;
 use crate::upstream::response::UpstreamBody;
+use crate::upstream::shared::SharedStream;
 use crate::upstream::upgraded::UpgradedIo;
 
 /// The upstream's end of a tunnel.
@@ -21,6 +22,8 @@ pub enum TunnelIo {
     Upgraded(UpgradedIo),
     /// The bodies of a request and of its response.
     Bodies(Box<Bodies>),
+    /// A stream of a connection that is shared with others.
+    Shared(Box<SharedStream>),
 }
 
 /// The two directions of a tunnel that is an exchange.
@@ -54,6 +57,7 @@ impl AsyncRead for TunnelIo {
         match self.get_mut() {
             TunnelIo::Upgraded(upgraded) => Pin::new(upgraded).poll_read(context, buffer),
             TunnelIo::Bodies(bodies) => bodies.poll_read(context, buffer),
+            TunnelIo::Shared(stream) => Pin::new(&mut stream.io).poll_read(context, buffer),
         }
     }
 }
@@ -67,6 +71,7 @@ impl AsyncWrite for TunnelIo {
         match self.get_mut() {
             TunnelIo::Upgraded(upgraded) => Pin::new(upgraded).poll_write(context, bytes),
             TunnelIo::Bodies(bodies) => bodies.poll_write(context, bytes),
+            TunnelIo::Shared(stream) => Pin::new(&mut stream.io).poll_write(context, bytes),
         }
     }
 
@@ -74,6 +79,7 @@ impl AsyncWrite for TunnelIo {
         match self.get_mut() {
             TunnelIo::Upgraded(upgraded) => Pin::new(upgraded).poll_flush(context),
             TunnelIo::Bodies(_) => Poll::Ready(Ok(())),
+            TunnelIo::Shared(stream) => Pin::new(&mut stream.io).poll_flush(context),
         }
     }
 
@@ -81,6 +87,7 @@ impl AsyncWrite for TunnelIo {
         match self.get_mut() {
             TunnelIo::Upgraded(upgraded) => Pin::new(upgraded).poll_shutdown(context),
             TunnelIo::Bodies(bodies) => bodies.poll_shutdown(context),
+            TunnelIo::Shared(stream) => Pin::new(&mut stream.io).poll_shutdown(context),
         }
     }
 }

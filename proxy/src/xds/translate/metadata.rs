@@ -1,4 +1,4 @@
-//! weft's own entries in `Metadata`: whose network a socket is in, and what an endpoint is called.
+//! weft's own entries in `Metadata`: whose network a socket is in, what connections share, and what an endpoint is called.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +26,20 @@ pub(super) fn network(at: &At<'_>, wire: Option<&Metadata>) -> Result<Network, I
             let at = at.field("filter_metadata");
             let at = at.key(names::METADATA);
             Err(at.field(names::METADATA_NETWORK).refuse_value(other))
+        }
+    }
+}
+
+/// `weft.dev: {connections: shared}`.
+pub(super) fn shares_connections(at: &At<'_>, wire: Option<&Metadata>) -> Result<bool, Invalid> {
+    let value = own(wire).and_then(|own| own.fields.get(names::METADATA_CONNECTIONS));
+    match value.and_then(text) {
+        None => Ok(false),
+        Some(names::CONNECTIONS_SHARED) => Ok(true),
+        Some(other) => {
+            let at = at.field("filter_metadata");
+            let at = at.key(names::METADATA);
+            Err(at.field(names::METADATA_CONNECTIONS).refuse_value(other))
         }
     }
 }
@@ -119,6 +133,23 @@ mod tests {
         assert_eq!(
             other.expect_err("refused").to_string(),
             "filter_metadata[\"weft.dev\"].network: \"moon\" is not supported"
+        );
+    }
+
+    #[test]
+    fn connections_are_shared_where_that_is_said() {
+        let notes = Notes::default();
+        let at = At::root(&notes);
+        let said = |value| metadata("weft.dev", json!({"connections": value}));
+
+        let shared = shares_connections(&at, Some(&said("shared")));
+        let other = shares_connections(&at, Some(&said("borrowed")));
+
+        assert_eq!(shared, Ok(true));
+        assert_eq!(shares_connections(&at, None), Ok(false));
+        assert_eq!(
+            other.expect_err("refused").to_string(),
+            "filter_metadata[\"weft.dev\"].connections: \"borrowed\" is not supported"
         );
     }
 
