@@ -21,8 +21,10 @@ METHODS = [
     ("Fail", False, False),
     ("FailLater", False, True),
     ("Wait", False, False),
+    ("Begun", False, False),
     ("Cancelled", False, False),
 ]
+begun = threading.Semaphore(0)
 cancelled = threading.Semaphore(0)
 
 
@@ -61,12 +63,17 @@ def fail_later(request, context):
 
 
 def wait(request, context):
-    """Until the caller goes away; tells `Cancelled` that it has."""
+    """Until the caller goes away; tells `Begun` that it waits, and `Cancelled` that nobody does any more."""
     ended = threading.Event()
     context.add_callback(ended.set)
     context.add_callback(cancelled.release)
+    begun.release()
     ended.wait(60)
     return request
+
+
+def has_begun(request, context):
+    return Bytes(value=b"yes" if begun.acquire(timeout=30) else b"no")
 
 
 def was_cancelled(request, context):
@@ -88,7 +95,7 @@ def describe():
 
 def handlers():
     does = {"Unary": unary, "Down": down, "Up": up, "Both": both, "Fail": fail, "FailLater": fail_later,
-            "Wait": wait, "Cancelled": was_cancelled}
+            "Wait": wait, "Begun": has_begun, "Cancelled": was_cancelled}
     kinds = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
