@@ -62,24 +62,28 @@ impl Chunked {
     /// What is next of the body. Nothing is left of the bytes where more are needed.
     pub(super) fn decode(&mut self, unread: &mut Bytes) -> Result<Decoded, Malformed> {
         loop {
-            if self.state == State::Data {
-                return Ok(self.data(unread));
-            }
-            let mut used = 0;
-            for byte in unread.iter() {
-                self.state = self.step(*byte)?;
-                used += 1;
-                if matches!(self.state, State::Data | State::End) {
-                    break;
-                }
-            }
-            unread.advance(used);
             match self.state {
-                State::Data => {}
+                State::Data => return Ok(self.data(unread)),
+                // What follows is no part of it.
                 State::End => return Ok(Decoded::End(self.trailers()?)),
-                _ => return Ok(Decoded::More),
+                _ if unread.is_empty() => return Ok(Decoded::More),
+                _ => self.framing(unread)?,
             }
         }
+    }
+
+    /// What is between data, as far as it is here.
+    fn framing(&mut self, unread: &mut Bytes) -> Result<(), Malformed> {
+        let mut used = 0;
+        for byte in unread.iter() {
+            self.state = self.step(*byte)?;
+            used += 1;
+            if matches!(self.state, State::Data | State::End) {
+                break;
+            }
+        }
+        unread.advance(used);
+        Ok(())
     }
 
     /// Whether nothing follows.
@@ -285,6 +289,18 @@ mod tests {
 
         assert!(body.is_over());
         assert_eq!(unread, "HTTP");
+    }
+
+    #[test]
+    fn what_follows_the_end_is_left_where_it_is() {
+        let mut body = Chunked::new(LIMITS);
+        let mut unread = Bytes::from_static(b"3\r\nabc\r\n0\r\n\r\nHTTP");
+
+        assert!(matches!(body.decode(&mut unread), Ok(Decoded::Data(data)) if data == "abc"));
+        for _ in 0..2 {
+            assert!(matches!(body.decode(&mut unread), Ok(Decoded::End(None))));
+            assert_eq!(unread, "HTTP");
+        }
     }
 
     #[test]
