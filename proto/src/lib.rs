@@ -20,6 +20,7 @@ mod descriptors;
 pub mod handoff;
 pub mod json;
 pub mod names;
+mod path;
 mod rules;
 pub mod spiffe;
 mod table;

@@ -6,12 +6,12 @@
 mod rule;
 
 use std::collections::HashMap;
-use std::fmt;
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, ReflectMessage as _, Value};
 
 use self::rule::Rule;
 use crate::any::{Any, type_name};
+use crate::path::{Path, Step};
 
 /// Nesting, counted through every `Any`, below which nothing is looked at.
 const MAX_DEPTH: usize = 100;
@@ -171,60 +171,6 @@ fn has_one(message: &DynamicMessage, name: &str, path: &Path<'_>) -> Result<(), 
         path: path.to_string(),
         reason: format!("one of {} is required", members.join(", ")),
     })
-}
-
-/// Where the search is: a list through the stack, written out only when something is found.
-struct Path<'a> {
-    parent: Option<&'a Path<'a>>,
-    step: Step<'a>,
-    depth: usize,
-}
-
-enum Step<'a> {
-    /// Into the message itself, or into the one in an `Any`; adds nothing to the text.
-    Inside,
-    Field(&'a str),
-    Element(&'a str, usize),
-    Entry(&'a str, &'a str),
-}
-
-impl<'a> Path<'a> {
-    const ROOT: Self = Path {
-        parent: None,
-        step: Step::Inside,
-        depth: 0,
-    };
-
-    fn child(&'a self, step: Step<'a>) -> Path<'a> {
-        Path {
-            parent: Some(self),
-            step,
-            depth: self.depth + 1,
-        }
-    }
-}
-
-impl fmt::Display for Path<'_> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(parent) = self.parent {
-            write!(out, "{parent}")?;
-        }
-        let is_first = self.parent.is_none_or(Path::is_empty);
-        let separator = if is_first { "" } else { "." };
-        match self.step {
-            Step::Inside => Ok(()),
-            Step::Field(name) => write!(out, "{separator}{name}"),
-            Step::Element(name, index) => write!(out, "{separator}{name}[{index}]"),
-            Step::Entry(name, key) => write!(out, "{separator}{name}[{key:?}]"),
-        }
-    }
-}
-
-impl Path<'_> {
-    /// Whether nothing is written of it.
-    fn is_empty(&self) -> bool {
-        matches!(self.step, Step::Inside) && self.parent.is_none_or(Path::is_empty)
-    }
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@
 //! nested messages and every `Any` of known type; nothing is decoded into messages, and depth and the number
 //! of answers are bounded.
 
-use std::fmt;
 
 use crate::any::type_name;
+use crate::path::{Path, Step};
 use crate::table::{self, Contents, Field, Holds, Message};
 
 /// How deep messages may nest, counted through every `Any`; prost's own limit for one message.
@@ -164,36 +164,7 @@ impl Occurrences {
     }
 }
 
-/// Where the search is: a list through the stack, written out only when something is found.
-struct Path<'a> {
-    parent: Option<&'a Path<'a>>,
-    step: Step<'a>,
-    depth: usize,
-}
-
-enum Step<'a> {
-    /// Into the message itself, or into the one in an `Any`; adds nothing to the text.
-    Inside,
-    Field(&'a str),
-    Element(&'a str, usize),
-    Entry(&'a str, &'a str),
-}
-
-impl<'a> Path<'a> {
-    const ROOT: Self = Path {
-        parent: None,
-        step: Step::Inside,
-        depth: 0,
-    };
-
-    fn child(&'a self, step: Step<'a>) -> Path<'a> {
-        Path {
-            parent: Some(self),
-            step,
-            depth: self.depth + 1,
-        }
-    }
-
+impl Path<'_> {
     fn unknown(&self, number: u32) -> String {
         match self.to_string() {
             path if path.is_empty() => format!("<field {number}>"),
@@ -203,28 +174,6 @@ impl<'a> Path<'a> {
 
     fn malformed(&self) -> UnknownError {
         UnknownError::Malformed(self.to_string())
-    }
-}
-
-impl fmt::Display for Path<'_> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut steps = Vec::with_capacity(self.depth + 1);
-        let mut path = Some(self);
-        while let Some(Path { parent, step, .. }) = path {
-            steps.push(step);
-            path = *parent;
-        }
-        let mut separator = "";
-        for step in steps.into_iter().rev() {
-            match step {
-                Step::Inside => continue,
-                Step::Field(name) => write!(out, "{separator}{name}")?,
-                Step::Element(name, index) => write!(out, "{separator}{name}[{index}]")?,
-                Step::Entry(name, key) => write!(out, "{separator}{name}[{key:?}]")?,
-            }
-            separator = ".";
-        }
-        Ok(())
     }
 }
 
