@@ -49,6 +49,7 @@ const PROXY_LAYERS: [&[&str]; 7] = [
         "random",
         "socket_option",
         "sys",
+        "turn",
         "wire",
     ],
     &[],

@@ -2,7 +2,7 @@
 //!
 //! [`run`] is all of it: `weft proxy` calls it and returns when it does. What is below is cut in layers, of which
 //! lower never imports higher: `app workers admin` › `listener connection xds` › `http tcp` › `tls upstream` ›
-//! `snapshot cluster` › `config telemetry drain handover proxy_protocol socket_option stream wire`.
+//! `snapshot cluster` › `config telemetry drain handover proxy_protocol socket_option stream turn wire`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
@@ -31,6 +31,7 @@ pub mod tcp;
 pub mod telemetry;
 pub mod tls;
 pub mod token_bucket;
+pub mod turn;
 pub mod upstream;
 pub mod wire;
 pub mod workers;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::splice::{self, Moved, SpliceFailure};
 use crate::telemetry::tunnels::{TcpEvent, TcpStats};
+use crate::turn::give_way;
 use crate::wire::Wire;
 
 /// Bytes so far, seen from the proxy.
@@ -225,7 +226,7 @@ impl<'a> Direction<'a> {
         }
     }
 
-    /// Copies until the sender has said all, or a read fills a buffer of `plenty` bytes.
+    /// Copies until the sender has said all, or, between sockets, a read fills a buffer of `plenty` bytes.
     async fn copy(
         &self,
         from: &mut (impl AsyncRead + Unpin),
@@ -239,6 +240,10 @@ impl<'a> Direction<'a> {
             let read = read.inspect_err(|_| self.sender_failed())?;
             if read == 0 {
                 return Ok(Turn::End);
+            }
+            // Where there is no TLS on either side it costs more than it saves.
+            if plenty.is_none() {
+                give_way().await;
             }
             to.write_all(&buffer[..read]).await?;
             // TLS holds back what does not fill a record until it is told.

@@ -48,6 +48,7 @@ use crate::cluster::connections::ConnectionPermit;
 use crate::config::cluster::{ClusterConfig, ConnectionBounds};
 use crate::config::http1::HeaderNames;
 use crate::telemetry::session::Session;
+use crate::turn::give_way;
 
 /// A connection that carries one request at a time.
 #[derive(Debug)]
@@ -267,6 +268,7 @@ async fn send(
     request: Request<RequestBody>,
 ) -> Result<Response<UpstreamBody>, SendFailure> {
     let mut exchange = Exchange::begin(request, &mut line.lock());
+    give_way().await;
     let head = poll_fn(|context| exchange.poll(context, &mut line.lock())).await;
     let answered = head.and_then(|head| {
         let length = head::body_length(&head.response, exchange.method())?;
@@ -279,7 +281,10 @@ async fn send(
     if let Some(sending) = exchange.sending.take() {
         *rest = Some(Rest::write(sending, Arc::clone(&line)));
     }
-    Ok(responded(line, head, length))
+    let response = responded(line, head, length);
+    // It is written to the client next.
+    give_way().await;
+    Ok(response)
 }
 
 /// Writes what is left of a request, while its response is read or not.
