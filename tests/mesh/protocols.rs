@@ -6,10 +6,12 @@ use serde_json::Value;
 
 use crate::harness::bookstore::Bookstore;
 use crate::harness::wait::{eventually, holds};
+use crate::security::has_local_channels;
 
 crate::harness::tests![
     grpc_calls_are_told_apart_and_their_status_is_counted,
     redis_is_used_over_tcp_through_the_mesh,
+    opaque_connections_share_one_where_they_are_to,
     tcp_connections_are_counted_on_both_sides,
     a_server_that_speaks_first_is_heard_by_a_client_that_says_nothing,
     a_websocket_is_upgraded_through_two_sidecars,
@@ -51,6 +53,24 @@ fn redis_is_used_over_tcp_through_the_mesh(bookstore: &Bookstore) {
         stored.trim().parse::<u64>().unwrap() >= after,
         "Redis holds {stored}"
     );
+}
+
+/// Local channels come first: connections are shared where there are none.
+fn opaque_connections_share_one_where_they_are_to(bookstore: &Bookstore) {
+    let is_to = std::env::var("WEFT_SHARED_CONNECTIONS").as_deref() == Ok("true");
+    let streams = || {
+        let metrics = bookstore.metrics("redis");
+        metrics.sum("weft_listener_streams_total", &[])
+    };
+    let before = streams();
+
+    for _ in 0..5 {
+        views(bookstore);
+    }
+
+    let opened = streams() - before;
+    let shares = is_to && !has_local_channels();
+    assert_eq!(opened >= 5.0, shares, "{opened} streams");
 }
 
 fn tcp_connections_are_counted_on_both_sides(bookstore: &Bookstore) {
