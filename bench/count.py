@@ -260,7 +260,7 @@ def measure(args, binary):
     folder = tempfile.mkdtemp(prefix="weft-count-")
     work = files.Work(folder)
     try:
-        work.build_tool()
+        work.build_tools("wbtool")
         work.certificates("ecdsa")
         found = {}
         for name in args.scenarios:

@@ -110,6 +110,8 @@ class Deployment:
 
     def binary(self):
         """The proxy's binary, copied to the work folder if a pod's user could not reach it where it is."""
+        if "tool" in self.spec["binary"]:
+            return self.machine.path(self.spec["binary"]["tool"])
         path = os.path.realpath(proxies.binary(self.spec))
         folder = os.path.dirname(path)
         while self.role.pod and folder != "/":

@@ -46,8 +46,9 @@ class Work:
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def build_tool(self):
-        run(compiler(), "-O2", "-o", self.path("wbtool"), os.path.join(HERE, "tools", "wbtool.c"))
+    def build_tools(self, *names):
+        for name in names:
+            run(compiler(), "-O2", "-o", self.path(name), os.path.join(HERE, "tools", name + ".c"))
 
     def certificates(self, key):
         """A CA with a client's and a server's certificate, and a client's certificate of another CA ("rogue")."""

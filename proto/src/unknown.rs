@@ -5,7 +5,6 @@
 //! nested messages and every `Any` of known type; nothing is decoded into messages, and depth and the number
 //! of answers are bounded.
 
-
 use crate::any::type_name;
 use crate::path::{Path, Step};
 use crate::table::{self, Contents, Field, Holds, Message};
