@@ -45,6 +45,7 @@ const PROXY_LAYERS: [&[&str]; 7] = [
         "telemetry",
         "drain",
         "handover",
+        "http1",
         "proxy_protocol",
         "random",
         "socket_option",

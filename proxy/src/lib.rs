@@ -2,7 +2,7 @@
 //!
 //! [`run`] is all of it: `weft proxy` calls it and returns when it does. What is below is cut in layers, of which
 //! lower never imports higher: `app workers admin` › `listener connection xds` › `http tcp` › `tls upstream` ›
-//! `snapshot cluster` › `config telemetry drain handover proxy_protocol socket_option stream turn wire`.
+//! `snapshot cluster` › `config telemetry drain handover http1 proxy_protocol socket_option stream turn wire`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
@@ -18,6 +18,7 @@ pub mod drain;
 pub mod fuzzing;
 pub mod handover;
 pub mod http;
+pub mod http1;
 pub mod identity;
 pub mod listener;
 pub mod overload;

@@ -13,7 +13,6 @@ use std::time::{Instant, SystemTime};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, header};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use super::attempt::Borrowed;
 use super::body::Watch;
@@ -31,6 +30,7 @@ use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::{Protocol, RequestReport, ResponseFlags, Upstream};
 use crate::telemetry::trace::TraceContext;
 use crate::upstream::HttpVersion;
+use crate::upstream::body::client::ClientBody;
 use crate::upstream::body::meter::BodyMeter;
 use crate::upstream::lease::Lease;
 
@@ -69,7 +69,7 @@ impl Completion {
     pub(super) fn begin(
         connection: &Arc<HttpConnection>,
         config: &HttpConfig,
-        request: &Request<Incoming>,
+        request: &Request<ClientBody>,
     ) -> Self {
         let headers = request.headers();
         let protocol = match request.version() {

@@ -13,7 +13,6 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
 
 use self::routed::{Routed, no_route, route, routes};
 use super::body::{ResponseBody, Source};
@@ -36,7 +35,7 @@ use crate::upstream::http1::SpelledNames;
 /// first, with all the room for what comes of it. For the same reason what is large is boxed, or behind a reference.
 pub(super) async fn exchange(
     connection: Arc<HttpConnection>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let scene = connection.scene();
     let mut completion = Completion::begin(&connection, &scene.service.config, &request);
@@ -68,7 +67,7 @@ pub(super) async fn exchange(
 /// A request that is to be answered as its route says.
 struct Arrived<'a> {
     head: Box<Head>,
-    body: Incoming,
+    body: ClientBody,
     upgrade: Option<Upgrade>,
     routed: Routed<'a>,
 }
@@ -77,7 +76,7 @@ struct Arrived<'a> {
 fn arrive<'a>(
     connection: &HttpConnection,
     scene: &'a Scene,
-    mut request: Request<Incoming>,
+    mut request: Request<ClientBody>,
     completion: &mut Completion,
 ) -> Result<Arrived<'a>, Failure> {
     let config = &scene.service.config;
@@ -136,7 +135,7 @@ async fn answer(mut turn: Turn<'_>, arrived: Arrived<'_>) -> Response<Source> {
         mut routed,
     } = arrived;
     let agreement = upgrade.as_ref().and_then(Upgrade::agreement);
-    let mut next = (head, ClientBody::Incoming(body));
+    let mut next = (head, body);
     loop {
         let (head, body) = next;
         let outcome = pin!(turn.answer(head, body, upgrade.take(), &mut routed)).await;

@@ -1,6 +1,6 @@
 //! `Expect: 100-continue`: a client that waits to be asked for its body.
 //!
-//! hyper asks it when the body is first read. Where the upstream is to decide, its body is not read before the
+//! It is asked when the body is first read. Where the upstream is to decide, its body is not read before the
 //! upstream has asked for it.
 
 use std::pin::Pin;

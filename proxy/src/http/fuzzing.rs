@@ -20,12 +20,13 @@ use crate::fuzzing::{Choices, Target};
 /// Those of filters.
 pub(crate) const OF_FILTERS: [Target; 6] = super::filter::fuzzing::TARGETS;
 
-pub(crate) const TARGETS: [Target; 6] = [
+pub(crate) const TARGETS: [Target; 7] = [
     Target::new("path", path),
     Target::new("host", host),
     Target::new("rewrite", rewrite),
     Target::new("hop_by_hop", hop_by_hop),
     Target::new("asked", asked),
+    Target::new("http1_request", super::serve::http1::fuzzing::run),
     Target::new("forwarded_for", super::forwarding::fuzzing::run),
 ];
 

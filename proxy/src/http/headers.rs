@@ -7,7 +7,6 @@ use bytes::BytesMut;
 use http::header::{self, HeaderName};
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Uri};
-use hyper::body::Incoming;
 
 use super::HttpConnection;
 use super::attempt::HostBefore;
@@ -20,6 +19,7 @@ use crate::config::http::{ForwardClientCertificate, HttpConfig, RouterOptions};
 use crate::config::matching::RequestLine;
 use crate::random;
 use crate::upstream::HttpVersion;
+use crate::upstream::body::client::ClientBody;
 use crate::upstream::response::UpstreamBody;
 
 pub(super) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -53,7 +53,7 @@ pub(super) struct Head {
 
 impl Head {
     /// Takes a request apart. Nothing is copied.
-    pub(super) fn of(request: Request<Incoming>) -> (Box<Self>, Incoming) {
+    pub(super) fn of(request: Request<ClientBody>) -> (Box<Self>, ClientBody) {
         let (parts, body) = request.into_parts();
         let mut headers = parts.headers;
         if parts.version == http::Version::HTTP_2 {

@@ -1,5 +1,7 @@
 //! Serving the requests of one connection until it ends, is idle for too long, has been used enough, or drains.
 
+mod error;
+pub(in crate::http) mod http1;
 mod lifespan;
 mod seldom;
 
@@ -12,25 +14,26 @@ use std::time::Duration;
 use http::header::CONNECTION;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use self::error::ServeError;
 use self::lifespan::Use;
 use self::seldom::Seldom;
 use super::HttpConnection;
 use super::body::ResponseBody;
 use super::exchange::exchange;
-use super::failure::Reset;
 use super::metered::Metered;
 use crate::config::http::{DEFAULT_MAX_HEADERS, HttpConfig};
 use crate::config::overload::Action;
 use crate::drain::Drain;
 use crate::telemetry::managers::{HttpEvent, ManagerStats};
 use crate::upstream::HttpVersion;
+use crate::upstream::body::client::ClientBody;
 
-/// The least that hyper buffers of an HTTP/1 connection.
+/// The least that is buffered of an HTTP/1 connection, as hyper wants it.
 const MIN_BUFFER_BYTES: usize = 8 * 1024;
 /// The most that is buffered of one: more gains nothing.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
@@ -46,45 +49,89 @@ pub async fn serve<IO>(
     version: HttpVersion,
     connection: Arc<HttpConnection>,
     drain: Drain,
-) -> hyper::Result<()>
+) -> Result<(), ServeError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let config = Arc::clone(&connection.scene().service.config);
-    let io = TokioIo::new(Metered::new(io, Arc::clone(&connection)));
+    let io = Metered::new(io, Arc::clone(&connection));
     let used = Use::limited(&config.lifespan, version, connection.stats());
-    let service = service(Arc::clone(&connection), drain.clone(), used.clone());
+    let turn = (drain, used);
     let result = match version {
-        HttpVersion::Http1 => {
-            let served = http1(&config).serve_connection(io, service).with_upgrades();
-            // Nothing but a response can tell the client that it is the last.
-            let drained = pin!(drain.patience_over());
-            let finished = pin!(finished(drained, used, &connection, config.idle_timeout));
-            until(finished, pin!(served), &connection, |served| {
-                served.graceful_shutdown()
-            })
-            .await
+        HttpVersion::Http1 if config.http1.names.are_preserved() => {
+            Box::pin(spelled(io, &connection, &config, turn)).await
         }
-        HttpVersion::Http2 => {
-            // Boxed: connections of HTTP/1.1, of which there are more, would hold the room for it.
-            let served = http2(&config).serve_connection(io, service);
-            let mut served = Box::pin(served);
-            let drained = pin!(drain.last_call_over());
-            let finished = pin!(finished(drained, used, &connection, config.idle_timeout));
-            until(finished, served.as_mut(), &connection, |served| {
-                served.graceful_shutdown()
-            })
-            .await
-        }
+        HttpVersion::Http1 => one_by_one(io, &connection, &config, turn).await,
+        // Boxed: connections of HTTP/1.1, of which there are more, would hold the room for it.
+        HttpVersion::Http2 => Box::pin(many(io, &connection, &config, turn)).await,
     };
     result.inspect_err(|error| count_error(error, connection.stats()))
 }
 
+/// HTTP/1.1.
+async fn one_by_one<IO: http1::Client>(
+    io: IO,
+    connection: &Arc<HttpConnection>,
+    config: &HttpConfig,
+    (drain, used): (Drain, Option<Arc<Use>>),
+) -> Result<(), ServeError> {
+    let max_buffer = buffer_bytes(config.max_header_bytes as usize, config.buffer_bytes);
+    let line = http1::over(io, http1::Options::of(config, max_buffer));
+    let served = pin!(http1::serve(&line, |request| {
+        let turn = (drain.clone(), used.clone());
+        answer(Arc::clone(connection), turn, request)
+    }));
+    // Nothing but a response can tell the client that it is the last.
+    let drained = pin!(drain.patience_over());
+    let finished = pin!(finished(
+        drained,
+        used.clone(),
+        connection,
+        config.idle_timeout
+    ));
+    until(finished, served, connection, |_| line.lock().finish()).await
+}
+
+/// HTTP/1.1 where names of headers are kept as they came.
+async fn spelled<IO: http1::Client>(
+    io: IO,
+    connection: &Arc<HttpConnection>,
+    config: &HttpConfig,
+    (drain, used): (Drain, Option<Arc<Use>>),
+) -> Result<(), ServeError> {
+    let service = service(Arc::clone(connection), drain.clone(), used.clone());
+    let served = spelled_http1(config).serve_connection(TokioIo::new(io), service);
+    let drained = pin!(drain.patience_over());
+    let finished = pin!(finished(drained, used, connection, config.idle_timeout));
+    let served = pin!(served.with_upgrades());
+    let ended = until(finished, served, connection, |served| {
+        served.graceful_shutdown()
+    });
+    Ok(ended.await?)
+}
+
+/// HTTP/2.
+async fn many<IO: http1::Client>(
+    io: IO,
+    connection: &Arc<HttpConnection>,
+    config: &HttpConfig,
+    (drain, used): (Drain, Option<Arc<Use>>),
+) -> Result<(), ServeError> {
+    let service = service(Arc::clone(connection), drain.clone(), used.clone());
+    let served = pin!(http2(config).serve_connection(TokioIo::new(io), service));
+    let drained = pin!(drain.last_call_over());
+    let finished = pin!(finished(drained, used, connection, config.idle_timeout));
+    let ended = until(finished, served, connection, |served| {
+        served.graceful_shutdown()
+    });
+    Ok(ended.await?)
+}
+
 /// Counts why a connection has ended, where its client is to blame.
-fn count_error(error: &hyper::Error, stats: &ManagerStats) {
+fn count_error(error: &ServeError, stats: &ManagerStats) {
     if error.is_timeout() {
         stats.count(HttpEvent::HeadersTimeout);
-    } else if Reset::of_hyper(error) == Reset::Protocol {
+    } else if error.is_of_protocol() {
         stats.count(HttpEvent::ProtocolError);
     }
 }
@@ -104,7 +151,7 @@ fn service(
         Box::pin(answer(
             Arc::clone(&connection),
             (drain.clone(), used.clone()),
-            request,
+            request.map(ClientBody::Incoming),
         ))
     })
 }
@@ -112,7 +159,7 @@ fn service(
 async fn answer(
     connection: Arc<HttpConnection>,
     (drain, used): (Drain, Option<Arc<Use>>),
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     if let Some(used) = &used {
         used.begin_request();
@@ -162,8 +209,8 @@ fn announce_end(response: &mut Response<ResponseBody>) {
     }
 }
 
-fn http1(config: &HttpConfig) -> http1::Builder {
-    let mut builder = http1::Builder::new();
+fn spelled_http1(config: &HttpConfig) -> conn::http1::Builder {
+    let mut builder = conn::http1::Builder::new();
     let max_header_bytes = config.max_header_bytes as usize;
     builder
         .timer(TokioTimer::new())
@@ -186,8 +233,8 @@ fn buffer_bytes(max_header_bytes: usize, allowed: usize) -> usize {
         .max(max_header_bytes)
 }
 
-fn http2(config: &HttpConfig) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2(config: &HttpConfig) -> conn::http2::Builder<TokioExecutor> {
+    let mut builder = conn::http2::Builder::new(TokioExecutor::new());
     let options = &config.http2;
     builder
         .timer(TokioTimer::new())
@@ -232,14 +279,14 @@ async fn finished(
 
 /// Drives a connection; asks it once to finish. Both are pinned by the caller: as values they would be in this function's
 /// state twice.
-async fn until<C>(
+async fn until<C, E>(
     finished: Pin<&mut impl Future<Output = ()>>,
     mut served: Pin<&mut C>,
     connection: &HttpConnection,
     finish: impl Fn(Pin<&mut C>),
-) -> hyper::Result<()>
+) -> Result<(), E>
 where
-    C: Future<Output = hyper::Result<()>>,
+    C: Future<Output = Result<(), E>>,
 {
     tokio::select! {
         biased;

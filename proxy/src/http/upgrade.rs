@@ -3,6 +3,7 @@
 //! Inside, an extended CONNECT of HTTP/2 (RFC 8441) is the GET with `Upgrade` that it stands for, as in Envoy: routes
 //! and filters see one form. On the way out it gets the form of the version that is spoken there.
 
+mod client_side;
 mod poured;
 pub(super) mod terminate;
 mod tunnel;
@@ -11,21 +12,21 @@ use std::sync::Arc;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 use hyper::ext::Protocol;
-use hyper::upgrade::OnUpgrade;
 
+use self::client_side::ClientSide;
 use super::failure::{Failure, LocalReply};
 use super::headers::{self, Head};
 use crate::config::matching::TextMatch;
 use crate::config::upgrade::{CONNECT, RouteUpgrades};
 use crate::telemetry::report::ResponseFlags;
 use crate::upstream::HttpVersion;
+use crate::upstream::body::client::ClientBody;
 
 /// A client that asks for something else on its connection, or stream.
 pub(super) struct Upgrade {
     wanted: Wanted,
-    downstream: OnUpgrade,
+    downstream: ClientSide,
     is_http2: bool,
 }
 
@@ -49,7 +50,7 @@ const CLEARTEXT_HTTP2: &str = "h2c";
 impl Upgrade {
     /// What a request asks for. An extended CONNECT becomes the GET that it stands for.
     pub(super) fn asked_for(
-        request: &mut Request<Incoming>,
+        request: &mut Request<ClientBody>,
         ignored: &[TextMatch],
     ) -> Option<Self> {
         let wanted = match request.method() == Method::CONNECT {
@@ -69,7 +70,7 @@ impl Upgrade {
         };
         Some(Upgrade {
             wanted,
-            downstream: hyper::upgrade::on(&mut *request),
+            downstream: ClientSide::of(request),
             is_http2: request.version() == Version::HTTP_2,
         })
     }
@@ -233,7 +234,7 @@ pub(super) fn admit(
 }
 
 /// The protocol that a request of HTTP/1.1 asks for.
-fn protocol(request: &Request<Incoming>, ignored: &[TextMatch]) -> Option<Wanted> {
+fn protocol(request: &Request<ClientBody>, ignored: &[TextMatch]) -> Option<Wanted> {
     let name = request.headers().get(UPGRADE)?;
     let text = headers::text(Some(name));
     let is_meant = request.version() == Version::HTTP_11

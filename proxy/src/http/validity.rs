@@ -1,7 +1,7 @@
 //! Requests that are refused before anything is made of them: two readers could see them differently, or they name
 //! no host.
 //!
-//! hyper has parsed them, and is more lenient than a proxy may be.
+//! They have been parsed, and parsers are more lenient than a proxy may be.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
@@ -92,7 +92,7 @@ const CODEC_ERROR: &str = "http1.codec_error";
 /// Pseudo-headers of a request of HTTP/2, which count as headers there.
 const PSEUDO_HEADERS: usize = 4;
 
-/// More headers than a request may have; hyper counts those of HTTP/1.
+/// More headers than a request may have; those of HTTP/1 are counted as they are read.
 pub(super) fn too_many_headers<B>(request: &Request<B>, max_headers: usize) -> Option<Failure> {
     let is_counted = request.version() == Version::HTTP_2;
     (is_counted && request.headers().len() + PSEUDO_HEADERS > max_headers).then(|| {

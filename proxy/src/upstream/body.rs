@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use self::client::ClientBody;
 use self::meter::{BodyMeter, Copied};
 use self::replay::Replay;
+use crate::http1::malformed::Malformed;
 
 /// A request body of one try.
 #[derive(Debug)]
@@ -72,12 +73,39 @@ pub fn is_malformed(error: &hyper::Error) -> bool {
     })
 }
 
+/// Why no more of a body comes from a client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Says hyper.
+    #[error(transparent)]
+    Hyper(#[from] hyper::Error),
+    /// What it has sent is no body.
+    #[error("the body is no HTTP/1.1")]
+    Malformed(#[from] Malformed),
+    /// It has closed the connection.
+    #[error("the connection was closed before the end of the body")]
+    CutOff,
+    /// The connection is broken.
+    #[error("the connection was lost")]
+    Lost(#[from] io::Error),
+}
+
+impl ClientError {
+    /// Whether the body is no good, rather than cut off.
+    pub fn is_malformed(&self) -> bool {
+        match self {
+            ClientError::Hyper(error) => is_malformed(error),
+            error => matches!(error, ClientError::Malformed(_)),
+        }
+    }
+}
+
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The client's connection.
     #[error("reading the request body")]
-    Downstream(#[source] hyper::Error),
+    Downstream(#[source] ClientError),
     /// A filter cannot go on with it.
     #[error("{0}")]
     Filter(Arc<str>),

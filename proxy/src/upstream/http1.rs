@@ -5,8 +5,6 @@
 //! loan of the connection, or, where all of the response has come, with the request.
 
 mod body;
-mod chunked;
-mod decoder;
 mod error;
 mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -14,7 +12,6 @@ pub(crate) mod fuzzing;
 mod head;
 mod line;
 mod request;
-mod sending;
 mod spelled;
 
 use std::future::poll_fn;
@@ -30,14 +27,11 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 pub use self::body::Http1Body;
-use self::chunked::Chunked;
-use self::decoder::Decoder;
-pub use self::error::{Http1Error, Malformed};
+pub use self::error::Http1Error;
 pub use self::exchange::OnInformational;
 use self::exchange::{Exchange, Failed};
-use self::head::{BodyLength, HeadLimits, ResponseHead};
+use self::head::{BodyLength, ResponseHead};
 use self::line::{Line, SharedLine};
-use self::sending::Sending;
 pub use self::spelled::SpelledNames;
 use super::body::RequestBody;
 use super::guise::Guise;
@@ -47,6 +41,10 @@ use super::response::UpstreamBody;
 use crate::cluster::connections::ConnectionPermit;
 use crate::config::cluster::{ClusterConfig, ConnectionBounds};
 use crate::config::http1::HeaderNames;
+use crate::http1::chunked::Chunked;
+use crate::http1::decoder::Decoder;
+use crate::http1::head::HeadLimits;
+use crate::http1::sending::Sending;
 use crate::telemetry::session::Session;
 use crate::turn::give_way;
 
@@ -281,10 +279,7 @@ async fn send(
     if let Some(sending) = exchange.sending.take() {
         *rest = Some(Rest::write(sending, Arc::clone(&line)));
     }
-    let response = responded(line, head, length);
-    // It is written to the client next.
-    give_way().await;
-    Ok(response)
+    Ok(responded(line, head, length))
 }
 
 /// Writes what is left of a request, while its response is read or not.
@@ -298,13 +293,13 @@ struct Rest {
 }
 
 impl Rest {
-    fn write(mut sending: Sending, line: SharedLine) -> Self {
+    fn write(mut sending: Sending<RequestBody>, line: SharedLine) -> Self {
         let own = Arc::clone(&line);
         let task = tokio::spawn(async move {
             let sent = poll_fn(|context| {
                 let mut line = own.lock();
                 match line.io() {
-                    Ok(io) => sending.poll(context, io),
+                    Ok(io) => sending.poll(context, io).map_err(Http1Error::from),
                     Err(error) => Poll::Ready(Err(error)),
                 }
             });
@@ -340,10 +335,11 @@ fn responded(line: SharedLine, head: ResponseHead, length: BodyLength) -> Respon
         held.wear_out();
     }
     let limits = held.options.limits;
-    let here = held.unread.len() as u64;
+    let here = held.reading.unread.len() as u64;
     let body = match length {
         BodyLength::Known(length) if length <= here => {
             let bytes = held
+                .reading
                 .unread
                 .split_to(usize::try_from(length).unwrap_or(usize::MAX));
             held.end_reading();

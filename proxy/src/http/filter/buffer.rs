@@ -15,8 +15,8 @@ use super::Passing;
 use crate::config::filter::buffer::BufferConfig;
 use crate::http::failure::{Failure, LocalReply};
 use crate::telemetry::managers::HttpEvent;
+use crate::upstream::body::BodyError;
 use crate::upstream::body::client::ClientBody;
-use crate::upstream::body::{BodyError, is_malformed};
 
 /// No body is waited for longer without a byte, whatever the chain allows.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -101,7 +101,7 @@ pub(super) async fn read_ahead(
 /// The client went away in the middle of its body, or sent what is none.
 fn cut_off(error: &BodyError) -> Failure {
     match error {
-        BodyError::Downstream(error) if is_malformed(error) => Failure::RequestBody,
+        BodyError::Downstream(error) if error.is_malformed() => Failure::RequestBody,
         _ => Failure::ClientGone,
     }
 }

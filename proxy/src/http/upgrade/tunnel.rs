@@ -4,11 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use http::Response;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Upgrade;
+use super::{ClientSide, Upgrade};
 use crate::http::HttpConnection;
 use crate::http::body::Source;
 use crate::http::completion::Completion;
@@ -99,7 +97,7 @@ fn has_lost_client(first: Option<FirstEnd>, is_http2: bool) -> bool {
 }
 
 async fn copy<IO, E>(
-    downstream: OnUpgrade,
+    downstream: ClientSide,
     upstream: impl Future<Output = Result<IO, E>>,
     idle: Duration,
     transfer: &Transfer,
@@ -109,13 +107,12 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     let both = async {
-        tokio::try_join!(
-            async { downstream.await.map_err(io::Error::other) },
-            async { upstream.await.map_err(io::Error::other) },
-        )
+        tokio::try_join!(downstream.switched(), async {
+            upstream.await.map_err(io::Error::other)
+        },)
     };
     let (downstream, upstream) = tokio::time::timeout(PATIENCE, both)
         .await
         .map_err(|_| io::Error::other("a connection did not leave HTTP in time"))??;
-    copy::both_ways(TokioIo::new(downstream), upstream, Some(idle), transfer).await
+    copy::both_ways(downstream, upstream, Some(idle), transfer).await
 }

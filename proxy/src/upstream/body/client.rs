@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 
 use super::BodyError;
 
-/// A body that a filter has changed, or has read ahead.
+/// A body that is read by something else: that a filter has changed, or has read ahead.
 pub type FilteredBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
 
 /// Where the bytes of a request come from.
@@ -19,7 +19,11 @@ pub enum ClientBody {
     /// Nowhere: there are none.
     #[default]
     Empty,
-    /// The client, unchanged.
+    /// It came with its head.
+    Whole(Bytes),
+    /// The client, which speaks HTTP/1.1 with us.
+    Http1(FilteredBody),
+    /// The client, with which hyper speaks, such as in HTTP/2.
     Incoming(Incoming),
     /// A filter.
     Filtered(FilteredBody),
@@ -43,28 +47,38 @@ impl Body for ClientBody {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        match this {
             ClientBody::Empty => Poll::Ready(None),
+            ClientBody::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *this = ClientBody::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
             ClientBody::Incoming(incoming) => Pin::new(incoming)
                 .poll_frame(context)
-                .map_err(BodyError::Downstream),
-            ClientBody::Filtered(body) => body.as_mut().poll_frame(context),
+                .map_err(|error| BodyError::Downstream(error.into())),
+            ClientBody::Http1(body) | ClientBody::Filtered(body) => {
+                body.as_mut().poll_frame(context)
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             ClientBody::Empty => true,
+            ClientBody::Whole(_) => false,
             ClientBody::Incoming(incoming) => incoming.is_end_stream(),
-            ClientBody::Filtered(body) => body.is_end_stream(),
+            ClientBody::Http1(body) | ClientBody::Filtered(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             ClientBody::Empty => SizeHint::with_exact(0),
+            ClientBody::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             ClientBody::Incoming(incoming) => incoming.size_hint(),
-            ClientBody::Filtered(body) => body.size_hint(),
+            ClientBody::Http1(body) | ClientBody::Filtered(body) => body.size_hint(),
         }
     }
 }
@@ -73,6 +87,8 @@ impl fmt::Debug for ClientBody {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
             ClientBody::Empty => "Empty",
+            ClientBody::Whole(_) => "Whole",
+            ClientBody::Http1(_) => "Http1",
             ClientBody::Incoming(_) => "Incoming",
             ClientBody::Filtered(_) => "Filtered",
         };

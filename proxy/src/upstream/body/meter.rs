@@ -9,7 +9,7 @@ use http_body::Frame;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use super::{BodyError, is_malformed};
+use super::BodyError;
 
 /// What a request body has come to; shared by those who read it and those who tell about it.
 #[derive(Debug, Default)]
@@ -93,7 +93,7 @@ impl BodyMeter {
     /// No more can be taken from the client.
     pub(super) fn fail(&self, error: &BodyError) {
         match error {
-            BodyError::Downstream(error) if is_malformed(error) => {
+            BodyError::Downstream(error) if error.is_malformed() => {
                 self.is_malformed.store(true, Ordering::Relaxed);
             }
             BodyError::Downstream(_) => self.is_cut_off.store(true, Ordering::Relaxed),

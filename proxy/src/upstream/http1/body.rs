@@ -7,9 +7,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::decoder::{Decoded, Decoder};
 use super::error::Http1Error;
 use super::line::{Line, SharedLine};
+use crate::http1::decoder::{Decoded, Decoder};
 use crate::upstream::io::UpstreamIo;
 
 /// Where a body comes from. Nothing is read before it is asked for; one that is dropped before its end leaves a
@@ -69,7 +69,7 @@ fn poll_next(
     context: &mut Context<'_>,
 ) -> Poll<Result<Option<Frame<Bytes>>, Http1Error>> {
     loop {
-        match decoder.decode(&mut line.unread)? {
+        match decoder.decode(&mut line.reading.unread)? {
             Decoded::Data(data) => {
                 if decoder.is_over() {
                     line.end_reading();
@@ -83,7 +83,9 @@ fn poll_next(
             Decoded::More => {}
         }
         if ready!(line.poll_more(context, decoder.remaining()))? == 0 {
-            decoder.end()?;
+            if !decoder.ends_with_connection() {
+                return Poll::Ready(Err(Http1Error::CutOff));
+            }
             line.wear_out();
             line.end_reading();
             return Poll::Ready(Ok(None));

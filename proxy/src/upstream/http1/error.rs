@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::http1::malformed::Malformed;
+use crate::http1::sending::SendError;
 use crate::upstream::body::BodyError;
 
 /// Why there is no response, or no more of it.
@@ -38,45 +40,17 @@ pub enum Http1Error {
     Taken,
 }
 
-/// What is wrong with a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// Its head cannot be read.
-    #[error("its head cannot be read: {0}")]
-    Head(httparse::Error),
-    /// Its head is larger than is allowed.
-    #[error("its head has more than {max_bytes} bytes")]
-    LargeHead {
-        /// The cluster's limit.
-        max_bytes: usize,
-    },
-    /// It has more headers than are allowed.
-    #[error("it has more than {max_headers} headers")]
-    ManyHeaders {
-        /// The cluster's limit.
-        max_headers: usize,
-    },
-    /// Its status is none.
-    #[error("its status is below 100")]
-    Status,
-    /// Its length is none, or it has several.
-    #[error("its content-length is no single number")]
-    Length,
-    /// HTTP/1.0 knows no transfer-encoding.
-    #[error("it is of HTTP/1.0 and has a transfer-encoding")]
-    Coding,
-    /// The line before a chunk is none.
-    #[error("a chunk's size cannot be read")]
-    ChunkSize,
-    /// Extensions of chunks are not of a bounded length, or not of one line.
-    #[error("the extensions of its chunks cannot be read")]
-    ChunkExtension,
-    /// A chunk is not followed by the end of a line.
-    #[error("a chunk does not end where its size says")]
-    ChunkEnd,
-    /// Its trailers are none, or too many.
-    #[error("its trailers cannot be read")]
-    Trailers,
+impl From<SendError<BodyError>> for Http1Error {
+    fn from(error: SendError<BodyError>) -> Self {
+        match error {
+            SendError::Lost(source) => Http1Error::Lost {
+                has_begun: false,
+                source,
+            },
+            SendError::Body(error) => Http1Error::RequestBody(error),
+            SendError::Short { missing } => Http1Error::ShortBody { missing },
+        }
+    }
 }
 
 impl Http1Error {

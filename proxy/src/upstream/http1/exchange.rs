@@ -14,7 +14,8 @@ use super::error::Http1Error;
 use super::head::{self, ResponseHead};
 use super::line::Line;
 use super::request as outgoing;
-use super::sending::Sending;
+use crate::http1::head::{may_end, names};
+use crate::http1::sending::Sending;
 use crate::upstream::body::RequestBody;
 
 /// Told of informational responses, where it is among a request's extensions.
@@ -34,7 +35,7 @@ impl fmt::Debug for OnInformational {
 pub(super) struct Exchange {
     request: request::Parts,
     /// `None`: it was written, or cannot be.
-    pub(super) sending: Option<Sending>,
+    pub(super) sending: Option<Sending<RequestBody>>,
     /// Why the request cannot be written: the response may be here all the same.
     not_written: Option<Http1Error>,
     /// For the response, whose headers take the place of the request's.
@@ -65,12 +66,12 @@ impl Exchange {
         let head = outgoing::head(&request, is_proper);
         line.begin();
         let mut connection = request.headers.get_all(CONNECTION).iter();
-        if connection.any(|list| head::names(list, "close")) {
+        if connection.any(|list| names(list, "close")) {
             line.wear_out();
         }
         Exchange {
             request,
-            sending: Some(Sending::new(head, framing, body, is_proper)),
+            sending: Some(Sending::again(head, framing, body, is_proper)),
             not_written: None,
             headers: None,
             held_back: None,
@@ -97,7 +98,7 @@ impl Exchange {
         }
         self.has_told = false;
         loop {
-            if !line.unread.is_empty()
+            if !line.reading.unread.is_empty()
                 && let Some(head) = self.take_head(line)?
             {
                 if !self.has_told || self.sending.is_none() {
@@ -127,7 +128,7 @@ impl Exchange {
             self.reuse_headers();
             return Ok(());
         };
-        match sent {
+        match sent.map_err(Http1Error::from) {
             Ok(()) => {
                 self.reuse_headers();
                 self.sending = None;
@@ -148,7 +149,10 @@ impl Exchange {
 
     /// Once anything is written the request cannot be had again, and the memory of its headers is the response's.
     fn reuse_headers(&mut self) {
-        let has_written = self.sending.as_ref().is_some_and(Sending::has_written);
+        let has_written = self
+            .sending
+            .as_ref()
+            .is_some_and(|sending| sending.has_written());
         if has_written && self.headers.is_none() {
             let mut headers = std::mem::take(&mut self.request.headers);
             headers.clear();
@@ -160,16 +164,16 @@ impl Exchange {
     fn take_head(&mut self, line: &mut Line) -> Result<Option<ResponseHead>, Http1Error> {
         let limits = line.options.limits;
         loop {
-            if !head::may_end(&line.unread, self.looked_at) {
-                self.looked_at = line.unread.len();
+            if !may_end(&line.reading.unread, self.looked_at) {
+                self.looked_at = line.reading.unread.len();
                 return match self.looked_at >= limits.max_bytes {
-                    true => Err(head::too_large(limits).into()),
+                    true => Err(limits.too_large().into()),
                     false => Ok(None),
                 };
             }
             let headers = self.headers.get_or_insert_default();
-            let Some(head) = head::take(&mut line.unread, headers, limits)? else {
-                self.looked_at = line.unread.len();
+            let Some(head) = head::take(&mut line.reading.unread, headers, limits)? else {
+                self.looked_at = line.reading.unread.len();
                 return Ok(None);
             };
             self.looked_at = 0;
@@ -181,7 +185,7 @@ impl Exchange {
                 (told.0)(status);
                 self.has_told = true;
             }
-            if line.unread.is_empty() {
+            if line.reading.unread.is_empty() {
                 return Ok(None);
             }
         }
@@ -214,7 +218,20 @@ impl Exchange {
         Failed {
             error,
             unsent: unsent
-                .map(|sending| Box::new(Request::from_parts(request, sending.into_unsent()))),
+                .map(|sending| Box::new(Request::from_parts(request, unwritten(sending)))),
         }
+    }
+}
+
+/// The body as it was, where nothing was written.
+fn unwritten(sending: Sending<RequestBody>) -> RequestBody {
+    let (first, rest) = sending.into_unsent();
+    let rest = rest.unwrap_or(RequestBody::Empty);
+    match first {
+        Some(first) => RequestBody::Begun {
+            first: Some(first),
+            rest: Box::new(rest),
+        },
+        None => rest,
     }
 }

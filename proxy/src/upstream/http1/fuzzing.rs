@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
-use super::chunked::Chunked;
-use super::decoder::{Decoded, Decoder};
-use super::head::{self, BodyLength, HeadLimits, ResponseHead};
+use super::head::{self, BodyLength, ResponseHead};
 use crate::fuzzing::Choices;
+use crate::http1::chunked::Chunked;
+use crate::http1::decoder::{Decoded, Decoder};
+use crate::http1::head::HeadLimits;
 
 const LIMITS: HeadLimits = HeadLimits {
     max_headers: 20,

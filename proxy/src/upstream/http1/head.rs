@@ -1,23 +1,14 @@
 //! The head of a response: what it says, and how long the body is that follows (RFC 9112 §6.3).
-//!
-//! As strict as RFC 9112 lets a client be: `httparse` reads lines as it does by default, without leniency of any kind.
-
-use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes};
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
+use http::header::{CONNECTION, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 
-use super::error::Malformed;
-use crate::config::http::DEFAULT_MAX_HEADERS;
-
-/// What is taken of a head.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct HeadLimits {
-    pub(super) max_headers: usize,
-    pub(super) max_bytes: usize,
-}
+use crate::http1::head::{
+    HeadLimits, MAX_LENGTH, Persistence, content_length, ends_chunked, header, with_slots,
+};
+use crate::http1::malformed::Malformed;
 
 /// A head that has been read.
 #[derive(Debug)]
@@ -40,9 +31,6 @@ pub(super) enum BodyLength {
     Switched,
 }
 
-/// No message is longer: what cannot be counted cannot be waited for.
-const MAX_LENGTH: u64 = u64::MAX - 2;
-
 /// Takes a head off what has come; `None` where it is not whole yet. Its headers are put into a map that is empty.
 pub(super) fn take(
     unread: &mut Bytes,
@@ -50,51 +38,28 @@ pub(super) fn take(
     limits: HeadLimits,
 ) -> Result<Option<ResponseHead>, Malformed> {
     let bytes = std::mem::take(unread);
-    // Those that most clusters allow have their place on the stack.
-    let mut few = [const { MaybeUninit::uninit() }; DEFAULT_MAX_HEADERS];
-    let mut many = vec![];
-    let slots = match few.get_mut(..limits.max_headers) {
-        Some(slots) => slots,
-        None => {
-            many.resize_with(limits.max_headers, MaybeUninit::uninit);
-            &mut many[..]
-        }
-    };
-    let mut parsed = httparse::Response::new(&mut []);
-    let status = httparse::ParserConfig::default()
-        .parse_response_with_uninit_headers(&mut parsed, &bytes, slots)
-        .map_err(|error| match error {
-            httparse::Error::TooManyHeaders => Malformed::ManyHeaders {
-                max_headers: limits.max_headers,
-            },
-            error => Malformed::Head(error),
-        })?;
-    let httparse::Status::Complete(length) = status else {
-        *unread = bytes;
-        return match unread.len() >= limits.max_bytes {
-            true => Err(too_large(limits)),
-            false => Ok(None),
+    let taken = with_slots(limits.max_headers, |slots| {
+        let mut parsed = httparse::Response::new(&mut []);
+        let status = httparse::ParserConfig::default()
+            .parse_response_with_uninit_headers(&mut parsed, &bytes, slots)
+            .map_err(|error| limits.explain(error))?;
+        let httparse::Status::Complete(length) = status else {
+            return Ok(None);
         };
-    };
-    if length > limits.max_bytes {
-        return Err(too_large(limits));
-    }
-    let head = built(&parsed, std::mem::take(headers), &bytes)?;
+        if length > limits.max_bytes {
+            return Err(limits.too_large());
+        }
+        let head = built(&parsed, std::mem::take(headers), &bytes)?;
+        Ok(Some((head, length)))
+    })?;
     *unread = bytes;
-    unread.advance(length);
-    Ok(Some(head))
-}
-
-/// Whether a head may end in what has come behind so many bytes: a slow one is not read anew with each of its bytes.
-pub(super) fn may_end(unread: &[u8], before: usize) -> bool {
-    let new = unread.get(before.saturating_sub(3)..).unwrap_or_default();
-    let mut lines = new.split_inclusive(|byte| *byte == b'\n').skip(1);
-    before == 0 || lines.any(|line| line == b"\n" || line == b"\r\n")
-}
-
-pub(super) fn too_large(limits: HeadLimits) -> Malformed {
-    Malformed::LargeHead {
-        max_bytes: limits.max_bytes,
+    match taken {
+        Some((head, length)) => {
+            unread.advance(length);
+            Ok(Some(head))
+        }
+        None if unread.len() >= limits.max_bytes => Err(limits.too_large()),
+        None => Ok(None),
     }
 }
 
@@ -124,11 +89,8 @@ fn built(
     let mut persistence = Persistence::of(version);
     let headers = response.headers_mut();
     headers.reserve(parsed.headers.len());
-    for header in parsed.headers.iter() {
-        let unreadable = |_| Malformed::Head(httparse::Error::HeaderName);
-        let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(unreadable)?;
-        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(header.value))
-            .map_err(|_| Malformed::Head(httparse::Error::HeaderValue))?;
+    for each in parsed.headers.iter() {
+        let (name, value) = header(each, bytes)?;
         if name == CONNECTION {
             persistence.hear(&value);
         }
@@ -138,33 +100,6 @@ fn built(
         response,
         keeps_alive: persistence.is_kept,
     })
-}
-
-/// Whether a connection outlives a response (RFC 9112 §9.3).
-struct Persistence {
-    is_kept: bool,
-    is_closed: bool,
-}
-
-impl Persistence {
-    fn of(version: Version) -> Self {
-        Persistence {
-            is_kept: version == Version::HTTP_11,
-            is_closed: false,
-        }
-    }
-
-    /// One line of several: once any of them says that it closes, no other says that it does not.
-    fn hear(&mut self, connection: &HeaderValue) {
-        self.is_closed |= names(connection, "close");
-        self.is_kept = !self.is_closed && (self.is_kept || names(connection, "keep-alive"));
-    }
-}
-
-/// Whether a list names an option.
-pub(super) fn names(list: &HeaderValue, option: &str) -> bool {
-    let mut options = list.to_str().unwrap_or_default().split(',');
-    options.any(|each| each.trim().eq_ignore_ascii_case(option))
 }
 
 /// How long the body is of a response to a request of this method.
@@ -197,41 +132,10 @@ pub(super) fn body_length(
     }
 }
 
-/// Whether the last coding of a list is `chunked`.
-pub(super) fn ends_chunked(list: &HeaderValue) -> bool {
-    let list = list.to_str().unwrap_or_default();
-    let last = list.rsplit(',').next().unwrap_or_default();
-    last.trim().eq_ignore_ascii_case("chunked")
-}
-
-/// A length that was sent several times is not no good as long as it is the same (RFC 9110 §8.6); not a number, or not one.
-pub(super) struct NoLength;
-
-/// The length that headers tell; `None` where they tell none.
-pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoLength> {
-    let mut length = None;
-    for line in headers.get_all(CONTENT_LENGTH) {
-        let line = line.to_str().map_err(|_| NoLength)?;
-        for text in line.split(',') {
-            let each = digits(text.trim()).ok_or(NoLength)?;
-            if length.is_some_and(|length| length != each) {
-                return Err(NoLength);
-            }
-            length = Some(each);
-        }
-    }
-    Ok(length)
-}
-
-/// A number in digits alone: `parse` would take a sign.
-fn digits(text: &str) -> Option<u64> {
-    let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    is_digits.then(|| text.parse().ok()).flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::head::may_end;
 
     const LIMITS: HeadLimits = HeadLimits {
         max_headers: 4,

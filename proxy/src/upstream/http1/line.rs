@@ -3,19 +3,17 @@
 //! Shared by who lends it, who reads the body of its response, and who writes the rest of a request that was answered
 //! early; one of them at a time, so that its lock is uncontended. It is closed when the last of them has dropped it.
 
-use std::cell::RefCell;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_util::io::poll_read_buf;
+use tokio::io::AsyncWrite;
 
 use super::Options;
 use super::error::Http1Error;
+use crate::http1::reading::Reading;
 use crate::upstream::io::UpstreamIo;
 
 /// A connection, and what is known of the exchange on it.
@@ -23,13 +21,8 @@ use crate::upstream::io::UpstreamIo;
 pub(super) struct Line {
     /// `None`: it is no connection of HTTP any more.
     io: Option<UpstreamIo>,
-    /// What has come and was not used.
-    pub(super) unread: Bytes,
-    /// Memory for large reads; given back when the response has ended.
-    large: BytesMut,
+    pub(super) reading: Reading,
     pub(super) options: Options,
-    /// Whether the last read has found as much as there was room for.
-    is_flowing: bool,
     is_reading: bool,
     is_writing: bool,
     /// Whether the peer takes another request.
@@ -43,27 +36,12 @@ pub(super) struct Line {
 /// A connection that several hold.
 pub(super) type SharedLine = Arc<Mutex<Line>>;
 
-/// What is read at once, as long as little comes.
-const SMALL_READ: usize = 16 * 1024;
-/// What is no larger is kept side by side: memory is taken for several at once, and stays as long as one of them does.
-const SHORT_READ: usize = 2 * 1024;
-const SHORT_READS: usize = 8 * 1024;
-
-thread_local! {
-    /// Small reads are made into here, and only what has come takes memory of its own: a connection that waits has none.
-    static SMALL: RefCell<Box<[u8]>> = RefCell::new(vec![0; SMALL_READ].into_boxed_slice());
-    /// Where the next short ones are kept.
-    static SHORT: RefCell<BytesMut> = RefCell::default();
-}
-
 impl Line {
     pub(super) fn over(io: UpstreamIo, options: Options) -> Self {
         Line {
             io: Some(io),
-            unread: Bytes::new(),
-            large: BytesMut::new(),
+            reading: Reading::default(),
             options,
-            is_flowing: false,
             is_reading: false,
             is_writing: false,
             keeps_alive: true,
@@ -86,7 +64,7 @@ impl Line {
     pub(super) fn begin(&mut self) {
         self.is_reading = true;
         self.is_writing = true;
-        self.is_flowing = false;
+        self.reading.begin();
     }
 
     /// This exchange is its last.
@@ -116,15 +94,14 @@ impl Line {
     /// The response has been read. What the peer has said beyond it nobody has asked for.
     pub(super) fn end_reading(&mut self) {
         self.is_reading = false;
-        self.keeps_alive &= self.unread.is_empty();
-        self.unread = Bytes::new();
-        self.large = BytesMut::new();
+        self.keeps_alive &= self.reading.unread.is_empty();
+        self.reading = Reading::default();
     }
 
     /// What it holds of what was read.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
-        self.unread.len() + self.large.capacity()
+        self.reading.memory()
     }
 
     /// Where the request is written to.
@@ -144,7 +121,7 @@ impl Line {
             self.reader = Some(context.waker().clone());
             return Poll::Pending;
         }
-        let unread = std::mem::take(&mut self.unread);
+        let unread = std::mem::take(&mut self.reading.unread);
         let io = self.io.take().ok_or(Http1Error::Taken);
         Poll::Ready(io.map(|io| (io, unread)))
     }
@@ -163,12 +140,9 @@ impl Line {
         if let Some(error) = self.failure.take() {
             return Poll::Ready(Err(error));
         }
-        let expected = expected.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        let is_large = expected.map_or(self.is_flowing, |bytes| bytes > SMALL_READ);
-        let read = match is_large && self.unread.is_empty() {
-            true => self.poll_large(context, expected),
-            false => self.poll_small(context),
-        };
+        let io = self.io.as_mut().ok_or(Http1Error::Taken)?;
+        let room = (expected, self.options.max_buffer);
+        let read = self.reading.poll_more(context, io, room);
         if read.is_pending() && self.is_writing {
             self.reader = Some(context.waker().clone());
         }
@@ -176,37 +150,6 @@ impl Line {
             has_begun: true,
             source,
         })
-    }
-
-    fn poll_small(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let io = self.io.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        SMALL.with_borrow_mut(|memory| {
-            let mut buffer = ReadBuf::new(memory);
-            ready!(Pin::new(io).poll_read(context, &mut buffer))?;
-            let read = buffer.filled();
-            self.is_flowing = read.len() == SMALL_READ;
-            self.unread = match self.unread.is_empty() {
-                true => kept(read),
-                false => joined(std::mem::take(&mut self.unread), read),
-            };
-            Poll::Ready(Ok(read.len()))
-        })
-    }
-
-    /// Reads into memory that is handed on as it is, and used again where whoever got it has dropped it by then.
-    fn poll_large(
-        &mut self,
-        context: &mut Context<'_>,
-        expected: Option<usize>,
-    ) -> Poll<io::Result<usize>> {
-        let io = self.io.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        let most = self.options.max_buffer;
-        let room = expected.map_or(most, |bytes| bytes.min(most));
-        self.large.reserve(room);
-        let count = ready!(poll_read_buf(Pin::new(io), context, &mut self.large))?;
-        self.is_flowing = count >= SMALL_READ;
-        self.unread = self.large.split().freeze();
-        Poll::Ready(Ok(count))
     }
 
     /// Lets go of whoever has read from it last, where nobody does.
@@ -219,33 +162,14 @@ impl Line {
     /// Reads what has come on a connection that lies idle and is nothing of HTTP, such as a session ticket; whether
     /// it can still be used.
     pub(super) fn poll_idle(&mut self, context: &mut Context<'_>) -> bool {
-        let is_quiet = self.is_free() && self.poll_small(context).is_pending();
+        let is_free = self.is_free();
+        let is_quiet = self
+            .io
+            .as_mut()
+            .is_some_and(|io| is_free && self.reading.poll_small(context, io).is_pending());
         self.keeps_alive &= is_quiet;
         is_quiet
     }
-}
-
-/// What has been read, in memory of its own or beside others.
-fn kept(read: &[u8]) -> Bytes {
-    if read.len() > SHORT_READ {
-        return Bytes::copy_from_slice(read);
-    }
-    SHORT.with_borrow_mut(|memory| {
-        if memory.capacity() < read.len() {
-            memory.reserve(SHORT_READS);
-        }
-        memory.extend_from_slice(read);
-        memory.split().freeze()
-    })
-}
-
-/// More behind what has come: what comes in many small pieces is not copied with each of them.
-fn joined(unread: Bytes, more: &[u8]) -> Bytes {
-    let mut unread = unread
-        .try_into_mut()
-        .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-    unread.extend_from_slice(more);
-    unread.freeze()
 }
 
 impl Drop for Line {

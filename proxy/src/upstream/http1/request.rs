@@ -1,25 +1,15 @@
 //! The head of a request as it is written, and how its body is framed (RFC 9112 §6).
 
-use std::cell::RefCell;
 use std::fmt::Write as _;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, CONTENT_LENGTH, HeaderName, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Uri, request};
 use http_body::Body;
 
-use super::head::{content_length, ends_chunked};
-
-/// How a body is framed.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// There is none, or it is left out.
-    None,
-    /// So many bytes are to come.
-    Length(u64),
-    /// In chunks; behind the last of them these trailers may be sent.
-    Chunked(Vec<HeaderName>),
-}
+use crate::http1::head::{content_length, ends_chunked};
+use crate::http1::sending::Framing;
+use crate::http1::text::{names_in, put_headers, stored};
 
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 
@@ -63,12 +53,7 @@ fn length_of(bytes: u64) -> Framing {
 
 fn chunked(headers: &mut HeaderMap) -> Framing {
     headers.remove(CONTENT_LENGTH);
-    let lines = headers.get_all(TRAILER).iter();
-    let announced = lines
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
-    Framing::Chunked(announced.collect())
+    Framing::Chunked(names_in(headers.get_all(TRAILER).iter()).collect())
 }
 
 /// The head of a request; names are as they are kept, or like `Content-Type`.
@@ -93,92 +78,13 @@ fn put_target(bytes: &mut BytesMut, target: &Uri) {
     }
 }
 
-fn put_headers(bytes: &mut BytesMut, headers: &HeaderMap, is_proper: bool) {
-    for (name, value) in headers {
-        let before = bytes.len();
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        if is_proper {
-            make_proper(&mut bytes[before..]);
-        }
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
-}
-
-fn make_proper(name: &mut [u8]) {
-    for word in name.split_mut(|byte| *byte == b'-') {
-        if let Some(first) = word.first_mut() {
-            first.make_ascii_uppercase();
-        }
-    }
-}
-
-/// The line before a chunk.
-pub(super) fn chunk_size(bytes: usize) -> Bytes {
-    stored(|line| {
-        write!(line, "{bytes:X}\r\n").expect("a buffer of bytes grows as is needed");
-    })
-}
-
-/// The end of a body in chunks, with those of its trailers that were announced and may be sent.
-pub(super) fn trailers(trailers: &HeaderMap, announced: &[HeaderName], is_proper: bool) -> Bytes {
-    let sent: HeaderMap = trailers
-        .iter()
-        .filter(|(name, _)| announced.contains(name) && may_trail(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    stored(|bytes| {
-        bytes.extend_from_slice(b"0\r\n");
-        put_headers(bytes, &sent, is_proper);
-        bytes.extend_from_slice(b"\r\n");
-    })
-}
-
-/// RFC 9110 §6.5.1: what is needed before a body is read has no place behind it.
-fn may_trail(name: &HeaderName) -> bool {
-    !matches!(
-        *name,
-        header::AUTHORIZATION
-            | header::CACHE_CONTROL
-            | header::CONTENT_ENCODING
-            | header::CONTENT_LENGTH
-            | header::CONTENT_RANGE
-            | header::CONTENT_TYPE
-            | header::HOST
-            | header::MAX_FORWARDS
-            | header::SET_COOKIE
-            | header::TRAILER
-            | header::TRANSFER_ENCODING
-            | header::TE
-    )
-}
-
-thread_local! {
-    /// Where the next heads are written: for many of them memory is taken once.
-    static HEADS: RefCell<BytesMut> = RefCell::default();
-}
-/// As much memory is taken at once, or as one head needs.
-const HEADS_BYTES: usize = 4096;
-/// What most heads fit into.
-const HEAD_BYTES: usize = 512;
-
-fn stored(write: impl FnOnce(&mut BytesMut)) -> Bytes {
-    HEADS.with_borrow_mut(|heads| {
-        if heads.capacity() < HEAD_BYTES {
-            heads.reserve(HEADS_BYTES);
-        }
-        write(heads);
-        heads.split().freeze()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use http::Request;
     use http_body_util::{BodyExt, Empty, Full, StreamBody};
 
     use super::*;
+    use crate::http1::text::trailers;
 
     fn request(method: Method, headers: &[(&'static str, &'static str)]) -> request::Parts {
         let mut request = Request::new(());
@@ -285,11 +191,5 @@ mod tests {
         let end = trailers(&sent.headers, &announced, false);
 
         assert_eq!(end, "0\r\na: 1\r\nb: 4\r\n\r\n");
-    }
-
-    #[test]
-    fn sizes_of_chunks_are_hexadecimal() {
-        assert_eq!(chunk_size(1), "1\r\n");
-        assert_eq!(chunk_size(0x1ABC), "1ABC\r\n");
     }
 }

@@ -1,4 +1,4 @@
-//! A request on its way out: its head and what there is of its body in as few writes as can be.
+//! A message on its way out: its head and what there is of its body in as few writes as can be.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -10,22 +10,54 @@ use http::HeaderName;
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
-use super::error::Http1Error;
-use super::request::{self, Framing};
-use crate::upstream::body::RequestBody;
+use super::text;
 
-/// What is left to be written of a request.
+/// How a body is framed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// There is none, or it is left out.
+    None,
+    /// So many bytes are to come.
+    Length(u64),
+    /// In chunks; behind the last of them these trailers may be sent.
+    Chunked(Vec<HeaderName>),
+    /// It ends with the connection.
+    UntilClose,
+}
+
+/// Why a message cannot be written to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError<E> {
+    /// Its connection is broken.
+    #[error("the connection was lost")]
+    Lost(#[source] io::Error),
+    /// Its body cannot be had.
+    #[error("the body failed")]
+    Body(#[source] E),
+    /// Its body is no longer; what there is of it has been written.
+    #[error("the body is {missing} bytes shorter than its content-length says")]
+    Short {
+        /// How much was not there.
+        missing: u64,
+    },
+}
+
+/// What is left to be written of a message.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(crate) struct Sending<B> {
     head: Bytes,
     pieces: VecDeque<Bytes>,
     /// How many bytes there are in the pieces.
     queued: usize,
     /// `None`: all of it was read.
-    body: Option<RequestBody>,
+    body: Option<B>,
     coding: Coding,
     /// The only data that was read as long as nothing is written: so the body can be had again.
     first: Option<Bytes>,
+    /// Whether it is read no further than that, as the body may be wanted again.
+    keeps_first: bool,
+    /// How much of the body is not there.
+    missing: u64,
     has_written: bool,
     is_proper: bool,
 }
@@ -35,6 +67,7 @@ pub(super) struct Sending {
 enum Coding {
     Length(u64),
     Chunked(Vec<HeaderName>),
+    UntilClose,
 }
 
 /// No more of a body is read before it is written.
@@ -43,12 +76,14 @@ const MAX_PIECES: usize = 16;
 /// The head, and the pieces of a frame more than that: a size, data and the end.
 const MAX_SLICES: usize = 1 + MAX_PIECES + 3;
 
-impl Sending {
-    pub(super) fn new(head: Bytes, framing: Framing, body: RequestBody, is_proper: bool) -> Self {
+impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
+    /// A message that is sent once.
+    pub(crate) fn new(head: Bytes, framing: Framing, body: B, is_proper: bool) -> Self {
         let (coding, body) = match framing {
             Framing::None => (Coding::Length(0), None),
             Framing::Length(length) => (Coding::Length(length), Some(body)),
             Framing::Chunked(announced) => (Coding::Chunked(announced), Some(body)),
+            Framing::UntilClose => (Coding::UntilClose, Some(body)),
         };
         Sending {
             head,
@@ -57,49 +92,53 @@ impl Sending {
             body,
             coding,
             first: None,
+            keeps_first: false,
+            missing: 0,
             has_written: false,
             is_proper,
         }
     }
 
-    /// Whether a byte of it was written.
-    pub(super) fn has_written(&self) -> bool {
-        self.has_written
-    }
-
-    /// The body as it was, where nothing was written.
-    pub(super) fn into_unsent(self) -> RequestBody {
-        let rest = self.body.unwrap_or(RequestBody::Empty);
-        match self.first {
-            Some(first) => RequestBody::Begun {
-                first: Some(first),
-                rest: Box::new(rest),
-            },
-            None => rest,
+    /// A message that is sent again elsewhere where nothing of it can be written.
+    pub(crate) fn again(head: Bytes, framing: Framing, body: B, is_proper: bool) -> Self {
+        Sending {
+            keeps_first: true,
+            ..Sending::new(head, framing, body, is_proper)
         }
     }
 
+    /// Whether a byte of it was written.
+    pub(crate) fn has_written(&self) -> bool {
+        self.has_written
+    }
+
+    /// The body as it was, where nothing was written: what was read of it, and the rest.
+    pub(crate) fn into_unsent(self) -> (Option<Bytes>, Option<B>) {
+        (self.first, self.body)
+    }
+
     /// Writes it to its end.
-    pub(super) fn poll<IO>(
+    pub(crate) fn poll<IO>(
         &mut self,
         context: &mut Context<'_>,
         io: &mut IO,
-    ) -> Poll<Result<(), Http1Error>>
+    ) -> Poll<Result<(), SendError<B::Error>>>
     where
         IO: AsyncWrite + Unpin,
     {
         loop {
             self.fill(context)?;
             if self.head.is_empty() && self.pieces.is_empty() {
-                ready!(Pin::new(io).poll_flush(context)).map_err(lost)?;
-                return match self.body {
-                    None => Poll::Ready(Ok(())),
-                    Some(_) => Poll::Pending,
+                ready!(Pin::new(io).poll_flush(context)).map_err(SendError::Lost)?;
+                return match (&self.body, self.missing) {
+                    (Some(_), _) => Poll::Pending,
+                    (None, 0) => Poll::Ready(Ok(())),
+                    (None, missing) => Poll::Ready(Err(SendError::Short { missing })),
                 };
             }
-            let written = ready!(self.poll_write(context, io)).map_err(lost)?;
+            let written = ready!(self.poll_write(context, io)).map_err(SendError::Lost)?;
             if written == 0 {
-                return Poll::Ready(Err(lost(io::ErrorKind::WriteZero.into())));
+                return Poll::Ready(Err(SendError::Lost(io::ErrorKind::WriteZero.into())));
             }
             self.has_written = true;
             self.first = None;
@@ -144,35 +183,34 @@ impl Sending {
     }
 
     /// Reads what there is of the body, as far as there is room for it.
-    fn fill(&mut self, context: &mut Context<'_>) -> Result<(), Http1Error> {
+    fn fill(&mut self, context: &mut Context<'_>) -> Result<(), SendError<B::Error>> {
         while let Some(body) = &mut self.body {
             let has_room = self.queued < MAX_QUEUED && self.pieces.len() < MAX_PIECES;
-            if !has_room || (!self.has_written && self.first.is_some()) {
+            if !has_room || self.first.is_some() {
                 return Ok(());
             }
             let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) else {
                 return Ok(());
             };
-            let frame = frame.transpose().map_err(Http1Error::RequestBody)?;
+            let frame = frame.transpose().map_err(SendError::Body)?;
             let is_last = frame.is_none() || body.is_end_stream();
-            self.take(frame, is_last)?;
+            self.take(frame, is_last);
         }
         Ok(())
     }
 
-    fn take(&mut self, frame: Option<Frame<Bytes>>, is_last: bool) -> Result<(), Http1Error> {
+    fn take(&mut self, frame: Option<Frame<Bytes>>, is_last: bool) {
         let Some(frame) = frame else {
             return self.end(None);
         };
         match frame.into_data() {
             Ok(data) => {
-                if !self.has_written && !data.is_empty() {
+                if self.keeps_first && !self.has_written && !data.is_empty() {
                     self.first = Some(data.clone());
                 }
                 self.put(data);
-                match is_last {
-                    true => self.end(None),
-                    false => Ok(()),
+                if is_last {
+                    self.end(None);
                 }
             }
             // Nothing follows trailers.
@@ -190,29 +228,26 @@ impl Sending {
             return;
         }
         match self.coding {
-            Coding::Length(_) => self.queue(data),
+            Coding::Length(_) | Coding::UntilClose => self.queue(data),
             Coding::Chunked(_) => {
-                self.queue(request::chunk_size(data.len()));
+                self.queue(text::chunk_size(data.len()));
                 self.queue(data);
                 self.queue(Bytes::from_static(b"\r\n"));
             }
         }
     }
 
-    fn end(&mut self, trailers: Option<&http::HeaderMap>) -> Result<(), Http1Error> {
+    fn end(&mut self, trailers: Option<&http::HeaderMap>) {
         self.body = None;
         match (&self.coding, trailers) {
-            (Coding::Length(0), _) => {}
-            (Coding::Length(missing), _) => {
-                return Err(Http1Error::ShortBody { missing: *missing });
-            }
+            (Coding::Length(missing), _) => self.missing = *missing,
+            (Coding::UntilClose, _) => {}
             (Coding::Chunked(announced), Some(trailers)) => {
-                let end = request::trailers(trailers, announced, self.is_proper);
+                let end = text::trailers(trailers, announced, self.is_proper);
                 self.queue(end);
             }
             (Coding::Chunked(_), None) => self.queue(Bytes::from_static(b"0\r\n\r\n")),
         }
-        Ok(())
     }
 
     fn queue(&mut self, piece: Bytes) {
@@ -221,36 +256,33 @@ impl Sending {
     }
 }
 
-fn lost(source: io::Error) -> Http1Error {
-    Http1Error::Lost {
-        has_begun: false,
-        source,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
 
     use http::HeaderMap;
+    use http_body_util::combinators::BoxBody;
+    use http_body_util::{BodyExt, Empty, StreamBody};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-    use tokio::sync::mpsc;
 
     use super::*;
-    use crate::upstream::body::meter::Copied;
 
     const HEAD: Bytes = Bytes::from_static(b"HEAD\r\n\r\n");
+
+    type Failing = BoxBody<Bytes, &'static str>;
 
     fn pair() -> (DuplexStream, DuplexStream) {
         tokio::io::duplex(16)
     }
 
-    fn sending(framing: Framing, body: RequestBody) -> Sending {
-        Sending::new(HEAD, framing, body, false)
+    fn sending(framing: Framing, body: Failing) -> Sending<Failing> {
+        Sending::again(HEAD, framing, body, false)
     }
 
-    /// What is written of a request, and how that ended.
-    async fn written(mut sending: Sending) -> (String, Result<(), Http1Error>) {
+    /// What is written of a message, and how that ended.
+    async fn written(
+        mut sending: Sending<Failing>,
+    ) -> (String, Result<(), SendError<&'static str>>) {
         let (mut here, mut there) = pair();
         let mut text = String::new();
         let write = async {
@@ -263,33 +295,37 @@ mod tests {
         (text, sent)
     }
 
-    fn full(text: &'static str) -> RequestBody {
-        RequestBody::Full(Some(Bytes::from_static(text.as_bytes())))
+    /// A body of these pieces, which fails with the last of them where that is none.
+    fn body(pieces: impl IntoIterator<Item = Result<&'static str, &'static str>>) -> Failing {
+        let frames = pieces
+            .into_iter()
+            .map(|piece| piece.map(|text| Frame::data(Bytes::from_static(text.as_bytes()))));
+        let frames: Vec<_> = frames.collect();
+        BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames)))
     }
 
     #[tokio::test]
     async fn a_body_follows_its_head() {
-        let (text, sent) =
-            written(sending(Framing::Length(20), full("01234567890123456789"))).await;
+        let long = body([Ok("01234567890123456789")]);
+        let (text, sent) = written(sending(Framing::Length(20), long)).await;
 
         assert!(sent.is_ok());
         assert_eq!(text, "HEAD\r\n\r\n01234567890123456789");
     }
 
     #[tokio::test]
-    async fn a_body_in_chunks_ends_with_an_empty_one() {
-        let (pieces, received) = mpsc::channel(4);
-        for text in ["abc", "0123456789abcdefg"] {
-            let data = Copied::Data(Bytes::from_static(text.as_bytes()));
-            pieces.try_send(data).expect("room");
-        }
-        pieces.try_send(Copied::End).expect("room");
+    async fn a_body_that_ends_with_its_connection_is_written_as_it_is() {
+        let (text, sent) = written(sending(Framing::UntilClose, body([Ok("ab"), Ok("c")]))).await;
 
-        let (text, sent) = written(sending(
-            Framing::Chunked(vec![]),
-            RequestBody::Copy(received),
-        ))
-        .await;
+        assert!(sent.is_ok());
+        assert_eq!(text, "HEAD\r\n\r\nabc");
+    }
+
+    #[tokio::test]
+    async fn a_body_in_chunks_ends_with_an_empty_one() {
+        let pieces = body([Ok("abc"), Ok("0123456789abcdefg")]);
+
+        let (text, sent) = written(sending(Framing::Chunked(vec![]), pieces)).await;
 
         assert!(sent.is_ok());
         let chunks = "3\r\nabc\r\n11\r\n0123456789abcdefg\r\n0\r\n\r\n";
@@ -298,55 +334,47 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_fails_midway_never_ends_well() {
-        let (pieces, received) = mpsc::channel(4);
-        let data = Copied::Data(Bytes::from_static(b"abc"));
-        pieces.try_send(data).expect("room");
-        drop(pieces);
+        let failing = body([Ok("abc"), Err("broken")]);
 
-        let (text, sent) = written(sending(
-            Framing::Chunked(vec![]),
-            RequestBody::Copy(received),
-        ))
-        .await;
+        let (text, sent) = written(sending(Framing::Chunked(vec![]), failing)).await;
 
-        assert!(matches!(sent, Err(Http1Error::RequestBody(_))));
+        assert!(matches!(sent, Err(SendError::Body("broken"))));
         assert_eq!(text, "HEAD\r\n\r\n3\r\nabc\r\n");
     }
 
     #[tokio::test]
     async fn a_body_is_as_long_as_its_length_says() {
-        let (text, sent) = written(sending(Framing::Length(2), full("abc"))).await;
+        let (text, sent) = written(sending(Framing::Length(2), body([Ok("abc")]))).await;
         assert!(sent.is_ok());
         assert_eq!(text, "HEAD\r\n\r\nab");
 
-        let (_, sent) = written(sending(Framing::Length(5), full("abc"))).await;
-        assert!(matches!(sent, Err(Http1Error::ShortBody { missing: 2 })));
+        let (text, sent) = written(sending(Framing::Length(5), body([Ok("abc")]))).await;
+        assert!(matches!(sent, Err(SendError::Short { missing: 2 })));
+        assert_eq!(text, "HEAD\r\n\r\nabc");
     }
 
     #[tokio::test]
-    async fn nothing_of_a_request_is_lost_that_could_not_be_written() {
+    async fn nothing_of_a_message_is_lost_that_could_not_be_written() {
         let (mut here, there) = pair();
         drop(there);
-        let mut sending = sending(Framing::Length(3), full("abc"));
+        let mut sending = sending(Framing::Length(6), body([Ok("abc"), Ok("def")]));
 
         let sent = poll_fn(|context| sending.poll(context, &mut here)).await;
 
         assert!(sent.is_err() && !sending.has_written());
-        let mut body = sending.into_unsent();
-        let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
-        let data = frame.expect("all of it").expect("read").into_data();
-        assert_eq!(data.expect("data"), "abc");
-        assert!(body.is_end_stream());
+        let (first, rest) = sending.into_unsent();
+        assert_eq!(first.expect("what was read"), "abc");
+        let rest = rest.expect("what was not").collect().await;
+        assert_eq!(rest.expect("the rest").to_bytes(), "def");
     }
 
     #[test]
     fn trailers_that_nobody_has_announced_are_left_out() {
-        let mut sending = sending(Framing::Chunked(vec![]), RequestBody::Empty);
+        let none = BodyExt::boxed(Empty::new().map_err(|_| "never"));
+        let mut sending = sending(Framing::Chunked(vec![]), none);
         let trailers = HeaderMap::from_iter([(http::header::ETAG, "x".parse().expect("a value"))]);
 
-        sending
-            .take(Some(Frame::trailers(trailers)), false)
-            .expect("an end");
+        sending.take(Some(Frame::trailers(trailers)), false);
 
         assert_eq!(sending.pieces, ["0\r\n\r\n"]);
     }

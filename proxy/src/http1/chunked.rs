@@ -4,12 +4,12 @@ use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::decoder::Decoded;
-use super::error::Malformed;
 use super::head::HeadLimits;
+use super::malformed::Malformed;
 
 /// Takes a body of chunks apart, whatever pieces it comes in.
 #[derive(Debug)]
-pub(super) struct Chunked {
+pub(crate) struct Chunked {
     state: State,
     /// What is to come of the chunk.
     remaining: u64,
@@ -48,7 +48,7 @@ const PLAIN_END: &[u8] = b"\r\n0\r\n\r\n";
 
 impl Chunked {
     /// Trailers are bounded as headers are.
-    pub(super) fn new(limits: HeadLimits) -> Self {
+    pub(crate) fn new(limits: HeadLimits) -> Self {
         Chunked {
             state: State::Start,
             remaining: 0,
@@ -60,7 +60,7 @@ impl Chunked {
     }
 
     /// What is next of the body. Nothing is left of the bytes where more are needed.
-    pub(super) fn decode(&mut self, unread: &mut Bytes) -> Result<Decoded, Malformed> {
+    pub(crate) fn decode(&mut self, unread: &mut Bytes) -> Result<Decoded, Malformed> {
         loop {
             match self.state {
                 State::Data => return Ok(self.data(unread)),
@@ -87,7 +87,7 @@ impl Chunked {
     }
 
     /// Whether nothing follows.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.state == State::End
     }
 

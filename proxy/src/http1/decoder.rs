@@ -1,14 +1,14 @@
-//! The body of a response, taken off what has come of it.
+//! The body of a message, taken off what has come of it.
 
 use bytes::Bytes;
 use http::HeaderMap;
 
 use super::chunked::Chunked;
-use super::error::{Http1Error, Malformed};
+use super::malformed::Malformed;
 
 /// Finds a body in what comes.
 #[derive(Debug)]
-pub(super) enum Decoder {
+pub(crate) enum Decoder {
     /// So many bytes are to come.
     Length(u64),
     /// In chunks.
@@ -19,7 +19,7 @@ pub(super) enum Decoder {
 
 /// What is next of a body.
 #[derive(Debug)]
-pub(super) enum Decoded {
+pub(crate) enum Decoded {
     /// Some of it.
     Data(Bytes),
     /// It is not here yet.
@@ -30,7 +30,7 @@ pub(super) enum Decoded {
 
 impl Decoder {
     /// Takes what is next off what has come. Nothing is left of it where more is needed.
-    pub(super) fn decode(&mut self, unread: &mut Bytes) -> Result<Decoded, Malformed> {
+    pub(crate) fn decode(&mut self, unread: &mut Bytes) -> Result<Decoded, Malformed> {
         match self {
             Decoder::Length(0) => Ok(Decoded::End(None)),
             Decoder::Chunked(chunked) => chunked.decode(unread),
@@ -45,16 +45,13 @@ impl Decoder {
         }
     }
 
-    /// The connection has ended: whether the body has, too.
-    pub(super) fn end(&self) -> Result<(), Http1Error> {
-        match self {
-            Decoder::UntilClose => Ok(()),
-            Decoder::Length(_) | Decoder::Chunked(_) => Err(Http1Error::CutOff),
-        }
+    /// Whether the body has ended where its connection has.
+    pub(crate) fn ends_with_connection(&self) -> bool {
+        matches!(self, Decoder::UntilClose)
     }
 
     /// Whether nothing follows.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         match self {
             Decoder::Length(remaining) => *remaining == 0,
             Decoder::Chunked(chunked) => chunked.is_over(),
@@ -63,7 +60,7 @@ impl Decoder {
     }
 
     /// How much is to come, where that is known.
-    pub(super) fn remaining(&self) -> Option<u64> {
+    pub(crate) fn remaining(&self) -> Option<u64> {
         match self {
             Decoder::Length(remaining) => Some(*remaining),
             Decoder::Chunked(_) | Decoder::UntilClose => None,
@@ -81,7 +78,7 @@ mod tests {
         let mut unread = Bytes::from_static(b"abc");
         assert!(matches!(body.decode(&mut unread), Ok(Decoded::Data(data)) if data == "abc"));
         assert!(matches!(body.decode(&mut unread), Ok(Decoded::More)));
-        assert!(body.end().is_err());
+        assert!(!body.ends_with_connection());
 
         let mut unread = Bytes::from_static(b"defg");
         assert!(matches!(body.decode(&mut unread), Ok(Decoded::Data(data)) if data == "de"));
@@ -98,6 +95,6 @@ mod tests {
         assert!(matches!(body.decode(&mut unread), Ok(Decoded::Data(data)) if data == "abc"));
 
         assert!(matches!(body.decode(&mut unread), Ok(Decoded::More)));
-        assert!(body.end().is_ok());
+        assert!(body.ends_with_connection());
     }
 }
