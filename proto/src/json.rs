@@ -5,24 +5,25 @@
 //! messages give equal text. Each conversion builds the descriptors it needs and drops them again; who
 //! converts a lot holds on to [`descriptor_pool`] meanwhile.
 
-mod enums;
+mod known;
+mod read;
+mod scalar;
 
 use std::panic::resume_unwind;
 
 use prost::{DecodeError, Message, Name};
 use prost_reflect::{
-    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, ReflectMessage as _,
-    SerializeOptions,
+    DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage as _, SerializeOptions,
 };
 use prost_types::Struct;
 use serde_json::Value;
-use serde_path_to_error::{Deserializer, Track};
 
 use crate::any::{Any, type_name};
 use crate::rules::{self, Violation};
-use crate::{descriptor_pool, descriptors, wkt};
+use crate::tree::Tree;
+use crate::{descriptor_pool, table, wkt};
 
-/// Nesting, counted through every `Any`, below which an `Any` is not opened.
+/// Nesting, counted through every `Any`, below which an `Any` is not opened and nothing is read.
 ///
 /// Each `Any` starts prost's own limit of 100 anew, so without this one, bytes could nest without end.
 const MAX_DEPTH: usize = 100;
@@ -98,8 +99,7 @@ pub fn to_json<T: Name>(message: &T) -> Result<Value, JsonError> {
 /// When a field is unknown, a value does not fit its field, or the type of an `Any` is unknown.
 pub fn from_json<T: Name + Default>(json: Value) -> Result<T, JsonError> {
     let name = T::full_name();
-    let bytes = aside(|| read(&name, &json).map(|message| message.encode_to_vec()))?;
-    T::decode(bytes.as_slice()).map_err(|source| JsonError::Decode { name, source })
+    decoded(name.clone(), read(&name, json)?)
 }
 
 /// The same where its values are what Envoy's API wants them to be.
@@ -109,50 +109,27 @@ pub fn from_json<T: Name + Default>(json: Value) -> Result<T, JsonError> {
 /// As with [`from_json`], and when a value breaks a rule, such as a name that is empty.
 pub fn checked_from_json<T: Name + Default>(json: Value) -> Result<T, JsonError> {
     let name = T::full_name();
-    let checked = || {
-        let message = read(&name, &json)?;
-        rules::check(&message).map_err(|Violation { path, reason }| JsonError::Rule {
-            name: name.clone(),
-            path,
-            reason,
-        })?;
-        Ok(message.encode_to_vec())
-    };
-    let bytes = aside(checked)?;
-    T::decode(bytes.as_slice()).map_err(|source| JsonError::Decode { name, source })
+    let tree = read(&name, json)?;
+    match rules::check(&tree) {
+        Ok(()) => decoded(name, tree),
+        Err(Violation { path, reason }) => Err(JsonError::Rule { name, path, reason }),
+    }
 }
 
-/// The message of this name.
-fn read(name: &str, json: &Value) -> Result<DynamicMessage, JsonError> {
-    let pool = descriptors::for_json(name, json);
-    let descriptor = descriptor(&pool, name)?;
-    let mut json = json.clone();
-    enums::spell_as_declared(&pool, &descriptor, &mut json, 0);
-    let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let mut track = Track::new();
-    let tracked = Deserializer::new(&json, &mut track);
-    let dynamic = DynamicMessage::deserialize_with_options(descriptor, tracked, &options);
-    dynamic.map_err(|error| JsonError::Field {
+/// The message of this name. Of a large configuration each form takes megabytes, so the one is gone before the next but one is made.
+fn read(name: &str, json: Value) -> Result<Tree, JsonError> {
+    let message = table::message(name).ok_or_else(|| JsonError::UnknownMessage(name.to_owned()))?;
+    read::message(message, &json).map_err(|refused| JsonError::Field {
         name: name.to_owned(),
-        path: track.path().to_string(),
-        source: explained(error),
+        path: refused.path,
+        source: refused.source,
     })
 }
 
-/// Says of what is not known that weft does not know it: it may well be Envoy's.
-fn explained(error: serde_json::Error) -> serde_json::Error {
-    use serde::de::Error as _;
-    let text = error.to_string();
-    if let Some(rest) = text.strip_prefix("message '") {
-        let name = rest.split('\'').next().unwrap_or_default();
-        return serde_json::Error::custom(format!("{name} is not supported"));
-    }
-    match text.strip_prefix("unrecognized field name ") {
-        Some(name) => {
-            serde_json::Error::custom(format!("there is no field {name}, or it is not supported"))
-        }
-        None => error,
-    }
+fn decoded<T: Message + Default>(name: String, tree: Tree) -> Result<T, JsonError> {
+    let bytes = tree.encoded();
+    drop(tree);
+    T::decode(bytes.as_slice()).map_err(|source| JsonError::Decode { name, source })
 }
 
 /// Does it on a thread of its own, or here if there can be none, and waits.

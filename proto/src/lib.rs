@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use prost_reflect::DescriptorPool;
 
 pub mod any;
-mod descriptors;
 pub mod handoff;
 pub mod json;
 pub mod names;
@@ -24,6 +23,7 @@ mod path;
 mod rules;
 pub mod spiffe;
 mod table;
+mod tree;
 pub mod type_urls;
 pub mod unknown;
 pub mod wkt;
@@ -48,12 +48,6 @@ mod generated {
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 static IN_USE: Mutex<Weak<DescriptorPool>> = Mutex::new(Weak::new());
-
-/// All descriptors, where somebody holds on to them.
-fn descriptors_in_use() -> Option<Arc<DescriptorPool>> {
-    let in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
-    in_use.upgrade()
-}
 
 /// The descriptors in [`DESCRIPTOR_SET`], built when somebody asks and dropped with their last user.
 ///

@@ -7,17 +7,13 @@ mod rule;
 
 use std::collections::HashMap;
 
-use prost_reflect::{DynamicMessage, FieldDescriptor, ReflectMessage as _, Value};
-
 use self::rule::Rule;
-use crate::any::{Any, type_name};
 use crate::path::{Path, Step};
+use crate::table::Field;
+use crate::tree::{Held, Tree, Value};
 
 /// Nesting, counted through every `Any`, below which nothing is looked at.
 const MAX_DEPTH: usize = 100;
-
-/// Messages of this package have a meaning of their own.
-const WELL_KNOWN: &str = "google.protobuf";
 
 /// A value that does not keep a rule.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +28,7 @@ pub(crate) struct Violation {
 ///
 /// # Errors
 /// The first value that does not keep a rule.
-pub(crate) fn check(message: &DynamicMessage) -> Result<(), Violation> {
+pub(crate) fn check(message: &Tree) -> Result<(), Violation> {
     Rules::read(TEXT).message(message, &Path::ROOT)
 }
 
@@ -59,91 +55,66 @@ impl Rules {
         Self(messages)
     }
 
-    fn message(&self, message: &DynamicMessage, path: &Path<'_>) -> Result<(), Violation> {
-        let descriptor = message.descriptor();
+    fn message(&self, message: &Tree, path: &Path<'_>) -> Result<(), Violation> {
         if path.depth > MAX_DEPTH {
             return Ok(());
         }
-        if descriptor.full_name() == "google.protobuf.Any" {
-            return self.any(message, path);
-        }
-        if descriptor.package_name() == WELL_KNOWN {
-            return Ok(());
-        }
-        let own = self.0.get(descriptor.full_name());
+        let own = self.0.get(message.of.name());
         for (name, rules) in own.into_iter().flatten() {
-            match descriptor.get_field_by_name(name) {
-                Some(field) => keeps(message, &field, rules, path)?,
+            match message.of.field_of_name(name) {
+                Some(field) => keeps(message, field, rules, path)?,
                 None => has_one(message, name, path)?,
             }
         }
-        for (field, value) in message.fields() {
-            self.within(&field, value, path)?;
+        for (field, held) in message.fields() {
+            self.within(field, held, path)?;
         }
         Ok(())
     }
 
     /// What a field holds.
-    fn within(
-        &self,
-        field: &FieldDescriptor,
-        value: &Value,
-        path: &Path<'_>,
-    ) -> Result<(), Violation> {
-        match value {
-            Value::Message(inner) => self.message(inner, &path.child(Step::Field(field.name()))),
-            Value::List(values) => {
+    fn within(&self, field: &Field, held: &Held, path: &Path<'_>) -> Result<(), Violation> {
+        match held {
+            Held::One(value) => self.value(value, &path.child(Step::Field(field.name()))),
+            Held::List(values) => {
                 for (index, value) in values.iter().enumerate() {
-                    if let Value::Message(inner) = value {
-                        let step = Step::Element(field.name(), index);
-                        self.message(inner, &path.child(step))?;
-                    }
+                    self.value(value, &path.child(Step::Element(field.name(), index)))?;
                 }
                 Ok(())
             }
-            Value::Map(entries) => {
+            Held::Map(entries) => {
                 for (key, value) in entries {
-                    if let (Some(key), Value::Message(inner)) = (key.as_str(), value) {
-                        let step = Step::Entry(field.name(), key);
-                        self.message(inner, &path.child(step))?;
-                    }
+                    self.value(value, &path.child(Step::Entry(field.name(), key)))?;
                 }
                 Ok(())
             }
-            _ => Ok(()),
         }
     }
 
-    /// One of unknown type or malformed bytes is passed over: whoever needs it says so.
-    fn any(&self, message: &DynamicMessage, path: &Path<'_>) -> Result<(), Violation> {
-        let Ok(any) = message.transcode_to::<Any>() else {
-            return Ok(());
-        };
-        let descriptor = message.descriptor();
-        let pool = descriptor.parent_pool();
-        let inner = pool
-            .get_message_by_name(type_name(&any.type_url))
-            .and_then(|inner| DynamicMessage::decode(inner, any.value).ok());
-        match inner {
-            Some(inner) => self.message(&inner, &path.child(Step::Inside)),
-            None => Ok(()),
+    fn value(&self, value: &Value, path: &Path<'_>) -> Result<(), Violation> {
+        match value {
+            Value::Message(inner) => self.message(inner, path),
+            Value::Any { message, .. } => self.value(message, &path.child(Step::Inside)),
+            _ => Ok(()),
         }
     }
 }
 
 /// Whether a field keeps its rules. One that may be left out keeps all but `required` where it is.
 fn keeps(
-    message: &DynamicMessage,
-    field: &FieldDescriptor,
+    message: &Tree,
+    field: &'static Field,
     rules: &[Rule],
     path: &Path<'_>,
 ) -> Result<(), Violation> {
-    let reason = if field.supports_presence() && !message.has_field(field) {
-        // Of a member of a `oneof` it is asked where that is the one.
-        let is_required = rules.contains(&Rule::Required) && field.containing_oneof().is_none();
-        is_required.then(|| "is required".to_owned())
-    } else {
-        rule::broken(rules, &message.get_field(field), field)
+    let reason = match message.get(field) {
+        Some(held) => rule::broken(rules, held, field),
+        None if field.has_presence() => {
+            // Of a member of a `oneof` it is asked where that is the one.
+            let is_required = rules.contains(&Rule::Required) && field.choice().is_none();
+            is_required.then(|| "is required".to_owned())
+        }
+        None => rule::broken(rules, &Held::nothing(field), field),
     };
     match reason {
         None => Ok(()),
@@ -155,18 +126,15 @@ fn keeps(
 }
 
 /// Whether a member of a `oneof` is there.
-fn has_one(message: &DynamicMessage, name: &str, path: &Path<'_>) -> Result<(), Violation> {
-    let descriptor = message.descriptor();
-    let Some(choice) = descriptor.oneofs().find(|each| each.name() == name) else {
-        return Ok(());
-    };
-    if choice.fields().any(|field| message.has_field(&field)) {
+fn has_one(message: &Tree, name: &str, path: &Path<'_>) -> Result<(), Violation> {
+    let fields = message.of.fields().iter();
+    let members: Vec<_> = fields
+        .filter(|field| field.choice() == Some(name))
+        .map(Field::name)
+        .collect();
+    if members.is_empty() || message.has_choice(name) {
         return Ok(());
     }
-    let members: Vec<_> = choice
-        .fields()
-        .map(|field| field.name().to_owned())
-        .collect();
     Err(Violation {
         path: path.to_string(),
         reason: format!("one of {} is required", members.join(", ")),

@@ -1,18 +1,19 @@
-//! Which fields the messages of this crate have: what [`crate::unknown`] compares encoded bytes with.
+//! Which fields the messages of this crate have: what [`crate::unknown`] compares encoded bytes with, and what JSON is
+//! read with.
 //!
 //! The build script writes it from the `.proto` files, as constants without pointers: nothing is read, built or
 //! relocated at run time, so the table costs a process no memory of its own. Everything else that
-//! reflection knows is in [`crate::descriptor_pool`], which takes megabytes.
+//! reflection knows is in [`crate::descriptor_pool`], which takes megabytes and milliseconds.
 
 /// A message and its fields.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Message {
     name: Name,
     contents: Contents,
 }
 
 /// What may be in a message.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contents {
     /// These of `FIELDS`.
     Fields { first: u16, count: u16 },
@@ -23,26 +24,69 @@ pub(crate) enum Contents {
 }
 
 /// A field of a message.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Field {
     number: u32,
     name: Name,
-    shape: Shape,
+    /// The name of the `oneof` that it is in; empty where it is in none.
+    choice: Name,
+    label: Label,
+    value: Type,
 }
 
-/// How a field holds messages; the numbers are indexes into `MESSAGES`.
-#[derive(Debug, Clone, Copy)]
-enum Shape {
-    Scalar,
+/// How often a field may be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Label {
+    /// At most once.
+    One,
+    /// Any number of times.
+    List,
+    /// Once for each key, which is a text.
+    Map,
+}
+
+/// What a field, a member of a list or a value of a map is; the numbers are indexes into `MESSAGES` and `ENUMS`.
+#[allow(
+    dead_code,
+    reason = "all that protobuf has, whether or not a message has one"
+)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Type {
+    Double,
+    Float,
+    Int32,
+    Int64,
+    Uint32,
+    Uint64,
+    Sint32,
+    Sint64,
+    Fixed32,
+    Fixed64,
+    Sfixed32,
+    Sfixed64,
+    Bool,
+    String,
+    Bytes,
+    Enum(u16),
     Message(u16),
-    List(u16),
-    Map(u16),
-    /// A map whose values are no messages.
-    ScalarMap,
+}
+
+/// An enumeration: these of `VALUES`.
+#[derive(Debug)]
+pub(crate) struct Enum {
+    first: u16,
+    count: u16,
+}
+
+/// A value of an enumeration.
+#[derive(Debug)]
+pub(crate) struct EnumValue {
+    number: i32,
+    name: Name,
 }
 
 /// Where in `NAMES` a name is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Name {
     start: u32,
     length: u16,
@@ -64,12 +108,12 @@ pub(crate) enum Holds {
 }
 
 mod generated {
-    use super::{Contents, Field, Message, Name, Shape};
+    use super::{Contents, Enum, EnumValue, Field, Label, Message, Name, Type};
 
     include!(concat!(env!("OUT_DIR"), "/table.rs"));
 }
 
-use generated::{FIELDS, MESSAGES, NAMES};
+use generated::{ENUMS, FIELDS, MESSAGES, NAMES, VALUES};
 
 /// The message of this full name.
 pub(crate) fn message(name: &str) -> Option<&'static Message> {
@@ -80,21 +124,57 @@ pub(crate) fn message(name: &str) -> Option<&'static Message> {
 }
 
 impl Message {
+    /// Its full name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name.text()
+    }
+
     /// What may be in it.
     pub(crate) fn contents(&self) -> Contents {
         self.contents
     }
 
-    /// Its field with this number.
-    pub(crate) fn field(&self, number: u32) -> Option<&'static Field> {
+    /// All its fields, in the order of their numbers.
+    pub(crate) fn fields(&self) -> &'static [Field] {
         let Contents::Fields { first, count } = self.contents else {
-            return None;
+            return &[];
         };
         let first = usize::from(first);
-        let fields = FIELDS.get(first..first + usize::from(count))?;
+        FIELDS.get(first..first + usize::from(count)).unwrap_or(&[])
+    }
+
+    /// Its field with this number.
+    pub(crate) fn field(&self, number: u32) -> Option<&'static Field> {
+        let fields = self.fields();
         let index = fields.binary_search_by_key(&number, |field| field.number);
         fields.get(index.ok()?)
     }
+
+    /// Its field of this name, as in the `.proto` file or as JSON spells it.
+    pub(crate) fn field_of_name(&self, name: &str) -> Option<&'static Field> {
+        let mut fields = self.fields().iter();
+        fields.find(|field| field.name() == name || is_camel_case(name, field.name()))
+    }
+}
+
+/// Whether `given` is what JSON makes of a field's name: without underscores, and with a capital after each.
+fn is_camel_case(given: &str, name: &str) -> bool {
+    let mut given = given.bytes();
+    let mut after_underscore = false;
+    for byte in name.bytes() {
+        if byte == b'_' {
+            after_underscore = true;
+            continue;
+        }
+        let wanted = match std::mem::take(&mut after_underscore) {
+            true => byte.to_ascii_uppercase(),
+            false => byte,
+        };
+        if given.next() != Some(wanted) {
+            return false;
+        }
+    }
+    given.next().is_none()
 }
 
 impl Field {
@@ -108,16 +188,72 @@ impl Field {
         self.name.text()
     }
 
+    /// The `oneof` that it is in.
+    pub(crate) fn choice(&self) -> Option<&'static str> {
+        Some(self.choice.text()).filter(|name| !name.is_empty())
+    }
+
+    /// How often it may be there.
+    pub(crate) fn label(&self) -> Label {
+        self.label
+    }
+
+    /// What it is, or each of its members.
+    pub(crate) fn value(&self) -> Type {
+        self.value
+    }
+
+    /// Whether it can be left out, other than by the value that it has by itself.
+    pub(crate) fn has_presence(&self) -> bool {
+        let is_message = matches!(self.value, Type::Message(_));
+        self.label == Label::One && (is_message || self.choice().is_some())
+    }
+
     /// What it holds.
     pub(crate) fn holds(&self) -> Holds {
-        let message = |index: u16| &MESSAGES[usize::from(index)];
-        match self.shape {
-            Shape::Scalar => Holds::Scalars,
-            Shape::Message(index) => Holds::Message(message(index)),
-            Shape::List(index) => Holds::List(message(index)),
-            Shape::Map(index) => Holds::Map(message(index)),
-            Shape::ScalarMap => Holds::ScalarMap,
+        match (self.label, self.value.message()) {
+            (Label::One, Some(message)) => Holds::Message(message),
+            (Label::List, Some(message)) => Holds::List(message),
+            (Label::Map, Some(message)) => Holds::Map(message),
+            (Label::Map, None) => Holds::ScalarMap,
+            (_, None) => Holds::Scalars,
         }
+    }
+}
+
+impl Type {
+    /// The message that it is.
+    pub(crate) fn message(self) -> Option<&'static Message> {
+        match self {
+            Type::Message(index) => MESSAGES.get(usize::from(index)),
+            _ => None,
+        }
+    }
+
+    /// The values that it may have, where it is an enumeration.
+    pub(crate) fn values(self) -> &'static [EnumValue] {
+        let Type::Enum(index) = self else {
+            return &[];
+        };
+        let Some(Enum { first, count }) = ENUMS.get(usize::from(index)) else {
+            return &[];
+        };
+        let first = usize::from(*first);
+        VALUES
+            .get(first..first + usize::from(*count))
+            .unwrap_or(&[])
+    }
+}
+
+impl EnumValue {
+    /// Its number.
+    pub(crate) fn number(&self) -> i32 {
+        self.number
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name.text()
     }
 }
 
@@ -175,6 +311,63 @@ mod tests {
             let (number, name, shape, inner) = reflected(&field);
             let found = message.field(number).map(described);
             assert_eq!(found, Some((number, &*name, shape, &*inner)), "{field:?}");
+        }
+    }
+
+    fn sorted(values: impl Iterator<Item = String>) -> String {
+        let mut values: Vec<_> = values.collect();
+        values.sort();
+        values.join(" ")
+    }
+
+    /// What the table says of a field's type, and the `oneof` it is in, in the words of the test.
+    fn typed(field: &Field) -> (String, String, bool) {
+        let value = match field.value() {
+            Type::Enum(_) => {
+                let values = field.value().values().iter();
+                sorted(values.map(|value| format!("{}={}", value.name(), value.number())))
+            }
+            Type::Message(_) => "message".to_owned(),
+            scalar => format!("{scalar:?}").to_lowercase(),
+        };
+        let choice = field.choice().unwrap_or_default().to_owned();
+        (value, choice, field.has_presence())
+    }
+
+    /// What the descriptors say of it, in the same words.
+    fn typed_by_reflection(field: &FieldDescriptor) -> (String, String, bool) {
+        let kind = match field.kind() {
+            Kind::Message(entry) if field.is_map() => {
+                assert_eq!(entry.map_entry_key_field().kind(), Kind::String);
+                entry.map_entry_value_field().kind()
+            }
+            kind => kind,
+        };
+        let value = match kind {
+            Kind::Enum(values) => {
+                let values = values.values();
+                sorted(values.map(|value| format!("{}={}", value.name(), value.number())))
+            }
+            Kind::Message(_) => "message".to_owned(),
+            scalar => format!("{scalar:?}").to_lowercase(),
+        };
+        let choice = field.containing_oneof();
+        let choice = choice.map(|choice| choice.name().to_owned());
+        (value, choice.unwrap_or_default(), field.supports_presence())
+    }
+
+    #[test]
+    fn it_knows_types_enumerations_and_choices() {
+        for message in crate::descriptor_pool().all_messages() {
+            let Some(found) = super::message(message.full_name()) else {
+                continue;
+            };
+            for field in found.fields() {
+                let declared = message.get_field(field.number()).unwrap();
+                assert_eq!(typed(field), typed_by_reflection(&declared), "{declared:?}");
+                let by_name = found.field_of_name(declared.json_name()).unwrap();
+                assert_eq!(by_name.number(), declared.number(), "{declared:?}");
+            }
         }
     }
 

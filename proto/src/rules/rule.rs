@@ -1,6 +1,7 @@
 //! One rule: how it is written in `rules.txt`, and whether a value keeps it.
 
-use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, Value};
+use crate::table::Field;
+use crate::tree::{Held, Value};
 
 /// What is asked of a value.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,31 +70,38 @@ impl Rule {
     }
 }
 
-/// What is asked of the value and is not so, if anything.
-pub(super) fn broken(rules: &[Rule], value: &Value, field: &FieldDescriptor) -> Option<String> {
-    if rules.contains(&Rule::OrZero) && number(value) == Some(0.0) {
+/// What is asked of what a field holds and is not so, if anything.
+pub(super) fn broken(rules: &[Rule], held: &Held, field: &Field) -> Option<String> {
+    let is_zero = matches!(held, Held::One(value) if number(value) == Some(0.0));
+    if is_zero && rules.contains(&Rule::OrZero) {
         return None;
     }
-    rules.iter().find_map(|rule| match (rule, value) {
-        (Rule::Fewest(count), Value::List(items)) if items.len() < *count => {
+    rules.iter().find_map(|rule| match held {
+        Held::One(value) => of_one(rule, value, field),
+        Held::List(items) => of_list(rule, items, field),
+        Held::Map(_) => None,
+    })
+}
+
+fn of_list(rule: &Rule, items: &[Value], field: &Field) -> Option<String> {
+    match rule {
+        Rule::Fewest(count) if items.len() < *count => {
             Some(format!("has fewer than {count} members"))
         }
-        (Rule::MostItems(count), Value::List(items)) if items.len() > *count => {
+        Rule::MostItems(count) if items.len() > *count => {
             Some(format!("has more than {count} members"))
         }
-        (Rule::Unique, Value::List(items)) => {
+        Rule::Unique => {
             let is_again = |(index, item): (usize, &Value)| items[..index].contains(item);
             let has_twice = items.iter().enumerate().any(is_again);
             has_twice.then(|| "has a member twice".to_owned())
         }
-        (Rule::Each(rule), Value::List(items)) => {
-            items.iter().find_map(|item| of_one(rule, item, field))
-        }
-        (rule, value) => of_one(rule, value, field),
-    })
+        Rule::Each(rule) => items.iter().find_map(|item| of_one(rule, item, field)),
+        _ => None,
+    }
 }
 
-fn of_one(rule: &Rule, value: &Value, field: &FieldDescriptor) -> Option<String> {
+fn of_one(rule: &Rule, value: &Value, field: &Field) -> Option<String> {
     let is_number = |is_so: fn(f64, f64) -> bool, bound: f64| {
         // What is no number is none of any size, either.
         number(value).is_some_and(|number| !is_so(number, bound))
@@ -134,23 +142,18 @@ fn is_line_end(byte: &u8) -> bool {
     matches!(byte, b'\0' | b'\n' | b'\r')
 }
 
-fn is_defined(value: &Value, field: &FieldDescriptor) -> bool {
-    match (value, field.kind()) {
-        (Value::EnumNumber(number), Kind::Enum(values)) => has_value(&values, *number),
-        _ => true,
-    }
-}
-
-fn has_value(values: &EnumDescriptor, number: i32) -> bool {
-    values.get_value(number).is_some()
+fn is_defined(value: &Value, field: &Field) -> bool {
+    let Value::Enum(number) = value else {
+        return true;
+    };
+    let mut values = field.value().values().iter();
+    values.any(|value| value.number() == *number)
 }
 
 /// A bound, with the unit that a duration has.
 fn told(bound: f64, value: &Value) -> String {
     match value {
-        Value::Message(message) if message.get_field_by_name("seconds").is_some() => {
-            format!("{bound}s")
-        }
+        Value::Duration(_) => format!("{bound}s"),
         _ => bound.to_string(),
     }
 }
@@ -162,27 +165,19 @@ fn told(bound: f64, value: &Value) -> String {
 )]
 fn number(value: &Value) -> Option<f64> {
     Some(match value {
-        Value::U32(number) => f64::from(*number),
-        Value::I32(number) => f64::from(*number),
-        Value::F32(number) => f64::from(*number),
-        Value::F64(number) => *number,
-        Value::U64(number) => *number as f64,
-        Value::I64(number) => *number as f64,
-        Value::Message(message) => match message.get_field_by_name("value") {
-            Some(inner) => number(&inner)?,
-            None => {
-                let seconds = number(&*message.get_field_by_name("seconds")?)?;
-                let nanos = number(&*message.get_field_by_name("nanos")?)?;
-                seconds + nanos / 1e9
-            }
-        },
+        Value::Double(number) => *number,
+        Value::Float(number) => f64::from(*number),
+        Value::Signed(number) => *number as f64,
+        Value::Unsigned(number) => *number as f64,
+        Value::Wrapped(_, inner) => number(inner)?,
+        Value::Duration(duration) => duration.seconds as f64 + f64::from(duration.nanos) / 1e9,
         _ => return None,
     })
 }
 
 fn text(value: &Value) -> Option<&[u8]> {
     match value {
-        Value::String(text) => Some(text.as_bytes()),
+        Value::Text(text) => Some(text.as_bytes()),
         Value::Bytes(bytes) => Some(bytes),
         _ => None,
     }
