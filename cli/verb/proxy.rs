@@ -57,6 +57,10 @@ pub(crate) fn run(proxy: Proxy) -> Result<ExitCode, Failure> {
         handover: proxy.handover,
         parent_shutdown: Duration::from_secs(proxy.parent_shutdown_seconds),
         release_memory: weft_runtime::release_free_memory,
+        settle: || {
+            weft_runtime::release_free_memory();
+            weft_runtime::release_program_pages();
+        },
         ..weft_proxy::Options::new(proxy.config)
     };
     weft_proxy::run(options).map_err(|error| Failure::new(chain(&error)))?;

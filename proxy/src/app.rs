@@ -234,7 +234,7 @@ impl Proxy {
             published,
             Arc::downgrade(&data_plane),
             Arc::clone(&readiness),
-            options.release_memory,
+            options.settle,
             cancel.clone(),
         ));
         tasks.spawn(apply::watch_binding(

@@ -13,6 +13,8 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::{ForkResult, Pid};
 
+use crate::program_pages::CleanMapping;
+
 /// Copies the process. The caller has one thread only, so the child may do whatever the parent may.
 pub(crate) fn fork() -> io::Result<ForkResult> {
     ensure_single_thread()?;
@@ -89,6 +91,17 @@ pub fn release_free_memory() {
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Takes the pages of a mapping out of the process.
+pub(crate) fn give_up_pages(mapping: &CleanMapping) -> io::Result<()> {
+    let start = std::ptr::without_provenance_mut(mapping.start());
+    // SAFETY: the pages are those of a file that is mapped for as long as the process lives, and none was changed: whatever
+    // reads them next, in this thread or another, finds them mapped again with the same contents.
+    match unsafe { libc::madvise(start, mapping.length(), libc::MADV_DONTNEED) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

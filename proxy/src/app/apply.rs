@@ -20,7 +20,7 @@ use crate::xds::state::Published;
 
 /// How often it is looked whether what could not be bound is bound by now.
 const BIND_CHECK: Duration = Duration::from_millis(250);
-/// How long nothing must have changed before memory is released: during a series of changes, it would be
+/// How long nothing must have changed before what a change took is given back: during a series of changes, it would be
 /// needed again.
 const QUIET: Duration = Duration::from_secs(5);
 
@@ -29,7 +29,7 @@ pub(super) async fn run(
     mut published: watch::Receiver<Published>,
     data_plane: Weak<DataPlane>,
     readiness: Arc<Readiness>,
-    release_memory: fn(),
+    settle: fn(),
     cancel: CancellationToken,
 ) {
     loop {
@@ -52,7 +52,7 @@ pub(super) async fn run(
             readiness.bound();
         }
         tokio::select! {
-            changed = next_change(&mut published, release_memory) => if changed.is_err() {
+            changed = next_change(&mut published, QUIET, settle) => if changed.is_err() {
                 // Nothing will ever change again: the bootstrap's own resources are all there is.
                 return cancel.cancelled().await;
             },
@@ -61,18 +61,19 @@ pub(super) async fn run(
     }
 }
 
-/// Waits for the next configuration, and meanwhile gives back the memory that the last one took to be made.
+/// Waits for the next configuration, and meanwhile has that given back which the last one took to be made.
 async fn next_change(
     published: &mut watch::Receiver<Published>,
-    release_memory: fn(),
+    quiet: Duration,
+    settle: fn(),
 ) -> Result<(), RecvError> {
-    match timeout(QUIET, published.changed()).await {
+    match timeout(quiet, published.changed()).await {
         Ok(Ok(())) => return Ok(()),
         // There will be none: what is left is to wait.
-        Ok(Err(_)) => sleep(QUIET).await,
+        Ok(Err(_)) => sleep(quiet).await,
         Err(_) => {}
     }
-    release_memory();
+    settle();
     published.changed().await
 }
 
@@ -138,4 +139,41 @@ pub(super) fn collector_connections(data_plane: &Arc<DataPlane>) -> Connect {
             Ok(Box::new(connection) as Box<dyn Connection>)
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(1);
+
+    #[tokio::test]
+    async fn what_a_change_took_is_given_back_when_changes_have_ended() {
+        static TIMES: AtomicUsize = AtomicUsize::new(0);
+        static SETTLED: Notify = Notify::const_new();
+        let settle = || {
+            TIMES.fetch_add(1, Ordering::Relaxed);
+            SETTLED.notify_one();
+        };
+        let (sender, mut receiver) = watch::channel(Published::default());
+        for _ in 0..3 {
+            sender.send_replace(Published::default());
+            assert!(next_change(&mut receiver, LONG, settle).await.is_ok());
+        }
+        assert_eq!(TIMES.load(Ordering::Relaxed), 0, "in a series of changes");
+
+        tokio::select! {
+            _ = next_change(&mut receiver, SHORT, settle) => panic!("nothing changes"),
+            () = SETTLED.notified() => {}
+        }
+
+        drop(sender);
+        assert!(next_change(&mut receiver, SHORT, settle).await.is_err());
+        assert_eq!(TIMES.load(Ordering::Relaxed), 2);
+    }
 }

@@ -45,9 +45,11 @@ pub struct Options {
     pub parent_shutdown: Duration,
     /// How long requests in flight may take to end.
     pub drain_limit: Duration,
-    /// Gives memory that was freed back to the system. Called when a change of configuration is over, and after
-    /// large answers of the admin interface; it may take milliseconds.
+    /// Gives memory that was freed back to the system. Called after large answers of the admin interface, and when
+    /// memory is short; it may take milliseconds.
     pub release_memory: fn(),
+    /// The same, and what else only a change of configuration needed. Called when one is over; it may take milliseconds.
+    pub settle: fn(),
 }
 
 /// As long as the launcher's grace leaves room for.
@@ -74,6 +76,7 @@ impl Options {
             parent_shutdown: PARENT_SHUTDOWN,
             drain_limit: DRAIN_LIMIT,
             release_memory: || {},
+            settle: || {},
         }
     }
 }
