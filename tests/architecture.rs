@@ -44,6 +44,7 @@ const PROXY_LAYERS: [&[&str]; 7] = [
         "config",
         "telemetry",
         "drain",
+        "gather",
         "handover",
         "http1",
         "proxy_protocol",

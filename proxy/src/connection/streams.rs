@@ -3,6 +3,7 @@
 //! It is for the destination of the connection that it came on, from the same peer, and goes through the same chain: policies,
 //! limits, statistics and logs see a connection of its own.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::io::DownstreamIo;
 use super::{Connection, Counted, tls};
 use crate::cluster::stats::ClusterStats;
 use crate::config::listener::TcpConfig;
+use crate::gather::Gathered;
 use crate::snapshot::chain::Chain;
 use crate::stream::{self, StreamIo};
 
@@ -32,6 +34,7 @@ impl Connection {
         (chain, config): (Arc<Chain>, Arc<TcpConfig>),
         peer: tls::Peer,
     ) {
+        let (io, turns) = Gathered::over(io);
         let begun = tokio::time::timeout(PREFACE_TIMEOUT, stream::server().handshake(io)).await;
         let mut connection: server::Connection<_, Bytes> = match begun {
             Ok(Ok(connection)) => connection,
@@ -40,9 +43,13 @@ impl Connection {
         };
         let mut is_draining = false;
         loop {
+            let accepted = poll_fn(|context| {
+                turns.begin();
+                connection.poll_accept(context)
+            });
             tokio::select! {
                 biased;
-                asked = connection.accept() => match asked {
+                asked = accepted => match asked {
                     Some(Ok(asked)) => self.begin_stream(asked, (&chain, &config), &peer),
                     Some(Err(error)) => {
                         return tracing::debug!(peer = %self.peer, %error, "streams ended");

@@ -29,6 +29,7 @@ use super::metered::Metered;
 use crate::config::http::{DEFAULT_MAX_HEADERS, HttpConfig};
 use crate::config::overload::Action;
 use crate::drain::Drain;
+use crate::gather::Gathered;
 use crate::telemetry::managers::{HttpEvent, ManagerStats};
 use crate::upstream::HttpVersion;
 use crate::upstream::body::client::ClientBody;
@@ -118,11 +119,12 @@ async fn many<IO: http1::Client>(
     (drain, used): (Drain, Option<Arc<Use>>),
 ) -> Result<(), ServeError> {
     let service = service(Arc::clone(connection), drain.clone(), used.clone());
-    let served = pin!(http2(config).serve_connection(TokioIo::new(io), service));
+    let (io, turns) = Gathered::over(io);
+    let mut served = turns.of(http2(config).serve_connection(TokioIo::new(io), service));
     let drained = pin!(drain.last_call_over());
     let finished = pin!(finished(drained, used, connection, config.idle_timeout));
-    let ended = until(finished, served, connection, |served| {
-        served.graceful_shutdown()
+    let ended = until(finished, Pin::new(&mut served), connection, |served| {
+        served.get_mut().connection().graceful_shutdown();
     });
     Ok(ended.await?)
 }

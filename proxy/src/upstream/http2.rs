@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::OnceCell;
 
 use super::ConnectFailure;
@@ -18,6 +18,7 @@ use super::io::{UpstreamIo, Watch};
 use crate::cluster::connections::ConnectionPermit;
 use crate::cluster::outlier::millis;
 use crate::config::cluster::ClusterConfig;
+use crate::gather::Gathered;
 use crate::telemetry::session::Session;
 
 /// A connection that requests share. It is in its pool before it is made, so that all who come meanwhile
@@ -187,7 +188,8 @@ impl Http2Connection {
         self.made_at
             .store(millis(Instant::now()), Ordering::Relaxed);
         let options = &config.http2;
-        let mut builder = Builder::new(TokioExecutor::new());
+        let (io, turns) = Gathered::over(io);
+        let mut builder = Builder::new(turns);
         builder
             .timer(TokioTimer::new())
             .max_header_list_size(config.bounds.max_header_bytes)

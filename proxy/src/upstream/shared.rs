@@ -24,6 +24,7 @@ use crate::cluster::Cluster;
 use crate::cluster::endpoint::{Endpoint, EndpointTransport};
 use crate::cluster::stats::ClusterStats;
 use crate::config::Network;
+use crate::gather::Gathered;
 use crate::stream::{self, MAX_STREAMS, StreamIo};
 use crate::telemetry::session::Session;
 
@@ -122,8 +123,10 @@ impl SharedConnection {
     /// Begins to share a connection whose peer has agreed to that.
     async fn over(io: UpstreamIo) -> Result<Arc<Self>, h2::Error> {
         let watch = io.watch();
+        let (io, turns) = Gathered::over(io);
         let (sender, mut connection) = stream::client().handshake(io).await?;
         let beat = connection.ping_pong();
+        let connection = turns.of(connection);
         let shared = Arc::new(SharedConnection {
             sender: Mutex::new(Some(sender)),
             active: AtomicU32::new(0),
