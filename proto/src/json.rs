@@ -20,8 +20,7 @@ use serde_json::Value;
 
 use crate::any::{Any, type_name};
 use crate::rules::{self, Violation};
-use crate::tree::Tree;
-use crate::{descriptor_pool, table, wkt};
+use crate::{descriptor_pool, table, tree, wkt};
 
 /// Nesting, counted through every `Any`, below which an `Any` is not opened and nothing is read.
 ///
@@ -109,15 +108,15 @@ pub fn from_json<T: Name + Default>(json: Value) -> Result<T, JsonError> {
 /// As with [`from_json`], and when a value breaks a rule, such as a name that is empty.
 pub fn checked_from_json<T: Name + Default>(json: Value) -> Result<T, JsonError> {
     let name = T::full_name();
-    let tree = read(&name, json)?;
-    match rules::check(&tree) {
-        Ok(()) => decoded(name, tree),
+    let message = read(&name, json)?;
+    match rules::check(&message) {
+        Ok(()) => decoded(name, message),
         Err(Violation { path, reason }) => Err(JsonError::Rule { name, path, reason }),
     }
 }
 
 /// The message of this name. Of a large configuration each form takes megabytes, so the one is gone before the next but one is made.
-fn read(name: &str, json: Value) -> Result<Tree, JsonError> {
+fn read(name: &str, json: Value) -> Result<tree::Value, JsonError> {
     let message = table::message(name).ok_or_else(|| JsonError::UnknownMessage(name.to_owned()))?;
     read::message(message, &json).map_err(|refused| JsonError::Field {
         name: name.to_owned(),
@@ -126,9 +125,9 @@ fn read(name: &str, json: Value) -> Result<Tree, JsonError> {
     })
 }
 
-fn decoded<T: Message + Default>(name: String, tree: Tree) -> Result<T, JsonError> {
-    let bytes = tree.encoded();
-    drop(tree);
+fn decoded<T: Message + Default>(name: String, message: tree::Value) -> Result<T, JsonError> {
+    let bytes = message.encoded();
+    drop(message);
     T::decode(bytes.as_slice()).map_err(|source| JsonError::Decode { name, source })
 }
 

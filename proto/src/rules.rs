@@ -28,8 +28,8 @@ pub(crate) struct Violation {
 ///
 /// # Errors
 /// The first value that does not keep a rule.
-pub(crate) fn check(message: &Tree) -> Result<(), Violation> {
-    Rules::read(TEXT).message(message, &Path::ROOT)
+pub(crate) fn check(message: &Value) -> Result<(), Violation> {
+    Rules::read(TEXT).value(message, &Path::ROOT)
 }
 
 const TEXT: &str = include_str!("../rules.txt");

@@ -1,6 +1,6 @@
 //! A message that is known by the table alone: what was read from JSON, until it is encoded.
 //!
-//! [`crate::rules`] looks at it, and [`Tree::encoded`] makes of it the bytes that the generated types are decoded from. Where
+//! [`crate::rules`] looks at it, and [`Value::encoded`] makes of it the bytes that the generated types are decoded from. Where
 //! a message is only looked at, this is much less than the descriptors that reflection needs.
 
 mod encode;

@@ -17,8 +17,8 @@ pub(super) struct Refused {
 }
 
 /// The message that some JSON stands for.
-pub(super) fn message(of: &'static Message, json: &Json) -> Result<Tree, Refused> {
-    fields(of, object(json, &Path::ROOT)?, "", &Path::ROOT)
+pub(super) fn message(of: &'static Message, json: &Json) -> Result<Value, Refused> {
+    any_message(of, json, &Path::ROOT)
 }
 
 /// Its fields, but for the one of this name.

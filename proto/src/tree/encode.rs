@@ -6,9 +6,15 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use super::{Held, Tree, Value};
 use crate::table::{Field, Type};
 
-impl Tree {
-    /// Its bytes: the generated type of the same name can be decoded from them.
+impl Value {
+    /// The bytes of a message: the generated type of the same name can be decoded from them.
     pub(crate) fn encoded(&self) -> Vec<u8> {
+        message(self)
+    }
+}
+
+impl Tree {
+    fn encoded(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for (field, held) in self.fields() {
             add_field(field, held, &mut out);

@@ -4,7 +4,7 @@ use prost_reflect::{
 };
 use serde_json::{Value, json};
 
-use crate::any::pack;
+use crate::any::{pack, unpack};
 use crate::envoy::config::bootstrap::v3::Bootstrap;
 use crate::envoy::config::cluster::v3::Cluster;
 use crate::envoy::config::listener::v3::Listener;
@@ -225,6 +225,18 @@ fn numbers_are_read_in_each_spelling() {
     assert_eq!(limit(json!(7.0)), Some(7));
     assert_eq!(limit(json!(0)), Some(0));
     assert_eq!(limit(json!(null)), None);
+}
+
+#[test]
+fn what_has_a_form_of_its_own_may_be_the_top() {
+    let any: Any = from_json(json!({
+        "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "a",
+    }))
+    .unwrap();
+    assert_eq!(unpack::<Cluster>(&any).unwrap().name, "a");
+
+    let text: String = from_json(json!("a")).unwrap();
+    assert_eq!(text, "a");
 }
 
 #[test]
