@@ -171,6 +171,8 @@ class Chain:
     def count(self):
         """Figures per request."""
         self.settle()
+        # What it does once at rest is no part of a request.
+        time.sleep(sc.SETTLE)
         with self.client(self.ports[0]) as client:
             client.ask(WARM)
             self.dump(1)
