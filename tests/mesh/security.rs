@@ -109,7 +109,7 @@ fn what_crosses_the_bridge_is_encrypted(bookstore: &Bookstore) {
 }
 
 /// Whether sidecars of one machine may use them: unless the tests run without.
-pub fn has_local_channels() -> bool {
+pub(crate) fn has_local_channels() -> bool {
     std::env::var("WEFT_LOCAL_CHANNELS").as_deref() != Ok("false")
 }
 
