@@ -74,7 +74,7 @@ pub fn mutated(
 }
 
 fn change(field: &mut Field, random: &mut Random, mutate: impl FnOnce(&mut [u8], usize) -> usize) {
-    let mut fresh = |bytes: &[u8]| {
+    let fresh = |bytes: &[u8]| {
         let mut room = vec![0; bytes.len() + 24];
         room[..bytes.len()].copy_from_slice(bytes);
         let length = mutate(&mut room, bytes.len());
