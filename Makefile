@@ -76,6 +76,7 @@ bench: ## weft beside HAProxy, nginx and Envoy (needs root; BENCH="-s h1 -p envo
 	@bash scripts/setup.sh --bench
 	$(CARGO) build --bin weft --release
 	WEFT_BIN=$(TARGET)/release/weft $(TARGET)/peers/envoy/bin/python bench/bench.py -o $(TARGET)/bench.json $(BENCH)
+	$(if $(BENCH),,WEFT_BIN=$(TARGET)/release/weft $(TARGET)/peers/envoy/bin/python bench/count.py -s h1,h2,tcp -p haproxy,envoy)
 
 bench-guard: ## does a request cost more instructions, allocations or system calls than bench/counts.json says?
 	@bash scripts/setup.sh --bench

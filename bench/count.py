@@ -4,6 +4,7 @@
   count.py                       count, and compare with counts.json; exit status 1 where something costs more
   count.py --record              count, and write counts.json (of builds of this profile)
   count.py -s h1,h2 --keep       some scenarios; the profiles stay, for callgrind_annotate
+  count.py -p weft,haproxy       weft beside other proxies, with ratios; compares with no record
 
 A proxy with one worker runs under callgrind, a client asks one request after another over one connection. After the
 warm-up come two stretches of different length; the difference is free of what is done once per stretch, and of timers.
@@ -63,6 +64,7 @@ class Failed(Exception):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-s", "--scenarios", default=",".join(COUNTED), help="names, separated by commas")
+    parser.add_argument("-p", "--proxies", metavar="NAMES", help="weft beside others of proxies.json, separated by commas")
     parser.add_argument("--record", action="store_true", help="write counts.json instead of comparing with it")
     parser.add_argument("--keep", action="store_true", help="keep the profiles, and say where they are")
     parser.add_argument("-o", "--out", metavar="FILE", help="write what was counted as JSON")
@@ -77,8 +79,8 @@ def arguments():
 class Chain:
     """Back end and proxies of one scenario, on ports of their own."""
 
-    def __init__(self, work, binary, name):
-        self.work, self.binary, self.name = work, binary, name
+    def __init__(self, work, proxy, spec, binary, name):
+        self.work, self.spec, self.binary, self.name = work, spec, binary, "%s-%s" % (proxy, name)
         self.template, self.flags, self.counted, backend_port, self.client = COUNTED[name]
         self.processes = []
         ports = files.free_ports(len(self.flags) + 1)
@@ -90,7 +92,7 @@ class Chain:
             self.spawn([self.work.path("wbtool"), "backend", "--bind", "127.0.0.1", self.kind, str(self.backend_port)],
                        self.backend_port)
             for k in reversed(range(len(self.flags))):
-                command = [self.binary, "proxy", "-c", self.configuration(k), "--concurrency", "1"]
+                command = self.command(k)
                 self.spawn(self.callgrind() + command if k == self.counted else command, self.ports[k])
                 if k == self.counted:
                     self.proxy = self.processes[-1]
@@ -123,20 +125,15 @@ class Chain:
                     raise Failed("%s: %s does not listen: %s" % (self.name, command[0], said.read()[-600:].strip()))
             time.sleep(0.05)
 
-    def configuration(self, k):
+    def command(self, k):
+        """The command line of a proxy of the chain, which is configured from its template."""
         up = self.ports[k + 1] if k + 1 < len(self.ports) else self.backend_port
-        told = dict(LISTEN_IP="127.0.0.1", LISTEN_PORT=str(self.ports[k]), UP_IP="127.0.0.1", UP_PORT=str(up),
-                    WORK=self.work.folder, INSTANCE="%s-%d" % (self.name, k), CA=self.work.path("ca.crt"),
-                    COLLECTOR_IP="127.0.0.1", COLLECTOR_PORT=str(self.backend_port), N_CLUSTERS="0", N_ENDPOINTS="0",
-                    CONNECT_TIMEOUT="%ds" % LIMIT)
-        for owner in ("client", "server"):
-            for what, ending in (("CERT", "crt"), ("KEY", "key")):
-                told["%s_%s" % (owner.upper(), what)] = self.work.path("%s.%s" % (owner, ending))
-        with open(os.path.join(HERE, "conf", "envoy", self.template + ".yaml")) as f:
-            text = proxies.render(f.read(), told, set(self.flags[k]))
-        path = self.work.path("%s-%d.yaml" % (self.name, k))
-        files.write(path, text)
-        return path
+        conf = proxies.configuration(
+            self.spec, self.template, self.flags[k], self.work, "%s-%d" % (self.name, k), ("127.0.0.1", self.ports[k]),
+            ("127.0.0.1", up), COLLECTOR_PORT=str(self.backend_port), N_CLUSTERS="0", N_ENDPOINTS="0",
+            CONNECT_TIMEOUT="%ds" % LIMIT)
+        names = dict(bin=self.binary, conf=conf, work=self.work.folder)
+        return [proxies.substitute(word, names) for word in self.spec["cmd"]]
 
     def dump(self, number):
         """Has callgrind write what it has counted since the last time; returns that."""
@@ -258,16 +255,20 @@ def show(found, recorded):
         print("%-16s %s" % (name, " ".join("%16s" % cell for cell in cells)))
 
 
-def measure(args, binary):
+def measure(args, chosen):
+    """Figures of each scenario of each proxy chosen (name: its entry and its binary)."""
     folder = tempfile.mkdtemp(prefix="weft-count-")
     work = files.Work(folder)
     try:
         work.build_tools("wbtool")
         work.certificates("ecdsa")
         found = {}
-        for name in args.scenarios:
-            with Chain(work, binary, name) as chain:
-                found[name] = chain.count()
+        for proxy, (spec, binary) in chosen.items():
+            found[proxy] = {}
+            for name in args.scenarios:
+                if name not in spec.get("unsupported", []):
+                    with Chain(work, proxy, spec, binary, name) as chain:
+                        found[proxy][name] = chain.count()
         return found
     finally:
         if args.keep:
@@ -276,14 +277,45 @@ def measure(args, binary):
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def beside(args, chosen):
+    """Prints the instructions of each proxy, and how many weft takes for one of theirs."""
+    found = measure(args, chosen)
+    others = [name for name in found if name != "weft"]
+    print("%-16s %12s %s" % ("instructions", "weft", " ".join("%24s" % name for name in others)))
+    for name in args.scenarios:
+        mine = found["weft"][name]["instructions"]
+        cells = ["%.0f (weft/%s %.2f)" % (theirs["instructions"], other, mine / theirs["instructions"]) if theirs else "-"
+                 for other, theirs in ((other, found[other].get(name)) for other in others)]
+        print("%-16s %12.0f %s" % (name, mine, " ".join("%24s" % cell for cell in cells)))
+    if args.out:
+        files.write(args.out, json.dumps(dict(format=FORMAT, machine=machine(), proxies=found), indent=1) + "\n")
+
+
 def main():
     args = arguments()
-    binary = shutil.which(os.environ.get("WEFT_BIN", "weft"))
+    specs = proxies.load()
+    names = ["weft", *(name for name in (args.proxies or "").split(",") if name and name != "weft")]
+    unknown = [name for name in names if name not in specs]
+    if unknown:
+        print("count: no proxy %s; bench.py --list shows what there is" % ", ".join(unknown), file=sys.stderr)
+        return 2
+    chosen = {name: (specs[name], proxies.binary(specs[name])) for name in names}
+    binary = chosen["weft"][1]
     missing = [tool for tool in ("valgrind", "callgrind_control", "openssl", "cc") if not shutil.which(tool)]
     if not binary or missing:
         print("count: %s" % ("missing: " + ", ".join(missing) + " (make setup-test)" if missing else
                              "WEFT_BIN names no program"), file=sys.stderr)
         return 2
+    if args.proxies:
+        for name in [name for name, (_, path) in chosen.items() if not path]:
+            print("%s left out: %s" % (name, proxies.why_missing(specs[name])), file=sys.stderr)
+            del chosen[name]
+        try:
+            beside(args, chosen)
+        except (Failed, OSError, subprocess.SubprocessError) as error:
+            print("count: %s" % error, file=sys.stderr)
+            return 2
+        return 0
     profile, profiles = os.environ.get("WEFT_PROFILE", "counted"), {}
     if os.path.exists(RECORD):
         with open(RECORD) as f:
@@ -295,7 +327,7 @@ def main():
             RECORD, profile, profile), file=sys.stderr)
         return 2
     try:
-        found, here = measure(args, binary), machine()
+        found, here = measure(args, chosen)["weft"], machine()
     except (Failed, OSError, subprocess.SubprocessError) as error:
         print("count: %s" % error, file=sys.stderr)
         return 2

@@ -13,7 +13,6 @@ import machine as m
 import proxies
 import scenarios as sc
 
-STREAM_MODULE = os.environ.get("NGINX_STREAM_MODULE", "/usr/lib/nginx/modules/ngx_stream_module.so")
 DIRECT = ("direct", "direct-ct")        # no proxy; the second with connection tracking on, as redirection has it
 
 
@@ -71,21 +70,9 @@ class Deployment:
         """One proxy of the chain, configured from its template."""
         work, side = self.machine.folder, "server" if k == len(self.role.chain) - 1 else "client"
         instance = "%s-%d-%d" % (self.name, self.number, k)
-        template = self.spec[self.role.template]
-        conf, hop = self.machine.path(instance + os.path.splitext(template)[1]), self.machine.path(instance + ".d")
-        told = dict(LISTEN_IP=listen[0], LISTEN_PORT=str(listen[1]), UP_IP=up[0], UP_PORT=str(up[1]), WORK=work,
-                    INSTANCE=instance, ROLE=side, CA=self.machine.path("ca.crt"), CLIENT_POD_IP=self.client_ip,
-                    SERVER_POD_IP=self.server_ip, CONNECT_TIMEOUT="10s",
-                    COLLECTOR_IP="127.0.0.1", COLLECTOR_PORT=str(sc.H2),
-                    NGINX_STREAM_MODULE=STREAM_MODULE, N_CLUSTERS=str(sc.N_CLUSTERS), N_ENDPOINTS=str(sc.N_ENDPOINTS))
-        for owner in ("client", "server"):
-            for what, ending in (("CERT", "crt"), ("KEY", "key"), ("PEM", "pem")):
-                told["%s_%s" % (owner.upper(), what)] = self.machine.path("%s.%s" % (owner, ending))
-        with open(os.path.join(self.spec["templates"], template)) as f:
-            text = proxies.render(f.read(), told, {*self.role.chain[k], *self.spec.get("flags", [])})
-        with open(conf, "w") as f:
-            f.write(text)
-        os.chmod(conf, 0o644)
+        conf = proxies.configuration(self.spec, self.role.template, self.role.chain[k], self.machine, instance, listen, up,
+                                     ROLE=side, CLIENT_POD_IP=self.client_ip, SERVER_POD_IP=self.server_ip)
+        hop = self.machine.path(instance + ".d")
         os.makedirs(hop, exist_ok=True)
         os.chmod(hop, 0o777)
 
