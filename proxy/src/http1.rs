@@ -7,6 +7,7 @@ pub(crate) mod chunked;
 pub(crate) mod decoder;
 pub(crate) mod head;
 pub mod malformed;
+pub(crate) mod names;
 pub(crate) mod reading;
 pub(crate) mod sending;
 pub(crate) mod text;

@@ -29,9 +29,9 @@ pub enum HeaderNames {
     LowerCase,
     /// `Content-Type`.
     ProperCase,
-    /// As they came; those of the proxy's own in lower case.
+    /// In lower case; those of messages that are read here as they came, wherever they are written.
     Preserved,
-    /// As they came; those of the proxy's own like `Content-Type`.
+    /// The same; what is added to such a message is written like `Content-Type`.
     PreservedElseProper,
 }
 
@@ -41,14 +41,6 @@ impl HeaderNames {
         matches!(
             self,
             HeaderNames::Preserved | HeaderNames::PreservedElseProper
-        )
-    }
-
-    /// Whether names that did not come are written like `Content-Type`.
-    pub fn are_proper(self) -> bool {
-        matches!(
-            self,
-            HeaderNames::ProperCase | HeaderNames::PreservedElseProper
         )
     }
 }

@@ -12,7 +12,7 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 
-use http::{Request, Response, Version};
+use http::{Request, Response};
 
 use self::routed::{Routed, no_route, route, routes};
 use super::body::{ResponseBody, Source};
@@ -27,7 +27,6 @@ use super::{HttpConnection, Scene, decoration, forwarding, path, validity};
 use crate::config::route::RouteAction;
 use crate::telemetry::managers::HttpEvent;
 use crate::upstream::body::client::ClientBody;
-use crate::upstream::http1::SpelledNames;
 
 /// Answers a request: with the upstream's response, or one of our own.
 ///
@@ -86,9 +85,6 @@ fn arrive<'a>(
         .or_else(|| validity::underscored(&mut request, config.underscored_names))
         .map_or(Ok(()), Err);
     let mut upgrade = Upgrade::asked_for(&mut request, &config.http1.ignored_upgrades);
-    if config.http1.names.are_preserved() && request.version() != Version::HTTP_2 {
-        request.extensions_mut().insert(SpelledNames);
-    }
     let (mut head, body) = Head::of(request);
     let client = headers::receive(&mut head, connection, config, upgrade.as_ref());
     completion.sent_by(client);

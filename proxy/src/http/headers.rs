@@ -47,7 +47,7 @@ pub(super) struct Head {
     pub(super) scheme: &'static str,
     /// As it is sent upstream; set by [`address`].
     pub(super) uri: Uri,
-    /// What hyper is told beside the request: how names of headers came, what an extended CONNECT asks for.
+    /// What is told beside the request: how names of headers came, what an extended CONNECT asks for.
     pub(super) extensions: Extensions,
 }
 
@@ -144,7 +144,7 @@ pub(super) fn receive(
 ) -> Option<IpAddr> {
     end_hop_by_hop(&mut head.headers);
     if !config.proxies_continue && expectation::is_of_continue(&head.headers) {
-        // hyper answers it itself when the body is first read.
+        // The client is asked when the body is first read.
         head.headers.remove(header::EXPECT);
     }
     if let Some(upgrade) = upgrade {

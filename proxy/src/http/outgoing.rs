@@ -87,7 +87,7 @@ impl Outgoing {
     }
 }
 
-/// A request as hyper sends it.
+/// A request as it is sent.
 pub(super) fn request(head: Head, body: RequestBody) -> Request<RequestBody> {
     let mut request = Request::new(body);
     *request.method_mut() = head.method;

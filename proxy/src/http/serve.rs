@@ -26,7 +26,7 @@ use super::HttpConnection;
 use super::body::ResponseBody;
 use super::exchange::exchange;
 use super::metered::Metered;
-use crate::config::http::{DEFAULT_MAX_HEADERS, HttpConfig};
+use crate::config::http::HttpConfig;
 use crate::config::overload::Action;
 use crate::drain::Drain;
 use crate::gather::Gathered;
@@ -34,10 +34,6 @@ use crate::telemetry::managers::{HttpEvent, ManagerStats};
 use crate::upstream::HttpVersion;
 use crate::upstream::body::client::ClientBody;
 
-/// The least that is buffered of an HTTP/1 connection, as hyper wants it.
-const MIN_BUFFER_BYTES: usize = 8 * 1024;
-/// The most that is buffered of one: more gains nothing.
-const MAX_BUFFER_BYTES: usize = 64 * 1024;
 /// How long a connection that is to finish may be without a request; Envoy's default `drain_timeout`.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -59,9 +55,6 @@ where
     let used = Use::limited(&config.lifespan, version, connection.stats());
     let turn = (drain, used);
     let result = match version {
-        HttpVersion::Http1 if config.http1.names.are_preserved() => {
-            Box::pin(spelled(io, &connection, &config, turn)).await
-        }
         HttpVersion::Http1 => one_by_one(io, &connection, &config, turn).await,
         // Boxed: connections of HTTP/1.1, of which there are more, would hold the room for it.
         HttpVersion::Http2 => Box::pin(many(io, &connection, &config, turn)).await,
@@ -76,8 +69,7 @@ async fn one_by_one<IO: http1::Client>(
     config: &HttpConfig,
     (drain, used): (Drain, Option<Arc<Use>>),
 ) -> Result<(), ServeError> {
-    let max_buffer = buffer_bytes(config.max_header_bytes as usize, config.buffer_bytes);
-    let line = http1::over(io, http1::Options::of(config, max_buffer));
+    let line = http1::over(io, http1::Options::of(config));
     let served = pin!(http1::serve(&line, |request| {
         let turn = (drain.clone(), used.clone());
         answer(Arc::clone(connection), turn, request)
@@ -91,24 +83,6 @@ async fn one_by_one<IO: http1::Client>(
         config.idle_timeout
     ));
     until(finished, served, connection, |_| line.lock().finish()).await
-}
-
-/// HTTP/1.1 where names of headers are kept as they came.
-async fn spelled<IO: http1::Client>(
-    io: IO,
-    connection: &Arc<HttpConnection>,
-    config: &HttpConfig,
-    (drain, used): (Drain, Option<Arc<Use>>),
-) -> Result<(), ServeError> {
-    let service = service(Arc::clone(connection), drain.clone(), used.clone());
-    let served = spelled_http1(config).serve_connection(TokioIo::new(io), service);
-    let drained = pin!(drain.patience_over());
-    let finished = pin!(finished(drained, used, connection, config.idle_timeout));
-    let served = pin!(served.with_upgrades());
-    let ended = until(finished, served, connection, |served| {
-        served.graceful_shutdown()
-    });
-    Ok(ended.await?)
 }
 
 /// HTTP/2.
@@ -209,30 +183,6 @@ fn announce_end(response: &mut Response<ResponseBody>) {
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-}
-
-fn spelled_http1(config: &HttpConfig) -> conn::http1::Builder {
-    let mut builder = conn::http1::Builder::new();
-    let max_header_bytes = config.max_header_bytes as usize;
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.request_headers_timeout)
-        .max_header_size(max_header_bytes)
-        .max_buf_size(buffer_bytes(max_header_bytes, config.buffer_bytes))
-        .preserve_header_case(config.http1.names.are_preserved())
-        .title_case_headers(config.http1.names.are_proper());
-    // Told only where it is another than hyper's own: that one has its place on the stack.
-    if config.max_headers != DEFAULT_MAX_HEADERS {
-        builder.max_headers(config.max_headers);
-    }
-    builder
-}
-
-/// What is buffered of an HTTP/1 connection: a head, and no more of a body than is allowed.
-fn buffer_bytes(max_header_bytes: usize, allowed: usize) -> usize {
-    allowed
-        .clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)
-        .max(max_header_bytes)
 }
 
 fn http2(config: &HttpConfig) -> conn::http2::Builder<TokioExecutor> {

@@ -20,6 +20,16 @@ pub(crate) struct Reading {
     is_flowing: bool,
 }
 
+/// No less of a body is read at once, where it is known to come.
+const MIN_BUFFER_BYTES: usize = 8 * 1024;
+/// No more is: it gains nothing.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
+
+/// The most that is read of a body at once where so much may be buffered.
+pub(crate) fn most_at_once(buffer_bytes: usize) -> usize {
+    buffer_bytes.clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)
+}
+
 /// What is read at once, as long as little comes.
 const SMALL_READ: usize = 16 * 1024;
 /// What is no larger is kept side by side: memory is taken for several at once, and stays as long as one of them does.

@@ -59,7 +59,6 @@ pub(crate) struct Sending<B> {
     /// How much of the body is not there.
     missing: u64,
     has_written: bool,
-    is_proper: bool,
 }
 
 /// How the rest of a body is framed.
@@ -78,7 +77,7 @@ const MAX_SLICES: usize = 1 + MAX_PIECES + 3;
 
 impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     /// A message that is sent once.
-    pub(crate) fn new(head: Bytes, framing: Framing, body: B, is_proper: bool) -> Self {
+    pub(crate) fn new(head: Bytes, framing: Framing, body: B) -> Self {
         let (coding, body) = match framing {
             Framing::None => (Coding::Length(0), None),
             Framing::Length(length) => (Coding::Length(length), Some(body)),
@@ -95,15 +94,14 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
             keeps_first: false,
             missing: 0,
             has_written: false,
-            is_proper,
         }
     }
 
     /// A message that is sent again elsewhere where nothing of it can be written.
-    pub(crate) fn again(head: Bytes, framing: Framing, body: B, is_proper: bool) -> Self {
+    pub(crate) fn again(head: Bytes, framing: Framing, body: B) -> Self {
         Sending {
             keeps_first: true,
-            ..Sending::new(head, framing, body, is_proper)
+            ..Sending::new(head, framing, body)
         }
     }
 
@@ -243,7 +241,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
             (Coding::Length(missing), _) => self.missing = *missing,
             (Coding::UntilClose, _) => {}
             (Coding::Chunked(announced), Some(trailers)) => {
-                let end = text::trailers(trailers, announced, self.is_proper);
+                let end = text::trailers(trailers, announced);
                 self.queue(end);
             }
             (Coding::Chunked(_), None) => self.queue(Bytes::from_static(b"0\r\n\r\n")),
@@ -276,7 +274,7 @@ mod tests {
     }
 
     fn sending(framing: Framing, body: Failing) -> Sending<Failing> {
-        Sending::again(HEAD, framing, body, false)
+        Sending::again(HEAD, framing, body)
     }
 
     /// What is written of a message, and how that ended.

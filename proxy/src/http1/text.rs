@@ -6,30 +6,14 @@ use std::fmt::Write as _;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-/// Writes headers, each on its own line; names are as they are kept, or like `Content-Type`.
-pub(crate) fn put_headers(bytes: &mut BytesMut, headers: &HeaderMap, is_proper: bool) {
+use super::names::Names;
+
+/// Writes headers, each on its own line.
+pub(crate) fn put_headers(bytes: &mut BytesMut, headers: &HeaderMap, names: Names<'_>) {
     for (name, value) in headers {
-        put_name(bytes, name, is_proper);
+        names.put(bytes, name);
         bytes.extend_from_slice(value.as_bytes());
         bytes.extend_from_slice(b"\r\n");
-    }
-}
-
-/// Writes the name of a header, and what stands before its value.
-pub(crate) fn put_name(bytes: &mut BytesMut, name: &HeaderName, is_proper: bool) {
-    let before = bytes.len();
-    bytes.extend_from_slice(name.as_str().as_bytes());
-    if is_proper {
-        make_proper(&mut bytes[before..]);
-    }
-    bytes.extend_from_slice(b": ");
-}
-
-fn make_proper(name: &mut [u8]) {
-    for word in name.split_mut(|byte| *byte == b'-') {
-        if let Some(first) = word.first_mut() {
-            first.make_ascii_uppercase();
-        }
     }
 }
 
@@ -51,7 +35,7 @@ pub(crate) fn chunk_size(bytes: usize) -> Bytes {
 }
 
 /// The end of a body in chunks, with those of its trailers that were announced and may be sent.
-pub(crate) fn trailers(trailers: &HeaderMap, announced: &[HeaderName], is_proper: bool) -> Bytes {
+pub(crate) fn trailers(trailers: &HeaderMap, announced: &[HeaderName]) -> Bytes {
     let sent: HeaderMap = trailers
         .iter()
         .filter(|(name, _)| announced.contains(name) && may_trail(name))
@@ -59,7 +43,7 @@ pub(crate) fn trailers(trailers: &HeaderMap, announced: &[HeaderName], is_proper
         .collect();
     stored(|bytes| {
         bytes.extend_from_slice(b"0\r\n");
-        put_headers(bytes, &sent, is_proper);
+        put_headers(bytes, &sent, Names::LowerCase);
         bytes.extend_from_slice(b"\r\n");
     })
 }
@@ -122,7 +106,7 @@ mod tests {
             (name, HeaderValue::from_static("1"))
         });
 
-        let end = trailers(&HeaderMap::from_iter(all), &announced, false);
+        let end = trailers(&HeaderMap::from_iter(all), &announced);
 
         assert_eq!(end, "0\r\na: 1\r\nb: 1\r\n\r\n");
     }

@@ -1,7 +1,6 @@
 //! Why an exchange with an upstream has failed, whatever speaks HTTP there.
 //!
-//! Connections of HTTP/1.1 are this crate's own; those of HTTP/2, and those that keep names of headers as they came,
-//! are hyper's.
+//! Connections of HTTP/1.1 are this crate's own; those of HTTP/2 are hyper's.
 
 use std::io;
 

@@ -12,7 +12,6 @@ pub(crate) mod fuzzing;
 mod head;
 mod line;
 mod request;
-mod spelled;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -22,7 +21,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
-use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
@@ -32,7 +30,6 @@ pub use self::exchange::OnInformational;
 use self::exchange::{Exchange, Failed};
 use self::head::{BodyLength, ResponseHead};
 use self::line::{Line, SharedLine};
-pub use self::spelled::SpelledNames;
 use super::body::RequestBody;
 use super::guise::Guise;
 use super::io::{Mark, Seen, UpstreamIo, Watch};
@@ -44,6 +41,7 @@ use crate::config::http1::HeaderNames;
 use crate::http1::chunked::Chunked;
 use crate::http1::decoder::Decoder;
 use crate::http1::head::HeadLimits;
+use crate::http1::reading::most_at_once;
 use crate::http1::sending::Sending;
 use crate::telemetry::session::Session;
 use crate::turn::give_way;
@@ -51,7 +49,9 @@ use crate::turn::give_way;
 /// A connection that carries one request at a time.
 #[derive(Debug)]
 pub(super) struct Http1Connection {
-    speaker: Speaker,
+    line: SharedLine,
+    /// Writes the rest of a request whose response has begun.
+    rest: Option<Rest>,
     /// Whether a request uses it: 1, or 0.
     users: Arc<AtomicU32>,
     /// How many requests it has carried, the current one included.
@@ -63,18 +63,6 @@ pub(super) struct Http1Connection {
     watch: Watch,
 }
 
-/// Who speaks HTTP on it.
-#[derive(Debug)]
-enum Speaker {
-    Own {
-        line: SharedLine,
-        /// Writes the rest of a request whose response has begun.
-        rest: Option<Rest>,
-    },
-    /// Where names of headers are kept as they came.
-    Hyper(SendRequest<RequestBody>),
-}
-
 /// How it is spoken.
 #[derive(Debug, Clone, Copy)]
 struct Options {
@@ -83,13 +71,6 @@ struct Options {
     max_buffer: usize,
     names: HeaderNames,
 }
-
-/// No less of a body is read at once, where it is known to come.
-const MIN_BUFFER_BYTES: usize = 8 * 1024;
-/// No more is: it gains nothing.
-const MAX_BUFFER_BYTES: usize = 64 * 1024;
-/// Nothing is waited for longer that only this process has to do.
-const READY_WITHIN: Duration = Duration::from_secs(1);
 
 impl Options {
     fn of(config: &ClusterConfig) -> Self {
@@ -103,7 +84,7 @@ impl Options {
                 max_headers,
                 max_bytes: max_header_bytes as usize,
             },
-            max_buffer: buffer_bytes.clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES),
+            max_buffer: most_at_once(buffer_bytes),
             names: config.http1.names,
         }
     }
@@ -111,32 +92,26 @@ impl Options {
 
 impl Http1Connection {
     /// Speaks HTTP on a connection. The socket holds the permit.
-    pub(super) async fn over(
+    pub(super) fn over(
         mut io: UpstreamIo,
         permit: ConnectionPermit,
         config: &ClusterConfig,
-    ) -> hyper::Result<Self> {
+    ) -> Self {
         let watch = io.watch();
         let users = Arc::default();
         io.hold(permit);
         io.used_by(&users);
-        let options = Options::of(config);
-        let speaker = match options.names.are_preserved() {
-            true => Speaker::Hyper(spelled::over(io, &options).await?),
-            false => Speaker::Own {
-                line: Arc::new(Mutex::new(Line::over(io, options))),
-                rest: None,
-            },
-        };
-        Ok(Http1Connection {
-            speaker,
+        let line = Line::over(io, Options::of(config));
+        Http1Connection {
+            line: Arc::new(Mutex::new(line)),
+            rest: None,
             users,
             requests: 0,
             idle_since: Instant::now(),
             guise: Guise::default(),
             made_at: Instant::now(),
             watch,
-        })
+        }
     }
 
     /// Another request uses it.
@@ -148,9 +123,7 @@ impl Http1Connection {
     /// The request is over.
     pub(super) fn end(&mut self) {
         self.users.store(0, Ordering::Relaxed);
-        if let Speaker::Own { rest, .. } = &mut self.speaker {
-            *rest = None;
-        }
+        self.rest = None;
     }
 
     /// Whether it has been in use for longer than it may be.
@@ -175,20 +148,17 @@ impl Http1Connection {
 
     /// Whether it will not carry another request, as far as we know: what its exchange has left of it.
     pub(super) fn is_closed(&self) -> bool {
-        match &self.speaker {
-            Speaker::Own { line, .. } => !line.lock().is_free(),
-            Speaker::Hyper(sender) => sender.is_closed(),
-        }
+        !self.line.lock().is_free()
     }
 
     /// Whether it cannot carry a request: its peer has closed it while it lay idle.
     pub(super) fn is_abandoned(&self) -> bool {
-        match (self.watch.look(), &self.speaker) {
-            (Seen::Over, _) => true,
+        match self.watch.look() {
+            Seen::Over => true,
             // Nobody is woken: whoever lends it looks again.
-            (Seen::Something, Speaker::Own { line, .. }) => {
+            Seen::Something => {
                 let mut context = Context::from_waker(Waker::noop());
-                !line.lock().poll_idle(&mut context)
+                !self.line.lock().poll_idle(&mut context)
             }
             _ => self.is_closed(),
         }
@@ -196,31 +166,7 @@ impl Http1Connection {
 
     /// It has lain idle for some time.
     pub(super) fn rest(&self) {
-        if let Speaker::Own { line, .. } = &self.speaker {
-            line.lock().forget_reader();
-        }
-    }
-
-    /// Waits until it can carry a request; `false` where it has been closed. The request before has been read to its
-    /// end, so that the wait is for this process to notice, and not for the peer.
-    pub(super) async fn is_ready(&mut self) -> bool {
-        match &mut self.speaker {
-            Speaker::Own { .. } => !self.is_abandoned(),
-            Speaker::Hyper(sender) => Self::is_hyper_ready(sender, self.watch.look()).await,
-        }
-    }
-
-    async fn is_hyper_ready(sender: &mut SendRequest<RequestBody>, seen: Seen) -> bool {
-        match seen {
-            Seen::Over => return false,
-            // The connection's task reads it, and sees what it is.
-            Seen::Something => tokio::task::yield_now().await,
-            _ if sender.is_ready() => return true,
-            _ => {}
-        }
-        let ready = poll_fn(|context| sender.poll_ready(context));
-        let ready = tokio::time::timeout(READY_WITHIN, ready).await;
-        matches!(ready, Ok(Ok(())))
+        self.line.lock().forget_reader();
     }
 
     /// Sends the request, until the head of the response is here.
@@ -228,35 +174,7 @@ impl Http1Connection {
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendFailure> {
-        if request.extensions().get::<SpelledNames>().is_some() {
-            Box::pin(self.leave_to_hyper()).await?;
-        }
-        match &mut self.speaker {
-            Speaker::Own { line, rest } => {
-                let line = Arc::clone(line);
-                send(line, rest, request).await
-            }
-            Speaker::Hyper(sender) => {
-                let sent = sender.try_send_request(spelled::request(request)).await;
-                sent.map(|response| response.map(UpstreamBody::Hyper))
-                    .map_err(SendFailure::of_hyper)
-            }
-        }
-    }
-
-    /// From now on hyper speaks on it, which knows how the names of a request's headers came.
-    async fn leave_to_hyper(&mut self) -> Result<(), SendFailure> {
-        let Speaker::Own { line, .. } = &self.speaker else {
-            return Ok(());
-        };
-        let (io, options) = {
-            let mut line = line.lock();
-            (line.take_idle(), line.options)
-        };
-        let io = io.ok_or(SendFailure::from(Http1Error::Taken))?;
-        let sender = spelled::over(io, &options).await;
-        self.speaker = Speaker::Hyper(sender.map_err(SendFailure::from)?);
-        Ok(())
+        send(Arc::clone(&self.line), &mut self.rest, request).await
     }
 }
 

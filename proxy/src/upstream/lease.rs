@@ -202,7 +202,7 @@ impl Upstreams {
                     longest.is_some() && connection.is_too_old(std::time::Instant::now(), longest);
                 if is_too_old {
                     ClusterStats::count(&cluster.stats.connections_aged);
-                } else if connection.is_ready().await {
+                } else if !connection.is_abandoned() {
                     connection.begin();
                     self.preconnect(cluster, endpoint, HttpVersion::Http1, guise);
                     return Ok((Connection::Http1(connection), true));
@@ -238,8 +238,7 @@ impl Upstreams {
             .dial(cluster, endpoint, Some(HttpVersion::Http1.alpn()), guise)
             .await?;
         ClusterStats::count(&cluster.stats.http1_connections);
-        let made = Http1Connection::over(io, permit, &cluster.config).await;
-        let mut connection = made.map_err(|error| http_failure(endpoint, error))?;
+        let mut connection = Http1Connection::over(io, permit, &cluster.config);
         connection.guise = guise;
         Ok(connection)
     }
@@ -319,7 +318,7 @@ async fn wait_for_http1(
         // Before looking: what is freed while we look must wake us.
         freed.as_mut().enable();
         while let Some(mut connection) = pool.take_http1_anywhere(guise) {
-            if connection.is_ready().await {
+            if !connection.is_abandoned() {
                 connection.begin();
                 return Ok(Waited::Connection(connection));
             }

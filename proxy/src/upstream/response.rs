@@ -13,9 +13,9 @@ use super::http1::Http1Body;
 /// Where the body of a response comes from.
 #[derive(Debug)]
 pub enum UpstreamBody {
-    /// A connection of our own HTTP/1.1.
+    /// A connection of HTTP/1.1.
     Http1(Http1Body),
-    /// One of hyper's, such as all of HTTP/2.
+    /// One of HTTP/2.
     Hyper(Incoming),
 }
 

@@ -1,8 +1,7 @@
 //! HTTP/1.1 with a client: one request after the other, each answered before the next is looked at.
 //!
 //! All of it happens in the connection's task: a head is read, its request is answered, the response is written. While a
-//! connection lies idle it holds no buffer, and nothing that only an exchange needs. Connections that keep the names of
-//! headers as they came are hyper's, as those to upstreams are.
+//! connection lies idle it holds no buffer, and nothing that only an exchange needs.
 
 mod body;
 mod date;
@@ -147,7 +146,7 @@ where
     let mut line = line.lock();
     let style = Style {
         keeps_alive: line.keeps_alive(),
-        is_proper: line.options.is_proper,
+        names: line.options.names,
     };
     let preceding = line.begin_response();
     drop(line);
@@ -162,7 +161,7 @@ where
         (false, true) => Next::End,
         (false, false) => Next::Request,
     };
-    let sending = Sending::new(head, answered.framing, body, style.is_proper);
+    let sending = Sending::new(head, answered.framing, body);
     (sending, next)
 }
 
@@ -225,10 +224,10 @@ async fn refuse<IO: Client>(line: &SharedLine<IO>, status: StatusCode) -> Result
     let (parts, body) = response.into_parts();
     let style = Style {
         keeps_alive: false,
-        is_proper: line.lock().options.is_proper,
+        names: line.lock().options.names,
     };
     let answered = response::head(&parts, &body, Asked::default(), style);
-    let mut sending = Sending::new(answered.head, Framing::None, body, style.is_proper);
+    let mut sending = Sending::new(answered.head, Framing::None, body);
     poll_fn(|context| sending.poll(context, &mut Writer(line))).await?;
     shut_down(line).await
 }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use http::header::CONNECTION;
 use http::{HeaderMap, Request, StatusCode, request};
 
+use super::Options;
 use super::error::Http1Error;
 use super::head::{self, ResponseHead};
 use super::line::Line;
@@ -62,8 +63,7 @@ impl Exchange {
     pub(super) fn begin(request: Request<RequestBody>, line: &mut Line) -> Self {
         let (mut request, body) = request.into_parts();
         let framing = outgoing::frame(&mut request, &body);
-        let is_proper = line.options.names.are_proper();
-        let head = outgoing::head(&request, is_proper);
+        let head = outgoing::head(&request, line.options.names);
         line.begin();
         let mut connection = request.headers.get_all(CONNECTION).iter();
         if connection.any(|list| names(list, "close")) {
@@ -71,7 +71,7 @@ impl Exchange {
         }
         Exchange {
             request,
-            sending: Some(Sending::again(head, framing, body, is_proper)),
+            sending: Some(Sending::again(head, framing, body)),
             not_written: None,
             headers: None,
             held_back: None,
@@ -162,7 +162,7 @@ impl Exchange {
 
     /// The head of the response, where it is whole; those of informational ones are told.
     fn take_head(&mut self, line: &mut Line) -> Result<Option<ResponseHead>, Http1Error> {
-        let limits = line.options.limits;
+        let Options { limits, names, .. } = line.options;
         loop {
             if !may_end(&line.reading.unread, self.looked_at) {
                 self.looked_at = line.reading.unread.len();
@@ -172,7 +172,7 @@ impl Exchange {
                 };
             }
             let headers = self.headers.get_or_insert_default();
-            let Some(head) = head::take(&mut line.reading.unread, headers, limits)? else {
+            let Some(head) = head::take(&mut line.reading.unread, headers, limits, names)? else {
                 self.looked_at = line.reading.unread.len();
                 return Ok(None);
             };

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::head::{self, BodyLength, ResponseHead};
+use crate::config::http1::HeaderNames;
 use crate::fuzzing::Choices;
 use crate::http1::chunked::Chunked;
 use crate::http1::decoder::{Decoded, Decoder};
@@ -51,7 +52,8 @@ fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>, method: &Method) -> Option<R
         seen += piece.len();
         unread = [&unread[..], piece].concat().into();
         if reading.is_none() {
-            let taken = head::take(&mut unread, &mut HeaderMap::new(), LIMITS).ok()?;
+            let names = HeaderNames::Preserved;
+            let taken = head::take(&mut unread, &mut HeaderMap::new(), LIMITS, names).ok()?;
             let Some(head) = taken else { continue };
             reading = Some(begun(head, method)?);
         }

@@ -5,10 +5,12 @@ use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 
+use crate::config::http1::HeaderNames;
 use crate::http1::head::{
     HeadLimits, MAX_LENGTH, Persistence, content_length, ends_chunked, header, with_slots,
 };
 use crate::http1::malformed::Malformed;
+use crate::http1::names::Spelling;
 
 /// A head that has been read.
 #[derive(Debug)]
@@ -36,6 +38,7 @@ pub(super) fn take(
     unread: &mut Bytes,
     headers: &mut HeaderMap,
     limits: HeadLimits,
+    names: HeaderNames,
 ) -> Result<Option<ResponseHead>, Malformed> {
     let bytes = std::mem::take(unread);
     let taken = with_slots(limits.max_headers, |slots| {
@@ -49,7 +52,9 @@ pub(super) fn take(
         if length > limits.max_bytes {
             return Err(limits.too_large());
         }
-        let head = built(&parsed, std::mem::take(headers), &bytes)?;
+        let mut head = built(&parsed, std::mem::take(headers), &bytes)?;
+        let extensions = head.response.extensions_mut();
+        Spelling::remember(extensions, (parsed.headers, &bytes), names);
         Ok(Some((head, length)))
     })?;
     *unread = bytes;
@@ -134,8 +139,11 @@ pub(super) fn body_length(
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
     use crate::http1::head::may_end;
+    use crate::http1::names::Names;
 
     const LIMITS: HeadLimits = HeadLimits {
         max_headers: 4,
@@ -144,7 +152,12 @@ mod tests {
 
     fn read(text: &str) -> Result<Option<ResponseHead>, Malformed> {
         let mut unread = Bytes::copy_from_slice(text.as_bytes());
-        take(&mut unread, &mut HeaderMap::new(), LIMITS)
+        take(
+            &mut unread,
+            &mut HeaderMap::new(),
+            LIMITS,
+            HeaderNames::LowerCase,
+        )
     }
 
     fn length(text: &str, method: Method) -> Result<BodyLength, Malformed> {
@@ -161,14 +174,24 @@ mod tests {
         let text = b"HTTP/1.1 200 Fine\r\nServer: x\r\nA: \xe9\r\n\r\nbody";
         for end in 0..text.len() - 4 {
             let mut unread = Bytes::copy_from_slice(&text[..end]);
-            let taken = take(&mut unread, &mut HeaderMap::new(), LIMITS);
+            let taken = take(
+                &mut unread,
+                &mut HeaderMap::new(),
+                LIMITS,
+                HeaderNames::LowerCase,
+            );
             assert!(taken.expect("so far it is one").is_none(), "{end}");
             assert_eq!(unread.len(), end);
             assert!(!may_end(&text[..end], 1), "{end}");
         }
         let mut unread = Bytes::from_static(text);
         assert!(may_end(text, text.len() - 5));
-        let head = take(&mut unread, &mut HeaderMap::new(), LIMITS);
+        let head = take(
+            &mut unread,
+            &mut HeaderMap::new(),
+            LIMITS,
+            HeaderNames::LowerCase,
+        );
         let head = head.expect("a head").expect("all of it").response;
 
         assert_eq!(unread, "body");
@@ -207,6 +230,24 @@ mod tests {
         let whole = format!("HTTP/1.1 200 OK\r\na: {value}\r\n\r\n");
         assert_eq!(read(&whole).unwrap_err(), large);
         assert_eq!(read(&whole[..270]).unwrap_err(), large);
+    }
+
+    #[test]
+    fn names_are_remembered_where_they_are_to_be() {
+        for (wanted, written) in [
+            (HeaderNames::LowerCase, "x-one: "),
+            (HeaderNames::Preserved, "X-oNE: "),
+        ] {
+            let mut unread = Bytes::from_static(b"HTTP/1.1 200 OK\r\nX-oNE: 1\r\n\r\n");
+
+            let head = take(&mut unread, &mut HeaderMap::new(), LIMITS, wanted);
+
+            let head = head.expect("a head").expect("all of it").response;
+            let mut bytes = bytes::BytesMut::new();
+            let names = Names::of(head.extensions(), HeaderNames::LowerCase);
+            names.put(&mut bytes, &HeaderName::from_static("x-one"));
+            assert_eq!(bytes, written);
+        }
     }
 
     #[test]

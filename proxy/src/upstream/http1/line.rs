@@ -126,11 +126,6 @@ impl Line {
         Poll::Ready(io.map(|io| (io, unread)))
     }
 
-    /// A connection that lies idle, for somebody else.
-    pub(super) fn take_idle(&mut self) -> Option<UpstreamIo> {
-        self.is_free().then(|| self.io.take()).flatten()
-    }
-
     /// Reads more, of which so much is expected at least; 0: it has ended. Says why not, as who writes does.
     pub(super) fn poll_more(
         &mut self,

@@ -7,7 +7,9 @@ use http::header::{CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Uri, request};
 use http_body::Body;
 
+use crate::config::http1::HeaderNames;
 use crate::http1::head::{content_length, ends_chunked};
+use crate::http1::names::Names;
 use crate::http1::sending::Framing;
 use crate::http1::text::{names_in, put_headers, stored};
 
@@ -56,14 +58,15 @@ fn chunked(headers: &mut HeaderMap) -> Framing {
     Framing::Chunked(names_in(headers.get_all(TRAILER).iter()).collect())
 }
 
-/// The head of a request; names are as they are kept, or like `Content-Type`.
-pub(super) fn head(request: &request::Parts, is_proper: bool) -> Bytes {
+/// The head of a request; names of headers that nobody remembers are written like this.
+pub(super) fn head(request: &request::Parts, names: HeaderNames) -> Bytes {
+    let names = Names::of(&request.extensions, names);
     stored(|bytes| {
         bytes.extend_from_slice(request.method.as_str().as_bytes());
         bytes.extend_from_slice(b" ");
         put_target(bytes, &request.uri);
         bytes.extend_from_slice(b" HTTP/1.1\r\n");
-        put_headers(bytes, &request.headers, is_proper);
+        put_headers(bytes, &request.headers, names);
         bytes.extend_from_slice(b"\r\n");
     })
 }
@@ -110,7 +113,10 @@ mod tests {
     fn framed(method: Method, headers: &[(&'static str, &'static str)]) -> (Framing, String) {
         let mut request = request(method, headers);
         let framing = frame(&mut request, &unknown());
-        (framing, text(&head(&request, false)).to_owned())
+        (
+            framing,
+            text(&head(&request, HeaderNames::LowerCase)).to_owned(),
+        )
     }
 
     #[test]
@@ -120,9 +126,9 @@ mod tests {
         assert_eq!(frame(&mut request, &Empty::<Bytes>::new()), Framing::None);
 
         let lines = "GET /a?b=c HTTP/1.1\r\nhost: a\r\nx-one-two: \r\nx: 2\r\n\r\n";
-        assert_eq!(head(&request, false), lines);
+        assert_eq!(head(&request, HeaderNames::LowerCase), lines);
         let proper = "GET /a?b=c HTTP/1.1\r\nHost: a\r\nX-One-Two: \r\nX: 2\r\n\r\n";
-        assert_eq!(head(&request, true), proper);
+        assert_eq!(head(&request, HeaderNames::ProperCase), proper);
     }
 
     #[test]
@@ -132,7 +138,7 @@ mod tests {
             request.uri = target.parse().expect("a target");
 
             let line = format!("CONNECT {target} HTTP/1.1\r\n\r\n");
-            assert_eq!(head(&request, false), line.as_bytes());
+            assert_eq!(head(&request, HeaderNames::LowerCase), line.as_bytes());
         }
     }
 
@@ -188,7 +194,7 @@ mod tests {
             &[("a", "1"), ("c", "2"), ("host", "3"), ("b", "4")],
         );
 
-        let end = trailers(&sent.headers, &announced, false);
+        let end = trailers(&sent.headers, &announced);
 
         assert_eq!(end, "0\r\na: 1\r\nb: 4\r\n\r\n");
     }

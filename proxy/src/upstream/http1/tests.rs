@@ -17,7 +17,7 @@ const OPTIONS: Options = Options {
         max_headers: 10,
         max_bytes: 1024,
     },
-    max_buffer: MAX_BUFFER_BYTES,
+    max_buffer: 64 * 1024,
     names: HeaderNames::LowerCase,
 };
 

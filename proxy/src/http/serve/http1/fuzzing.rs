@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
 
 use super::request::{self, BodyLength, RequestHead};
+use crate::config::http1::HeaderNames;
 use crate::fuzzing::Choices;
 use crate::http1::chunked::Chunked;
 use crate::http1::decoder::{Decoded, Decoder};
@@ -52,7 +53,7 @@ fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Option<Read> {
         seen += piece.len();
         unread = [&unread[..], piece].concat().into();
         if reading.is_none() {
-            let taken = request::take(&mut unread, LIMITS).ok()?;
+            let taken = request::take(&mut unread, LIMITS, HeaderNames::Preserved).ok()?;
             let Some(head) = taken else { continue };
             reading = Some(begun(head));
         }

@@ -17,9 +17,10 @@ use tokio::time::Sleep;
 use super::Client;
 use super::request::{self, RequestHead};
 use crate::config::http::HttpConfig;
+use crate::config::http1::HeaderNames;
 use crate::http::serve::error::ServeError;
 use crate::http1::head::{HeadLimits, may_end};
-use crate::http1::reading::Reading;
+use crate::http1::reading::{Reading, most_at_once};
 use crate::upstream::body::ClientError;
 
 /// A connection, and what is known of the exchange on it.
@@ -59,21 +60,19 @@ pub(in crate::http::serve) struct Options {
     pub(super) max_buffer: usize,
     /// From the first byte of a head to its last.
     pub(super) head_timeout: Option<Duration>,
-    /// Whether names of headers are written like `Content-Type`.
-    pub(super) is_proper: bool,
+    pub(super) names: HeaderNames,
 }
 
 impl Options {
-    /// As it is configured, with so much read of a body at once.
-    pub(in crate::http::serve) fn of(config: &HttpConfig, max_buffer: usize) -> Self {
+    pub(in crate::http::serve) fn of(config: &HttpConfig) -> Self {
         Options {
             limits: HeadLimits {
                 max_headers: config.max_headers,
                 max_bytes: config.max_header_bytes as usize,
             },
-            max_buffer,
+            max_buffer: most_at_once(config.buffer_bytes),
             head_timeout: config.request_headers_timeout,
-            is_proper: config.http1.names.are_proper(),
+            names: config.http1.names,
         }
     }
 }
@@ -251,10 +250,10 @@ impl<IO: Client> Line<IO> {
     }
 
     fn take_head(&mut self) -> Result<Option<RequestHead>, ServeError> {
-        let limits = self.options.limits;
+        let Options { limits, names, .. } = self.options;
         let unread = &mut self.reading.unread;
         let head = match may_end(unread, self.looked_at) {
-            true => request::take(unread, limits)?,
+            true => request::take(unread, limits, names)?,
             false if unread.len() >= limits.max_bytes => return Err(limits.too_large().into()),
             false => None,
         };

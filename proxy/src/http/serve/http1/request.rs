@@ -9,10 +9,12 @@ use http::header::{
 };
 use http::{HeaderMap, Method, Request, Uri, Version};
 
+use crate::config::http1::HeaderNames;
 use crate::http1::head::{
     HeadLimits, MAX_LENGTH, Persistence, digits, ends_chunked, header, names, with_slots,
 };
 use crate::http1::malformed::Malformed;
+use crate::http1::names::Spelling;
 
 /// A head that has been read.
 #[derive(Debug)]
@@ -73,6 +75,7 @@ pub(super) fn spare(mut headers: HeaderMap) {
 pub(super) fn take(
     unread: &mut Bytes,
     limits: HeadLimits,
+    names: HeaderNames,
 ) -> Result<Option<RequestHead>, Malformed> {
     let bytes = &*unread;
     let taken = with_slots(limits.max_headers, |slots| {
@@ -89,7 +92,10 @@ pub(super) fn take(
         if length > limits.max_bytes {
             return Err(limits.too_large());
         }
-        Ok(Some((built(&parsed, bytes)?, length)))
+        let mut head = built(&parsed, bytes)?;
+        let extensions = head.request.extensions_mut();
+        Spelling::remember(extensions, (parsed.headers, bytes), names);
+        Ok(Some((head, length)))
     })?;
     match taken {
         Some((head, length)) => {
@@ -227,7 +233,10 @@ impl Said {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
+    use crate::http1::names::Names;
 
     const LIMITS: HeadLimits = HeadLimits {
         max_headers: 4,
@@ -235,7 +244,11 @@ mod tests {
     };
 
     fn read(text: &str) -> Result<Option<RequestHead>, Malformed> {
-        take(&mut Bytes::copy_from_slice(text.as_bytes()), LIMITS)
+        take(
+            &mut Bytes::copy_from_slice(text.as_bytes()),
+            LIMITS,
+            HeaderNames::LowerCase,
+        )
     }
 
     fn head(headers: &str) -> Result<RequestHead, Malformed> {
@@ -248,13 +261,14 @@ mod tests {
         let text = b"\r\nGET /a?b HTTP/1.1\r\nHost: x\r\nA: \xe9\r\n\r\nnext";
         for end in 0..text.len() - 4 {
             let mut unread = Bytes::copy_from_slice(&text[..end]);
-            let taken = take(&mut unread, LIMITS).expect("so far it is one");
+            let taken =
+                take(&mut unread, LIMITS, HeaderNames::LowerCase).expect("so far it is one");
             assert!(taken.is_none(), "{end}");
             assert_eq!(unread.len(), end);
         }
         let mut unread = Bytes::from_static(text);
 
-        let head = take(&mut unread, LIMITS);
+        let head = take(&mut unread, LIMITS, HeaderNames::LowerCase);
 
         let head = head.expect("a head").expect("all of it");
         assert_eq!(unread, "next");
@@ -300,8 +314,26 @@ mod tests {
             max_bytes: 1 << 20,
             ..LIMITS
         };
-        let taken = take(&mut Bytes::from(long), limits);
+        let taken = take(&mut Bytes::from(long), limits, HeaderNames::LowerCase);
         assert_eq!(taken.unwrap_err(), Malformed::LongTarget);
+    }
+
+    #[test]
+    fn names_are_remembered_where_they_are_to_be() {
+        for (wanted, written) in [
+            (HeaderNames::LowerCase, "x-one: "),
+            (HeaderNames::Preserved, "X-oNE: "),
+        ] {
+            let mut unread = Bytes::from_static(b"GET / HTTP/1.1\r\nX-oNE: 1\r\n\r\n");
+
+            let head = take(&mut unread, LIMITS, wanted);
+
+            let head = head.expect("a head").expect("all of it").request;
+            let mut bytes = bytes::BytesMut::new();
+            let names = Names::of(head.extensions(), HeaderNames::LowerCase);
+            names.put(&mut bytes, &HeaderName::from_static("x-one"));
+            assert_eq!(bytes, written);
+        }
     }
 
     #[test]

@@ -12,9 +12,11 @@ use hyper::ext::ReasonPhrase;
 
 use super::date;
 use super::request::RequestHead;
+use crate::config::http1::HeaderNames;
 use crate::http1::head::{content_length, names};
+use crate::http1::names::Names;
 use crate::http1::sending::Framing;
-use crate::http1::text::{names_in, put_name, stored};
+use crate::http1::text::{names_in, stored};
 
 /// What a request says of its response.
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,8 +44,8 @@ impl Asked {
 pub(super) struct Style {
     /// Whether the connection may carry another request, as far as it is concerned.
     pub(super) keeps_alive: bool,
-    /// Whether names of headers are written like `Content-Type`.
-    pub(super) is_proper: bool,
+    /// How names of headers are written that nobody remembers.
+    pub(super) names: HeaderNames,
 }
 
 /// A response but for its body.
@@ -107,7 +109,7 @@ pub(super) fn head<B: Body>(
             told,
             has_trailers,
             added,
-            is_proper: style.is_proper,
+            names: Names::of(&response.extensions, style.names),
         };
         writing.put(headers);
     });
@@ -208,7 +210,7 @@ struct Writing<'a> {
     told: Told,
     has_trailers: bool,
     added: Added,
-    is_proper: bool,
+    names: Names<'a>,
 }
 
 impl Writing<'_> {
@@ -244,7 +246,7 @@ impl Writing<'_> {
             Told::AsItIs | Told::Not => {}
         }
         if !has_date {
-            put_name(self.bytes, &DATE, self.is_proper);
+            self.names.put(self.bytes, &DATE);
             date::put(self.bytes, SystemTime::now());
             self.bytes.extend_from_slice(b"\r\n");
         }
@@ -253,7 +255,7 @@ impl Writing<'_> {
 
     /// Lists are written on one line.
     fn put_list(&mut self, name: &HeaderName, headers: &HeaderMap) {
-        put_name(self.bytes, name, self.is_proper);
+        self.names.put(self.bytes, name);
         let mut separator: &[u8] = b"";
         for value in headers.get_all(name) {
             self.bytes.extend_from_slice(separator);
@@ -268,7 +270,7 @@ impl Writing<'_> {
     }
 
     fn put_line(&mut self, name: &HeaderName, value: &[u8]) {
-        put_name(self.bytes, name, self.is_proper);
+        self.names.put(self.bytes, name);
         self.bytes.extend_from_slice(value);
         self.bytes.extend_from_slice(b"\r\n");
     }

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
+use crate::config::http1::HeaderNames;
 use crate::http1::head::HeadLimits;
 
 type AnyBody = BoxBody<Bytes, &'static str>;
@@ -22,7 +23,7 @@ const OPTIONS: Options = Options {
     },
     max_buffer: 64 * 1024,
     head_timeout: Some(Duration::from_millis(300)),
-    is_proper: false,
+    names: HeaderNames::LowerCase,
 };
 
 /// Nothing takes longer.

@@ -6,7 +6,7 @@ use super::*;
 
 const KEPT: Style = Style {
     keeps_alive: true,
-    is_proper: false,
+    names: HeaderNames::LowerCase,
 };
 const OLD: Asked = Asked {
     is_head: false,
@@ -90,7 +90,7 @@ fn a_date_that_is_there_stays() {
 #[test]
 fn names_are_proper_where_they_are_to_be() {
     let style = Style {
-        is_proper: true,
+        names: HeaderNames::ProperCase,
         ..KEPT
     };
 
