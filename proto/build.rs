@@ -1,4 +1,5 @@
-//! Compiles every `.proto` file below `proto/` into Rust, into one descriptor set, and into a table of fields.
+//! Compiles every `.proto` file below `proto/` into Rust, into one descriptor set, and into a table of fields; and
+//! `rules.txt` into constants.
 //!
 //! protox does it in Rust, so no protoc is needed. Names across packages are written in full in our
 //! files: protox resolves a relative name against packages of files which are not imported.
@@ -9,6 +10,10 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 
+use crate::rules::Rules;
+
+#[path = "build/rules.rs"]
+mod rules;
 #[path = "build/table.rs"]
 mod table;
 
@@ -16,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=build");
     println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=rules.txt");
     let root = Path::new("proto");
     let mut files = proto_files(root)?;
     files.sort();
@@ -35,7 +41,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
     let out_dir = Path::new(&out_dir);
     fs::write(out_dir.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    fs::write(out_dir.join("table.rs"), table::source(&descriptors)?)?;
+    let rules = Rules::read(&fs::read_to_string("rules.txt")?, &descriptors)?;
+    let table = table::source(&descriptors, &rules)?;
+    fs::write(out_dir.join("table.rs"), table)?;
+    fs::write(out_dir.join("rules.rs"), rules.source()?)?;
     Ok(())
 }
 

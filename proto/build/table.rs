@@ -9,13 +9,18 @@ use std::fmt::Write as _;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
+use crate::rules::Rules;
+
 /// Messages of this package have a meaning of their own; only `Any` is looked into.
 const WELL_KNOWN: &str = "google.protobuf.";
 const ANY: &str = "google.protobuf.Any";
 
 /// The Rust source of the table: `NAMES`, `MESSAGES` in the order of their full names, `FIELDS`, which are in the order of
 /// their numbers within each message, and `ENUMS` with their `VALUES`, as declared.
-pub(crate) fn source(descriptors: &FileDescriptorSet) -> Result<String, std::fmt::Error> {
+pub(crate) fn source(
+    descriptors: &FileDescriptorSet,
+    rules: &Rules,
+) -> Result<String, std::fmt::Error> {
     let all = all_messages(descriptors);
     let enums = all_enums(descriptors);
     let mut table = Table {
@@ -31,6 +36,7 @@ pub(crate) fn source(descriptors: &FileDescriptorSet) -> Result<String, std::fmt
             .map(|(name, message)| (name.as_str(), *message))
             .collect(),
         enum_index: enums.keys().map(String::as_str).zip(0..).collect(),
+        rules,
         names: Names::default(),
         messages: String::new(),
         fields: String::new(),
@@ -66,7 +72,7 @@ pub(crate) fn source(descriptors: &FileDescriptorSet) -> Result<String, std::fmt
 }
 
 /// Every message by its full name, also the nested ones and the entries of maps.
-fn all_messages(descriptors: &FileDescriptorSet) -> BTreeMap<String, &DescriptorProto> {
+pub(crate) fn all_messages(descriptors: &FileDescriptorSet) -> BTreeMap<String, &DescriptorProto> {
     let mut found = BTreeMap::new();
     for file in &descriptors.file {
         add_messages(&mut found, file.package(), &file.message_type);
@@ -113,12 +119,20 @@ fn is_map_entry(message: &DescriptorProto) -> bool {
     options.is_some_and(|options| options.map_entry())
 }
 
+/// The fields of a message in the order of their numbers.
+pub(crate) fn by_number(message: &DescriptorProto) -> Vec<&FieldDescriptorProto> {
+    let mut fields: Vec<_> = message.field.iter().collect();
+    fields.sort_by_key(|field| field.number());
+    fields
+}
+
 struct Table<'a> {
     /// Where each message will be; entries of maps are no messages of their own.
     index: HashMap<&'a str, usize>,
     entries: HashMap<&'a str, &'a DescriptorProto>,
     /// Where each enumeration will be.
     enum_index: HashMap<&'a str, usize>,
+    rules: &'a Rules,
     names: Names,
     messages: String,
     fields: String,
@@ -137,18 +151,18 @@ impl Table<'_> {
         } else {
             self.fields(message)?
         };
+        let asked = self.rules.of(name);
+        let (first, end) = (asked.start, asked.end);
         let name = self.names.place(name);
         writeln!(
             self.messages,
-            "Message {{ name: {name}, contents: {contents} }},"
+            "Message {{ name: {name}, contents: {contents}, asked: ({first}, {end}) }},"
         )
     }
 
     fn fields(&mut self, message: &DescriptorProto) -> Result<String, std::fmt::Error> {
         let first = self.field_count;
-        let mut fields: Vec<_> = message.field.iter().collect();
-        fields.sort_by_key(|field| field.number());
-        for field in fields {
+        for field in by_number(message) {
             let (number, label) = (field.number(), self.label(field));
             let (name, value) = (self.names.place(field.name()), self.value(field));
             let choice = field.oneof_index.and_then(|index| {

@@ -1,13 +1,11 @@
 //! What values of messages must be beyond their types, as Envoy's API states it.
 //!
 //! [`crate::json`] asks when a configuration is read from a file: Envoy would refuse the same file. The rules
-//! are those of `rules.txt`; they are read when somebody asks, and dropped afterwards.
+//! are those of `rules.txt`; the build script makes constants of them, as it does of [`crate::table`].
 
 mod rule;
 
-use std::collections::HashMap;
-
-use self::rule::Rule;
+use self::rule::{Rule, Test};
 use crate::path::{Path, Step};
 use crate::table::Field;
 use crate::tree::{Held, Tree, Value};
@@ -29,74 +27,64 @@ pub(crate) struct Violation {
 /// # Errors
 /// The first value that does not keep a rule.
 pub(crate) fn check(message: &Value) -> Result<(), Violation> {
-    Rules::read(TEXT).value(message, &Path::ROOT)
+    within_value(message, &Path::ROOT)
 }
 
-const TEXT: &str = include_str!("../rules.txt");
+include!(concat!(env!("OUT_DIR"), "/rules.rs"));
 
-/// Rules by message, and there by field.
-struct Rules(HashMap<&'static str, Vec<(&'static str, Vec<Rule>)>>);
+/// What is asked of a message. Fields are told by their index among those of the message.
+#[derive(Debug)]
+enum Asked {
+    /// That a field keeps these of `RULES`, from the first to before the last.
+    Field { index: u16, rules: (u16, u16) },
+    /// That a member is there of the `oneof` that this one is of.
+    OneOf { member: u16 },
+}
 
-impl Rules {
-    fn read(text: &'static str) -> Self {
-        let mut messages: HashMap<_, Vec<_>> = HashMap::new();
-        let mut name = "";
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            match line.strip_prefix("  ") {
-                None => name = line,
-                Some(rules) => {
-                    let mut words = rules.split(' ');
-                    let field = words.next().unwrap_or_default();
-                    let rules = words.filter_map(Rule::read).collect();
-                    messages.entry(name).or_default().push((field, rules));
-                }
-            }
-        }
-        Self(messages)
+fn message(message: &Tree, path: &Path<'_>) -> Result<(), Violation> {
+    if path.depth > MAX_DEPTH {
+        return Ok(());
     }
-
-    fn message(&self, message: &Tree, path: &Path<'_>) -> Result<(), Violation> {
-        if path.depth > MAX_DEPTH {
-            return Ok(());
-        }
-        let own = self.0.get(message.of.name());
-        for (name, rules) in own.into_iter().flatten() {
-            match message.of.field_of_name(name) {
-                Some(field) => keeps(message, field, rules, path)?,
-                None => has_one(message, name, path)?,
+    let fields = message.of.fields();
+    for asked in ASKED.get(message.of.asked()).into_iter().flatten() {
+        match *asked {
+            Asked::Field { index, rules } => {
+                let rules = &RULES[usize::from(rules.0)..usize::from(rules.1)];
+                keeps(message, &fields[usize::from(index)], rules, path)?;
             }
-        }
-        for (field, held) in message.fields() {
-            self.within(field, held, path)?;
-        }
-        Ok(())
-    }
-
-    /// What a field holds.
-    fn within(&self, field: &Field, held: &Held, path: &Path<'_>) -> Result<(), Violation> {
-        match held {
-            Held::One(value) => self.value(value, &path.child(Step::Field(field.name()))),
-            Held::List(values) => {
-                for (index, value) in values.iter().enumerate() {
-                    self.value(value, &path.child(Step::Element(field.name(), index)))?;
-                }
-                Ok(())
-            }
-            Held::Map(entries) => {
-                for (key, value) in entries {
-                    self.value(value, &path.child(Step::Entry(field.name(), key)))?;
-                }
-                Ok(())
-            }
+            Asked::OneOf { member } => has_one(message, &fields[usize::from(member)], path)?,
         }
     }
+    for (field, held) in message.fields() {
+        within(field, held, path)?;
+    }
+    Ok(())
+}
 
-    fn value(&self, value: &Value, path: &Path<'_>) -> Result<(), Violation> {
-        match value {
-            Value::Message(inner) => self.message(inner, path),
-            Value::Any { message, .. } => self.value(message, &path.child(Step::Inside)),
-            _ => Ok(()),
+/// What a field holds.
+fn within(field: &Field, held: &Held, path: &Path<'_>) -> Result<(), Violation> {
+    match held {
+        Held::One(value) => within_value(value, &path.child(Step::Field(field.name()))),
+        Held::List(values) => {
+            for (index, value) in values.iter().enumerate() {
+                within_value(value, &path.child(Step::Element(field.name(), index)))?;
+            }
+            Ok(())
         }
+        Held::Map(entries) => {
+            for (key, value) in entries {
+                within_value(value, &path.child(Step::Entry(field.name(), key)))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn within_value(value: &Value, path: &Path<'_>) -> Result<(), Violation> {
+    match value {
+        Value::Message(inner) => message(inner, path),
+        Value::Any { message, .. } => within_value(message, &path.child(Step::Inside)),
+        _ => Ok(()),
     }
 }
 
@@ -125,16 +113,14 @@ fn keeps(
     }
 }
 
-/// Whether a member of a `oneof` is there.
-fn has_one(message: &Tree, name: &str, path: &Path<'_>) -> Result<(), Violation> {
-    let fields = message.of.fields().iter();
-    let members: Vec<_> = fields
-        .filter(|field| field.choice() == Some(name))
-        .map(Field::name)
-        .collect();
-    if members.is_empty() || message.has_choice(name) {
+/// Whether a member is there of the `oneof` that this one is of.
+fn has_one(message: &Tree, member: &Field, path: &Path<'_>) -> Result<(), Violation> {
+    let Some(choice) = member.choice().filter(|choice| !message.has_choice(choice)) else {
         return Ok(());
-    }
+    };
+    let members = message.of.fields().iter();
+    let members = members.filter(|field| field.choice() == Some(choice));
+    let members: Vec<_> = members.map(Field::name).collect();
     Err(Violation {
         path: path.to_string(),
         reason: format!("one of {} is required", members.join(", ")),
@@ -144,27 +130,28 @@ fn has_one(message: &Tree, name: &str, path: &Path<'_>) -> Result<(), Violation>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::descriptor_pool;
+    use crate::table;
+
+    const TEXT: &str = include_str!("../rules.txt");
 
     #[test]
-    fn every_line_is_about_a_field_that_there_is_and_says_what_is_known() {
-        let pool = descriptor_pool();
+    fn every_line_is_about_its_field() {
         let mut message = None;
         for line in TEXT.lines().filter(|line| !line.starts_with('#')) {
             let Some(rules) = line.strip_prefix("  ") else {
-                message = pool.get_message_by_name(line);
-                assert!(message.is_some() || line.is_empty(), "no message {line}");
+                message = table::message(line).map(|message| (message, message.asked()));
                 continue;
             };
-            let message = message.as_ref().expect("a message before its fields");
+            let (message, asked) = message.as_mut().expect("a message before its fields");
             let mut words = rules.split(' ');
-            let name = words.next().expect("a name");
-            let is_there = message.get_field_by_name(name).is_some()
-                || message.oneofs().any(|choice| choice.name() == name);
-            assert!(is_there, "{} has no {name}", message.full_name());
-            for word in words {
-                assert!(Rule::read(word).is_some(), "{name}: what is {word:?}?");
-            }
+            let name = words.next();
+            let field = |index: u16| &message.fields()[usize::from(index)];
+            let (about, count) = match ASKED[asked.next().expect("something for each line")] {
+                Asked::Field { index, rules } => (Some(field(index).name()), rules.1 - rules.0),
+                Asked::OneOf { member } => (field(member).choice(), 1),
+            };
+            assert_eq!(about, name, "{}", message.name());
+            assert_eq!(usize::from(count), words.count(), "{rules}");
         }
     }
 }

@@ -5,11 +5,14 @@
 //! relocated at run time, so the table costs a process no memory of its own. Everything else that
 //! reflection knows is in [`crate::descriptor_pool`], which takes megabytes and milliseconds.
 
+use std::ops::Range;
+
 /// A message and its fields.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Message {
     name: Name,
     contents: Contents,
+    asked: (u16, u16),
 }
 
 /// What may be in a message.
@@ -132,6 +135,11 @@ impl Message {
     /// What may be in it.
     pub(crate) fn contents(&self) -> Contents {
         self.contents
+    }
+
+    /// Which rules are about it: a part of those that [`crate::rules`] has.
+    pub(crate) fn asked(&self) -> Range<usize> {
+        usize::from(self.asked.0)..usize::from(self.asked.1)
     }
 
     /// All its fields, in the order of their numbers.

@@ -1,15 +1,30 @@
-//! One rule: how it is written in `rules.txt`, and whether a value keeps it.
+//! One rule, and whether a value keeps it.
 
 use crate::table::Field;
 use crate::tree::{Held, Value};
 
-/// What is asked of a value.
-#[derive(Debug, Clone, PartialEq)]
+/// What is asked of a field.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Rule {
     /// It is there.
     Required,
-    /// A member of the `oneof` is there.
-    One,
+    /// Of its value.
+    Value(Test),
+    /// Nothing is asked of 0.
+    OrZero,
+    /// Members of a list, at least.
+    Fewest(usize),
+    /// Members of a list, at most.
+    MostItems(usize),
+    /// No member of a list comes twice.
+    Unique,
+    /// Of every member of a list.
+    Each(Test),
+}
+
+/// What is asked of a single value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Test {
     /// Bytes of a text, at least.
     Shortest(usize),
     /// Bytes of a text, at most.
@@ -24,50 +39,10 @@ pub(super) enum Rule {
     Below(f64),
     /// At most this.
     Most(f64),
-    /// Nothing is asked of 0.
-    OrZero,
     /// A value of its enumeration.
     Defined,
     /// `true`.
     True,
-    /// Members of a list, at least.
-    Fewest(usize),
-    /// Members of a list, at most.
-    MostItems(usize),
-    /// No member of a list comes twice.
-    Unique,
-    /// Every member of a list keeps this.
-    Each(Box<Rule>),
-}
-
-impl Rule {
-    /// From its word.
-    pub(super) fn read(word: &str) -> Option<Self> {
-        if let Some(rest) = word.strip_prefix("each:") {
-            return Rule::read(rest).map(|rule| Rule::Each(Box::new(rule)));
-        }
-        let (name, value) = word.split_once('=').unwrap_or((word, ""));
-        let number = || value.trim_end_matches('s').parse::<f64>().ok();
-        let count = || value.parse::<usize>().ok();
-        Some(match name {
-            "required" => Rule::Required,
-            "one" => Rule::One,
-            "min" => Rule::Shortest(count()?),
-            "max" => Rule::Longest(count()?),
-            "line" => Rule::Line,
-            "gt" => Rule::Above(number()?),
-            "gte" => Rule::Least(number()?),
-            "lt" => Rule::Below(number()?),
-            "lte" => Rule::Most(number()?),
-            "or_zero" => Rule::OrZero,
-            "defined" => Rule::Defined,
-            "true" => Rule::True,
-            "items_min" => Rule::Fewest(count()?),
-            "items_max" => Rule::MostItems(count()?),
-            "unique" => Rule::Unique,
-            _ => return None,
-        })
-    }
 }
 
 /// What is asked of what a field holds and is not so, if anything.
@@ -77,7 +52,10 @@ pub(super) fn broken(rules: &[Rule], held: &Held, field: &Field) -> Option<Strin
         return None;
     }
     rules.iter().find_map(|rule| match held {
-        Held::One(value) => of_one(rule, value, field),
+        Held::One(value) => match rule {
+            Rule::Value(test) => of_one(test, value, field),
+            _ => None,
+        },
         Held::List(items) => of_list(rule, items, field),
         Held::Map(_) => None,
     })
@@ -96,43 +74,43 @@ fn of_list(rule: &Rule, items: &[Value], field: &Field) -> Option<String> {
             let has_twice = items.iter().enumerate().any(is_again);
             has_twice.then(|| "has a member twice".to_owned())
         }
-        Rule::Each(rule) => items.iter().find_map(|item| of_one(rule, item, field)),
+        Rule::Each(test) => items.iter().find_map(|item| of_one(test, item, field)),
         _ => None,
     }
 }
 
-fn of_one(rule: &Rule, value: &Value, field: &Field) -> Option<String> {
+fn of_one(test: &Test, value: &Value, field: &Field) -> Option<String> {
     let is_number = |is_so: fn(f64, f64) -> bool, bound: f64| {
         // What is no number is none of any size, either.
         number(value).is_some_and(|number| !is_so(number, bound))
     };
-    let reason = match rule {
-        Rule::Shortest(1) if text(value).is_some_and(<[u8]>::is_empty) => {
+    let reason = match test {
+        Test::Shortest(1) if text(value).is_some_and(<[u8]>::is_empty) => {
             "must not be empty".to_owned()
         }
-        Rule::Shortest(count) if text(value).is_some_and(|text| text.len() < *count) => {
+        Test::Shortest(count) if text(value).is_some_and(|text| text.len() < *count) => {
             format!("is shorter than {count} bytes")
         }
-        Rule::Longest(count) if text(value).is_some_and(|text| text.len() > *count) => {
+        Test::Longest(count) if text(value).is_some_and(|text| text.len() > *count) => {
             format!("is longer than {count} bytes")
         }
-        Rule::Line if text(value).is_some_and(|text| text.iter().any(is_line_end)) => {
+        Test::Line if text(value).is_some_and(|text| text.iter().any(is_line_end)) => {
             "has a line break or a NUL in it".to_owned()
         }
-        Rule::Above(bound) if is_number(|number, bound| number > bound, *bound) => {
+        Test::Above(bound) if is_number(|number, bound| number > bound, *bound) => {
             format!("must be more than {}", told(*bound, value))
         }
-        Rule::Least(bound) if is_number(|number, bound| number >= bound, *bound) => {
+        Test::Least(bound) if is_number(|number, bound| number >= bound, *bound) => {
             format!("must be {} or more", told(*bound, value))
         }
-        Rule::Below(bound) if is_number(|number, bound| number < bound, *bound) => {
+        Test::Below(bound) if is_number(|number, bound| number < bound, *bound) => {
             format!("must be less than {}", told(*bound, value))
         }
-        Rule::Most(bound) if is_number(|number, bound| number <= bound, *bound) => {
+        Test::Most(bound) if is_number(|number, bound| number <= bound, *bound) => {
             format!("must be {} or less", told(*bound, value))
         }
-        Rule::Defined if !is_defined(value, field) => "is no value that there is".to_owned(),
-        Rule::True if *value == Value::Bool(false) => "must be true".to_owned(),
+        Test::Defined if !is_defined(value, field) => "is no value that there is".to_owned(),
+        Test::True if *value == Value::Bool(false) => "must be true".to_owned(),
         _ => return None,
     };
     Some(reason)
