@@ -33,7 +33,7 @@ use crate::telemetry::managers::ManagerStats;
 use crate::telemetry::report::ReportSink;
 use crate::telemetry::tally::Tallies;
 use crate::telemetry::tunnels::{TcpStats, tcp_stats};
-use crate::telemetry::value::Shards;
+use crate::telemetry::value::{Shards, claim_row};
 use crate::upstream::environment::Environment;
 use crate::upstream::{Upstreams, explain, keeper, pool, shard};
 
@@ -85,6 +85,7 @@ fn start_worker(index: usize, stop: CancellationToken) -> io::Result<Handle> {
         .name(format!("weft-worker-{index}"))
         .spawn(move || {
             shard::enter(index);
+            claim_row();
             runtime.block_on(stop.cancelled());
         })?;
     Ok(handle)
@@ -138,7 +139,8 @@ impl DataPlane {
     /// # Errors
     /// The workers cannot be started.
     pub fn start(options: Options) -> io::Result<Arc<Self>> {
-        let shards = Shards::for_threads(options.workers.get());
+        // One more for the thread that has called this, which may count before they do.
+        let shards = Shards::for_threads(options.workers.get() + 1);
         let workers = Arc::new(Workers::start(options.workers)?);
         let counters = Counters::default();
         let counted = options

@@ -1,12 +1,11 @@
 //! Many counts of one thing, side by side: what a connection manager or a TCP proxy counts.
 //!
-//! Each thread writes a row of its own, so that counting several things at once costs one look for the row and an
-//! uncontended add for each. A scrape sums the rows.
+//! Each worker writes a row of its own, so that counting several things at once costs one look for the row and an
+//! addition for each. A scrape sums the rows.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use parking_lot::RwLock;
 
@@ -65,14 +64,14 @@ impl<E: Event> Tally<E> {
 
     /// Counts several.
     pub fn add(&self, event: E, amount: u64) {
-        self.cells.row()[event.column()].fetch_add(amount, Ordering::Relaxed);
+        self.cells.row().add(event.column(), amount);
     }
 
     /// Counts one of each.
     pub fn count_all<const N: usize>(&self, events: [E; N]) {
         let row = self.cells.row();
         for event in events {
-            row[event.column()].fetch_add(1, Ordering::Relaxed);
+            row.add(event.column(), 1);
         }
     }
 
@@ -81,7 +80,7 @@ impl<E: Event> Tally<E> {
         let row = self.cells.row();
         for event in events {
             // Wraps in this row; the sum of all rows does not.
-            row[event.column()].fetch_sub(1, Ordering::Relaxed);
+            row.add(event.column(), 1_u64.wrapping_neg());
         }
     }
 
