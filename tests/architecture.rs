@@ -41,6 +41,7 @@ const PROXY_LAYERS: [&[&str]; 7] = [
     &["snapshot", "cluster", "overload"],
     &[
         "certificate",
+        "clock",
         "config",
         "telemetry",
         "drain",

@@ -41,6 +41,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::clock;
 use crate::cluster::outlier::millis;
 use crate::config::Network;
 use crate::config::upstream_socket::ClientSource;
@@ -212,7 +213,7 @@ struct ActiveRequest(Arc<HttpConnection>);
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        let now = millis(Instant::now());
+        let now = millis(clock::now());
         self.0.last_active.store(now, Ordering::Relaxed);
         self.0.active.fetch_sub(1, Ordering::Relaxed);
     }

@@ -2,7 +2,7 @@
 //!
 //! [`run`] is all of it: `weft proxy` calls it and returns when it does. What is below is cut in layers, of which
 //! lower never imports higher: `app workers admin` › `listener connection xds` › `http tcp` › `tls upstream` ›
-//! `snapshot cluster` › `config telemetry drain gather handover http1 proxy_protocol socket_option stream turn wire`.
+//! `snapshot cluster` › `config telemetry clock drain gather handover http1 proxy_protocol socket_option stream turn wire`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
@@ -10,6 +10,7 @@ pub mod admin;
 pub mod app;
 pub mod bootstrap;
 pub mod certificate;
+pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod connection;

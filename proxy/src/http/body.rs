@@ -11,6 +11,7 @@ use tokio::time::Sleep;
 
 use super::completion::Completion;
 use super::failure::Reset;
+use crate::clock;
 use crate::telemetry::report::ResponseFlags;
 use crate::upstream::error::ExchangeError;
 use crate::upstream::explain;
@@ -94,7 +95,7 @@ impl ResponseBody {
             completion,
             watch,
             alarm: None,
-            last_frame: watch.idle.map(|_| Instant::now()),
+            last_frame: watch.idle.map(|_| clock::now()),
             has_no_body: false,
             failed: None,
         }
@@ -252,7 +253,7 @@ impl Body for ResponseBody {
         match &frame {
             Some(Ok(frame)) => {
                 if this.watch.idle.is_some() {
-                    this.last_frame = Some(Instant::now());
+                    this.last_frame = Some(clock::now());
                 }
                 if let Some(data) = frame.data_ref() {
                     this.completion.sent(data.len());

@@ -8,7 +8,7 @@ mod ended;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, header};
@@ -19,6 +19,7 @@ use super::body::Watch;
 use super::headers::{self, Head};
 use super::limits::Limits;
 use super::{ActiveRequest, HttpConnection, expectation};
+use crate::clock;
 use crate::cluster::Cluster;
 use crate::cluster::endpoint::Endpoint;
 use crate::config::http::HttpConfig;
@@ -90,7 +91,7 @@ impl Completion {
         let report = RequestReport {
             downstream: Arc::clone(&connection.downstream),
             client: None,
-            start: SystemTime::now(),
+            start: clock::time_of_day(),
             duration: std::time::Duration::ZERO,
             request_duration: None,
             upstream_latency: None,
@@ -129,7 +130,7 @@ impl Completion {
         };
         Completion(Some(Box::new(Inner {
             report,
-            started: Instant::now(),
+            started: clock::now(),
             request: connection.begin_request(),
             meter: None,
             endpoint: None,
@@ -256,7 +257,7 @@ impl Completion {
     pub(super) fn started(&self) -> Instant {
         self.0
             .as_ref()
-            .map_or_else(Instant::now, |inner| inner.started)
+            .map_or_else(clock::now, |inner| inner.started)
     }
 
     pub(super) fn routed(&mut self, route: &Route) {

@@ -26,6 +26,7 @@ use super::HttpConnection;
 use super::body::ResponseBody;
 use super::exchange::exchange;
 use super::metered::Metered;
+use crate::clock::InTurns;
 use crate::config::http::HttpConfig;
 use crate::config::overload::Action;
 use crate::drain::Drain;
@@ -82,6 +83,7 @@ async fn one_by_one<IO: http1::Client>(
         connection,
         config.idle_timeout
     ));
+    let served = pin!(InTurns(served));
     until(finished, served, connection, |_| line.lock().finish()).await
 }
 
@@ -124,11 +126,11 @@ fn service(
 > {
     service_fn(move |request: Request<Incoming>| {
         // Boxed: hyper and the runtime move what a service returns from place to place, a dozen times in HTTP/2.
-        Box::pin(answer(
+        InTurns(Box::pin(answer(
             Arc::clone(&connection),
             (drain.clone(), used.clone()),
             request.map(ClientBody::Incoming),
-        ))
+        )))
     })
 }
 

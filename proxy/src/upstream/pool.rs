@@ -15,6 +15,7 @@ use super::http1::Http1Connection;
 use super::http2::Http2Connection;
 use super::shard;
 use super::shared::SharedConnections;
+use crate::clock;
 use crate::cluster::Cluster;
 use crate::cluster::connections::Need;
 use crate::cluster::endpoint::Endpoint;
@@ -82,7 +83,7 @@ impl Pool {
 
     /// Keeps a connection for the next request of this worker.
     pub(super) fn give_back(&self, mut connection: Http1Connection) {
-        connection.idle_since = Instant::now();
+        connection.idle_since = clock::now();
         let mut shard = self.own().lock();
         if shard.http1.len() >= MAX_IDLE {
             if connection.guise.is_shared() {

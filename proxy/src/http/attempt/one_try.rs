@@ -10,6 +10,7 @@ use http::{Request, Response};
 
 use super::again::Apart;
 use super::{Answered, Attempts, Borrowed, Log, MAX_STALE, Missed};
+use crate::clock;
 use crate::cluster::Pick;
 use crate::cluster::breaker::Gauge;
 use crate::cluster::endpoint::Endpoint;
@@ -48,7 +49,7 @@ impl Attempts<'_> {
                 ));
             }
         };
-        let begun = Instant::now();
+        let begun = clock::now();
         let pick = Pick {
             original_destination: self
                 .cluster
@@ -77,7 +78,7 @@ impl Attempts<'_> {
         }
         let active = endpoint.state.begin();
         let (response, lease) = pin!(self.send(request, &endpoint, log)).await?;
-        let now = Instant::now();
+        let now = clock::now();
         let latency = now.saturating_duration_since(begun);
         self.cluster.record_latency(&endpoint, latency, now);
         let outcome = Outcome::of_status(response.status());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 
 use super::{Completion, Inner};
+use crate::clock;
 use crate::http::body::{ResponseBody, Source, Watch};
 use crate::http::failure::after_response;
 use crate::http::reply::Why;
@@ -17,7 +18,7 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 impl Completion {
     /// The head of the upstream's response is here; says how many milliseconds that took.
     pub(in crate::http) fn answered(&mut self, response: &Response<UpstreamBody>) -> u64 {
-        let latency = self.started().elapsed();
+        let latency = clock::now().saturating_duration_since(self.started());
         self.tell(|inner| {
             inner.report.upstream_latency = Some(latency);
             inner.report.grpc_status = grpc_status(response.headers());
@@ -141,7 +142,7 @@ impl Completion {
 
 impl Inner {
     fn measure(&mut self) {
-        self.report.duration = self.started.elapsed();
+        self.report.duration = clock::now().saturating_duration_since(self.started);
         if let Some(meter) = &self.meter {
             self.report.request_bytes = meter.bytes();
         }

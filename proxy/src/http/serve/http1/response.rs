@@ -1,7 +1,5 @@
 //! The head of a response as it is written, and how its body is framed (RFC 9112 §6).
 
-use std::time::SystemTime;
-
 use bytes::{Bytes, BytesMut};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, HeaderName, TRAILER, TRANSFER_ENCODING,
@@ -12,6 +10,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::date;
 use super::request::RequestHead;
+use crate::clock;
 use crate::config::http1::HeaderNames;
 use crate::http1::head::{content_length, names};
 use crate::http1::names::Names;
@@ -247,7 +246,7 @@ impl Writing<'_> {
         }
         if !has_date {
             self.names.put(self.bytes, &DATE);
-            date::put(self.bytes, SystemTime::now());
+            date::put(self.bytes, clock::time_of_day());
             self.bytes.extend_from_slice(b"\r\n");
         }
         self.bytes.extend_from_slice(b"\r\n");
