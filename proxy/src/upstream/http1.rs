@@ -284,6 +284,7 @@ impl From<Failed> for SendFailure {
         SendFailure {
             error: failed.error.into(),
             unsent: failed.unsent,
+            written: failed.written,
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct SendFailure {
     pub error: ExchangeError,
     /// The request, where not a byte of it was sent.
     pub unsent: Option<Box<Request<RequestBody>>>,
+    /// Its head, where that was written and nothing has come of a response.
+    pub(super) written: Option<Box<Request<()>>>,
 }
 
 impl SendFailure {
@@ -70,6 +72,7 @@ impl SendFailure {
     pub(super) fn of_hyper(mut failure: TrySendError<Request<RequestBody>>) -> Self {
         SendFailure {
             unsent: failure.take_message().map(Box::new),
+            written: None,
             error: failure.into_error().into(),
         }
     }
@@ -81,6 +84,7 @@ impl<E: Into<ExchangeError>> From<E> for SendFailure {
         SendFailure {
             error: error.into(),
             unsent: None,
+            written: None,
         }
     }
 }

@@ -120,7 +120,7 @@ impl Attempts<'_> {
             let spare = lease.spare(&mut request);
             let may_switch = request.headers().contains_key(UPGRADE);
             let sent = pin!(lease.send(*request)).await;
-            let failure = match sent {
+            let mut failure = match sent {
                 Ok(response) => {
                     if let Some(spare) = spare {
                         spare.spared();
@@ -138,7 +138,7 @@ impl Attempts<'_> {
             };
             let again = spare
                 .filter(|_| failure.unsent.is_none())
-                .and_then(|spare| spare.after(&failure))
+                .and_then(|spare| spare.after(&mut failure))
                 .map(Box::new);
             let unsent = failure.unsent.or(again);
             match unsent {

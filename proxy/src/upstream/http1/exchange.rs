@@ -39,7 +39,7 @@ pub(super) struct Exchange {
     pub(super) sending: Option<Sending<RequestBody>>,
     /// Why the request cannot be written: the response may be here all the same.
     not_written: Option<Http1Error>,
-    /// For the response, whose headers take the place of the request's.
+    /// For the response: once any of it has come its headers take the place of the request's.
     headers: Option<HeaderMap>,
     /// A head that came together with an informational one.
     held_back: Option<ResponseHead>,
@@ -56,6 +56,8 @@ pub(super) struct Failed {
     pub(super) error: Http1Error,
     /// The request, where not a byte of it was written.
     pub(super) unsent: Option<Box<Request<RequestBody>>>,
+    /// Its head, where that was written and nothing has come of a response.
+    pub(super) written: Option<Box<Request<()>>>,
 }
 
 impl Exchange {
@@ -125,19 +127,16 @@ impl Exchange {
             return Ok(());
         };
         let Poll::Ready(sent) = sending.poll(context, line.io()?) else {
-            self.reuse_headers();
             return Ok(());
         };
         match sent.map_err(Http1Error::from) {
             Ok(()) => {
-                self.reuse_headers();
                 self.sending = None;
                 line.end_writing();
                 Ok(())
             }
             Err(error @ Http1Error::Lost { .. }) if sending.has_written() => {
                 // Who answers early may not read on: the answer counts.
-                self.reuse_headers();
                 self.sending = None;
                 line.wear_out();
                 self.not_written = Some(error);
@@ -147,17 +146,23 @@ impl Exchange {
         }
     }
 
-    /// Once anything is written the request cannot be had again, and the memory of its headers is the response's.
-    fn reuse_headers(&mut self) {
-        let has_written = self
-            .sending
+    /// Whether any of the request was written, or cannot be told from that.
+    fn has_written(&self) -> bool {
+        self.sending
             .as_ref()
-            .is_some_and(|sending| sending.has_written());
-        if has_written && self.headers.is_none() {
-            let mut headers = std::mem::take(&mut self.request.headers);
+            .is_none_or(|sending| sending.has_written())
+    }
+
+    /// A map for the headers of the response. Once anything is written and answered nobody wants the request again: the
+    /// memory of its headers is used.
+    fn headers(&mut self) -> &mut HeaderMap {
+        let of_request = self.has_written() && self.headers.is_none();
+        let headers = self.headers.get_or_insert_default();
+        if of_request {
+            *headers = std::mem::take(&mut self.request.headers);
             headers.clear();
-            self.headers = Some(headers);
         }
+        headers
     }
 
     /// The head of the response, where it is whole; those of informational ones are told.
@@ -171,7 +176,7 @@ impl Exchange {
                     false => Ok(None),
                 };
             }
-            let headers = self.headers.get_or_insert_default();
+            let headers = self.headers();
             let Some(head) = head::take(&mut line.reading.unread, headers, limits, names)? else {
                 self.looked_at = line.reading.unread.len();
                 return Ok(None);
@@ -211,14 +216,21 @@ impl Exchange {
     /// The request, where not a byte of it was written.
     pub(super) fn failed(self, error: Http1Error) -> Failed {
         let is_lost = matches!(error, Http1Error::Lost { .. });
-        let unsent = self
-            .sending
-            .filter(|sending| is_lost && !sending.has_written());
-        let request = self.request;
+        let has_written = self.has_written();
+        let has_headers = self.headers.is_none();
+        let (mut unsent, mut written) = (None, None);
+        match self.sending.filter(|_| !has_written) {
+            Some(sending) if is_lost => {
+                let body = unwritten(sending);
+                unsent = Some(Box::new(Request::from_parts(self.request, body)));
+            }
+            None if has_headers => written = Some(Box::new(Request::from_parts(self.request, ()))),
+            _ => {}
+        }
         Failed {
             error,
-            unsent: unsent
-                .map(|sending| Box::new(Request::from_parts(request, unwritten(sending)))),
+            unsent,
+            written,
         }
     }
 }

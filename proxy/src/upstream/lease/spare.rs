@@ -18,7 +18,8 @@ use crate::upstream::io::Mark;
 /// What a request would be made of again.
 #[derive(Debug)]
 pub struct Spare {
-    head: Request<()>,
+    /// `None`: the connection gives it back.
+    head: Option<Request<()>>,
     body: SpareBody,
     condition: Condition,
 }
@@ -72,17 +73,26 @@ impl Lease {
             Connection::Http2(..) => Condition::Unprocessed,
         };
         let body = SpareBody::of(request.body_mut())?;
-        let mut head = Request::new(());
-        head.method_mut().clone_from(request.method());
-        head.uri_mut().clone_from(request.uri());
-        head.headers_mut().clone_from(request.headers());
-        head.extensions_mut().clone_from(request.extensions());
+        let head = match &self.connection {
+            Connection::Http1(_) => None,
+            Connection::Http2(..) => Some(copy(request)),
+        };
         Some(Spare {
             head,
             body,
             condition,
         })
     }
+}
+
+/// A request without its body.
+fn copy(request: &Request<RequestBody>) -> Request<()> {
+    let mut head = Request::new(());
+    head.method_mut().clone_from(request.method());
+    head.uri_mut().clone_from(request.uri());
+    head.headers_mut().clone_from(request.headers());
+    head.extensions_mut().clone_from(request.extensions());
+    head
 }
 
 impl SpareBody {
@@ -109,15 +119,17 @@ impl SpareBody {
 impl Spare {
     /// The request once more, after it failed so; `None` where the peer may have processed what must not be processed
     /// twice, or where its body is not all here any more.
-    pub fn after(self, failure: &SendFailure) -> Option<Request<RequestBody>> {
+    pub fn after(self, failure: &mut SendFailure) -> Option<Request<RequestBody>> {
         if !self.condition.is_met(failure) {
             return None;
         }
+        let given_back = || failure.written.take().map(|head| *head);
+        let head = self.head.or_else(given_back)?;
         let body = match self.body {
             SpareBody::Whole(body) => body,
             SpareBody::Own(buffer) | SpareBody::Shared(buffer) => buffer.replay()?,
         };
-        Some(self.head.map(|()| body))
+        Some(head.map(|()| body))
     }
 
     /// There is a response: it is not needed.
