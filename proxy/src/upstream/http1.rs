@@ -160,7 +160,7 @@ impl Http1Connection {
                 let mut context = Context::from_waker(Waker::noop());
                 !self.line.lock().poll_idle(&mut context)
             }
-            _ => self.is_closed(),
+            Seen::Quiet => false,
         }
     }
 

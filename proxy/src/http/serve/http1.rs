@@ -18,7 +18,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -27,7 +27,6 @@ use http_body_util::Empty;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::body::Http1Body;
-use self::line::finish_body;
 pub(super) use self::line::{Options, SharedLine, over};
 use self::request::{BodyLength, RequestHead};
 use self::response::{Asked, Style};
@@ -125,16 +124,20 @@ where
     });
     sent.await?;
     drop(sending);
-    finish_body(line).await;
-    let mut line = line.lock();
-    Ok(match next {
-        Next::Switched => {
-            line.switch();
-            Next::Switched
-        }
-        Next::Request if line.keeps_alive() => Next::Request,
-        Next::Request | Next::End => Next::End,
+    // Once no more of the request is read.
+    poll_fn(|context| {
+        let mut line = line.lock();
+        ready!(line.poll_request_over(context));
+        Poll::Ready(Ok(match next {
+            Next::Switched => {
+                line.switch();
+                Next::Switched
+            }
+            Next::Request if line.keeps_alive() => Next::Request,
+            Next::Request | Next::End => Next::End,
+        }))
     })
+    .await
 }
 
 /// The response as it is to be written, and what follows it as far as it says.
@@ -165,17 +168,16 @@ where
     (sending, next)
 }
 
-/// What comes of a part of an exchange, unless its client goes before. Where nothing does the connection is closed at
+/// What comes of a part of an exchange, unless its client goes while it is waited for. Then the connection is closed at
 /// once, before that part is: it has ended within the request.
 async fn watched<IO: Client, T>(
     line: &SharedLine<IO>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T, ServeError>>,
 ) -> Result<T, ServeError> {
     let watched = poll_fn(|context| {
-        let has_more = line.lock().look_at_client(context)?;
         let polled = poll(context);
-        if has_more && polled.is_pending() {
-            // All of the request may have been read by now.
+        if polled.is_pending() {
+            // Afterwards: all of the request may have been read by now.
             line.lock().look_at_client(context)?;
         }
         polled

@@ -3,7 +3,6 @@
 //! Shared by who serves it and who reads the body of a request, mostly in one task, so that its lock is uncontended. The
 //! lock is held for single steps only, and never while a body or an answer is polled: those may read the request.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -191,7 +190,7 @@ impl<IO> Line<IO> {
     }
 
     /// Ready once no more of the request is read.
-    fn poll_request_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_request_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match self.request {
             RequestState::Coming => {
                 remember(&mut self.server, context);
@@ -284,26 +283,26 @@ impl<IO: Client> Line<IO> {
         Poll::Ready(Err(ServeError::HeadTimeout))
     }
 
-    /// Looks whether the client is still there, as long as nobody else reads; whether there is more of its request.
+    /// Looks whether the client is still there, as long as nobody else reads.
     ///
-    /// What it says beyond that is looked at later: no more of it is read than once.
-    pub(super) fn look_at_client(&mut self, context: &mut Context<'_>) -> Result<bool, ServeError> {
+    /// What it says beyond its request is looked at later: no more of it is read than once.
+    pub(super) fn look_at_client(&mut self, context: &mut Context<'_>) -> Result<(), ServeError> {
         match self.request {
-            RequestState::Abandoned => return Ok(false),
+            RequestState::Abandoned => return Ok(()),
             RequestState::Coming => {
                 remember(&mut self.server, context);
-                return Ok(true);
+                return Ok(());
             }
             RequestState::Over => {}
         }
         if !self.reading.unread.is_empty() {
-            return Ok(false);
+            return Ok(());
         }
         let io = self.io.as_mut().ok_or(ServeError::Closed)?;
         match self.reading.poll_small(context, io) {
             Poll::Ready(Ok(0)) => Err(ServeError::Closed),
             Poll::Ready(Err(error)) => Err(ServeError::Lost(error)),
-            Poll::Ready(Ok(_)) | Poll::Pending => Ok(false),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
         }
     }
 
@@ -355,9 +354,4 @@ fn wake(waker: &mut Option<Waker>) {
     if let Some(waker) = waker.take() {
         waker.wake();
     }
-}
-
-/// Returns once no more of a request is read.
-pub(super) async fn finish_body<IO>(line: &SharedLine<IO>) {
-    poll_fn(|context| line.lock().poll_request_over(context)).await;
 }

@@ -41,9 +41,9 @@ impl<IO: Client> AsyncWrite for Writer<'_, IO> {
         self.with(|io| io.poll_write_vectored(context, slices))
     }
 
+    /// What cannot write several pieces at once writes the first of them.
     fn is_write_vectored(&self) -> bool {
-        let mut line = self.0.lock();
-        line.io().is_some_and(|io| io.is_write_vectored())
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
