@@ -81,7 +81,8 @@ pub(super) struct Tells {
     pub(super) expected_time: bool,
 }
 
-/// A response, and what must be held until its body has ended.
+/// A response, and what must be held until its body has ended. Boxed where it is returned from one future to another, each of
+/// which moves it.
 pub(super) struct Answered {
     pub(super) response: Response<UpstreamBody>,
     pub(super) borrowed: Borrowed,
@@ -140,7 +141,7 @@ impl Attempts<'_> {
         head: Box<Head>,
         body: ClientBody,
         completion: &mut Completion,
-    ) -> Result<Answered, Failure> {
+    ) -> Result<Box<Answered>, Failure> {
         let is_idempotent = retry::is_idempotent(&head.method);
         let started = completion.started();
         let keep = self.keep(is_idempotent);
@@ -202,7 +203,7 @@ impl Attempts<'_> {
         mut request: Box<Request<RequestBody>>,
         outgoing: &mut Outgoing,
         course: &mut Course<'_>,
-    ) -> Result<Answered, Failure> {
+    ) -> Result<Box<Answered>, Failure> {
         let mut permit = None;
         loop {
             course.log.lock().attempted();
@@ -276,10 +277,10 @@ impl Attempts<'_> {
 
     fn last(
         &self,
-        ended: Result<Answered, Failure>,
+        ended: Result<Box<Answered>, Failure>,
         permit: Option<Permit>,
         course: &Course<'_>,
-    ) -> Result<Answered, Failure> {
+    ) -> Result<Box<Answered>, Failure> {
         let mut answered = ended?;
         if course.retries > 0 && !self.is_wanting(&answered, course) {
             ClusterStats::count(&self.cluster.stats.retries_succeeded);
@@ -301,7 +302,7 @@ impl Attempts<'_> {
         &self,
         request: Box<Request<RequestBody>>,
         course: &Course<'_>,
-    ) -> Result<Answered, Missed> {
+    ) -> Result<Box<Answered>, Missed> {
         let Timeouts {
             per_try,
             per_try_idle,
@@ -358,7 +359,7 @@ impl Missed {
 
 impl Answered {
     /// Nobody wants the response: without a body, its connection can still be used.
-    pub(super) fn discard(self) {
+    pub(super) fn discard(self: Box<Self>) {
         if self.response.body().is_end_stream() {
             self.borrowed.give_back();
         }

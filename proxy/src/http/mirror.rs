@@ -159,7 +159,7 @@ impl Copy {
             .await?;
         ClusterStats::count(&self.cluster.stats.tries);
         let request = outgoing::request(self.head, self.body);
-        match lease.send(request).await {
+        match lease.send(Box::new(request)).await {
             Ok(response) => Ok((response, lease)),
             Err(_) => Err(Unanswered(StatusCode::SERVICE_UNAVAILABLE)),
         }

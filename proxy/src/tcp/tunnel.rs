@@ -194,7 +194,7 @@ async fn through(
     let mut lease = lent.await?;
     ClusterStats::count(&cluster.stats.tries);
     let opened = async {
-        let response = lease.send(request).await;
+        let response = lease.send(Box::new(request)).await;
         let response = response.map_err(|failure| TunnelFailure::Http(failure.error))?;
         let status = response.status();
         if !is_agreed(status, version) {

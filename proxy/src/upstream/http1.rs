@@ -172,7 +172,7 @@ impl Http1Connection {
     /// Sends the request, until the head of the response is here.
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Response<UpstreamBody>, SendFailure> {
         send(Arc::clone(&self.line), &mut self.rest, request).await
     }
@@ -181,9 +181,9 @@ impl Http1Connection {
 async fn send(
     line: SharedLine,
     rest: &mut Option<Rest>,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
 ) -> Result<Response<UpstreamBody>, SendFailure> {
-    let mut exchange = Exchange::begin(request, &mut line.lock());
+    let mut exchange = Exchange::begin(*request, &mut line.lock());
     give_way().await;
     let head = poll_fn(|context| exchange.poll(context, &mut line.lock())).await;
     let answered = head.and_then(|head| {

@@ -43,7 +43,8 @@ pub struct Lease {
 
 #[derive(Debug)]
 enum Connection {
-    Http1(Http1Connection),
+    /// Boxed, here and in its pool: a pointer is what is moved from one to the other.
+    Http1(Box<Http1Connection>),
     Http2(SendRequest<RequestBody>, Stream),
 }
 
@@ -123,11 +124,11 @@ impl Lease {
     /// Sends the request; its body is sent while the response may already be coming.
     pub async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Response<UpstreamBody>, SendFailure> {
         match &mut self.connection {
             Connection::Http1(connection) => pin!(connection.send(request)).await,
-            Connection::Http2(sender, _) => pin!(sender.try_send_request(request))
+            Connection::Http2(sender, _) => pin!(sender.try_send_request(*request))
                 .await
                 .map(|response| response.map(UpstreamBody::Hyper))
                 .map_err(SendFailure::of_hyper),
@@ -237,14 +238,14 @@ impl Upstreams {
         endpoint: &Endpoint,
         permit: ConnectionPermit,
         guise: Guise,
-    ) -> Result<Http1Connection, ConnectFailure> {
+    ) -> Result<Box<Http1Connection>, ConnectFailure> {
         let io = self
             .dial(cluster, endpoint, Some(HttpVersion::Http1.alpn()), guise)
             .await?;
         ClusterStats::count(&cluster.stats.http1_connections);
         let mut connection = Http1Connection::over(io, permit, &cluster.config);
         connection.guise = guise;
-        Ok(connection)
+        Ok(Box::new(connection))
     }
 
     async fn lend_http2(
@@ -303,7 +304,7 @@ fn http_failure(endpoint: &Endpoint, error: hyper::Error) -> ConnectFailure {
 
 /// What a wait for a connection ends with.
 enum Waited {
-    Connection(Http1Connection),
+    Connection(Box<Http1Connection>),
     Permit(ConnectionPermit),
 }
 

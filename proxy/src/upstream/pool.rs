@@ -33,7 +33,8 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct Shard {
     /// Idle ones; the last used is taken first.
-    http1: Vec<Http1Connection>,
+    #[allow(clippy::vec_box, reason = "leases have them in boxes, too")]
+    http1: Vec<Box<Http1Connection>>,
     /// In use or idle.
     http2: Vec<Arc<Http2Connection>>,
     /// Connections being made ahead of need; they end with the pool.
@@ -58,12 +59,12 @@ impl Pool {
     }
 
     /// An idle connection of this worker.
-    pub(super) fn take_http1(&self, guise: Guise) -> Option<Http1Connection> {
+    pub(super) fn take_http1(&self, guise: Guise) -> Option<Box<Http1Connection>> {
         take(&mut self.own().lock(), guise)
     }
 
     /// An idle connection of any worker: where no more may be made, a detour is better than a wait.
-    pub(super) fn take_http1_anywhere(&self, guise: Guise) -> Option<Http1Connection> {
+    pub(super) fn take_http1_anywhere(&self, guise: Guise) -> Option<Box<Http1Connection>> {
         self.shards
             .iter()
             .find_map(|shard| take(&mut shard.lock(), guise))
@@ -82,7 +83,7 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request of this worker.
-    pub(super) fn give_back(&self, mut connection: Http1Connection) {
+    pub(super) fn give_back(&self, mut connection: Box<Http1Connection>) {
         connection.idle_since = clock::now();
         let mut shard = self.own().lock();
         if shard.http1.len() >= MAX_IDLE {
@@ -200,7 +201,7 @@ impl Pool {
             shard
                 .http1
                 .retain(|each| !each.is_abandoned() && is_fresh(each));
-            shard.http1.iter().for_each(Http1Connection::rest);
+            shard.http1.iter().for_each(|each| each.rest());
             shard.http2.retain(|each| {
                 let is_idle = since.is_some_and(|since| each.is_idle_since(since));
                 !each.is_over() && is_kept(is_idle, each.is_too_old(now, longest))
@@ -225,9 +226,8 @@ impl Shard {
     }
 }
 
-fn take(shard: &mut Shard, guise: Guise) -> Option<Http1Connection> {
-    let is_usable = |each: &Http1Connection| each.guise == guise;
-    while let Some(index) = shard.http1.iter().rposition(is_usable) {
+fn take(shard: &mut Shard, guise: Guise) -> Option<Box<Http1Connection>> {
+    while let Some(index) = shard.http1.iter().rposition(|each| each.guise == guise) {
         let connection = shard.http1.remove(index);
         if !connection.is_closed() {
             return Some(connection);

@@ -81,7 +81,7 @@ impl Attempts<'_> {
     /// Whether, and how, it is tried again.
     pub(super) fn again(
         &self,
-        ended: &Result<Answered, Missed>,
+        ended: &Result<Box<Answered>, Missed>,
         course: &Course<'_>,
     ) -> Option<Again> {
         match ended {
@@ -149,7 +149,7 @@ impl Answered {
 }
 
 /// Whether a try took too long.
-pub(super) fn is_timeout(ended: &Result<Answered, Missed>) -> bool {
+pub(super) fn is_timeout(ended: &Result<Box<Answered>, Missed>) -> bool {
     let failure = ended.as_ref().err().map(|missed| &missed.failure);
     matches!(
         failure,

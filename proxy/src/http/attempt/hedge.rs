@@ -18,7 +18,7 @@ use crate::http::outgoing::Outgoing;
 use crate::upstream::body::RequestBody;
 
 /// How one of several tries ended, and the permit it was made with.
-type Ended = (Result<Answered, Missed>, Option<Permit>);
+type Ended = (Result<Box<Answered>, Missed>, Option<Permit>);
 
 impl Attempts<'_> {
     /// Tries side by side.
@@ -27,7 +27,7 @@ impl Attempts<'_> {
         request: Box<Request<RequestBody>>,
         outgoing: &mut Outgoing,
         course: &mut Course<'_>,
-    ) -> Result<Answered, Failure> {
+    ) -> Result<Box<Answered>, Failure> {
         let mut running = FuturesUnordered::new();
         let mut next = Some((request, None, Duration::ZERO));
         let mut may_hedge = true;

@@ -34,7 +34,7 @@ impl Attempts<'_> {
         mut request: Box<Request<RequestBody>>,
         apart: Apart<'_>,
         log: &Log<'_>,
-    ) -> Result<Answered, Missed> {
+    ) -> Result<Box<Answered>, Missed> {
         let permit = match self
             .cluster
             .breakers_of(self.aim.priority)
@@ -86,7 +86,7 @@ impl Attempts<'_> {
         if self.cluster.heeds_degradation() && response.headers().contains_key(DEGRADED) {
             self.cluster.record_degraded(&endpoint, now);
         }
-        Ok(Answered {
+        Ok(Box::new(Answered {
             response,
             borrowed: Borrowed {
                 lease,
@@ -96,7 +96,7 @@ impl Attempts<'_> {
                 retry: None,
             },
             body_again: None,
-        })
+        }))
     }
 
     /// Sends the request on a connection that turns out to be one; records a failure.
@@ -119,7 +119,7 @@ impl Attempts<'_> {
             }
             let spare = lease.spare(&mut request);
             let may_switch = request.headers().contains_key(UPGRADE);
-            let sent = pin!(lease.send(*request)).await;
+            let sent = pin!(lease.send(request)).await;
             let mut failure = match sent {
                 Ok(response) => {
                     if let Some(spare) = spare {

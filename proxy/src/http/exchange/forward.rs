@@ -399,14 +399,14 @@ fn meter(body: &ClientBody, completion: &mut Completion) -> Option<Arc<BodyMeter
 
 /// Hands what is held for the request to whoever sees its end: the body, or the tunnel.
 fn finish(
-    answered: Answered,
+    answered: Box<Answered>,
     (upgrade, version): (Option<Upgrade>, HttpVersion),
     limits: Limits,
     (completion, connection): (&mut Completion, &HttpConnection),
 ) -> Result<Response<Source>, Failure> {
     let Answered {
         response, borrowed, ..
-    } = answered;
+    } = *answered;
     let Some(upgrade) = upgrade else {
         completion.hold(borrowed);
         return Ok(response.map(Source::Upstream));

@@ -169,7 +169,7 @@ async fn ask(
     ClusterStats::count(&cluster.stats.requests);
     let _active = endpoint.state.begin();
     let failed = || cluster.record(&endpoint, Outcome::LocalOriginFailure, Instant::now());
-    let mut request = as_sent(question, version);
+    let mut request = Box::new(as_sent(question, version));
     let mut freshness = Freshness::Any;
     let mut stale = 0;
     let (lease, response) = loop {
@@ -195,7 +195,7 @@ async fn ask(
                 lease.retire();
                 freshness = Freshness::Fresh;
                 request = match failure.unsent {
-                    Some(unsent) => *unsent,
+                    Some(unsent) => unsent,
                     None => return Err(CallFailure::Reset(failure.error)),
                 };
             }

@@ -43,7 +43,7 @@ impl Pair {
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendFailure> {
-        send(Arc::clone(&self.line), &mut self.rest, request).await
+        send(Arc::clone(&self.line), &mut self.rest, Box::new(request)).await
     }
 
     /// The answer to a request without a body.
@@ -118,7 +118,7 @@ async fn a_response_that_comes_a_byte_at_a_time_is_the_same() {
     });
 
     let asked = request("GET", RequestBody::Empty);
-    let response = send(line, &mut pair.rest, asked).await;
+    let response = send(line, &mut pair.rest, Box::new(asked)).await;
     let response = response.expect("a response");
     assert_eq!(response.headers()["a"], "b");
     let body = response.into_body().collect().await.expect("a body");
@@ -220,7 +220,7 @@ async fn a_request_comes_back_of_which_nothing_was_written() {
     drop(peer);
     let body = RequestBody::Full(Some("body".into()));
 
-    let failure = send(line, &mut pair.rest, request("POST", body)).await;
+    let failure = send(line, &mut pair.rest, Box::new(request("POST", body))).await;
 
     let unsent = failure.expect_err("nobody is there").unsent;
     let unsent = unsent.expect("the request");
@@ -263,7 +263,7 @@ async fn a_connection_that_lies_idle_holds_no_memory_of_a_large_body() {
     });
 
     let asked = request("GET", RequestBody::Empty);
-    let response = send(line, &mut pair.rest, asked).await;
+    let response = send(line, &mut pair.rest, Box::new(asked)).await;
     let body = response.expect("a response").into_body().collect().await;
 
     let bytes = body.expect("a body").to_bytes();
