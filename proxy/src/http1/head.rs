@@ -117,6 +117,12 @@ pub(crate) struct NoLength;
 
 /// The length that headers tell; `None` where they tell none.
 pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoLength> {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    if let (Some(line), None) = (lines.next(), lines.next())
+        && let Some(length) = plain(line.as_bytes())
+    {
+        return Ok(Some(length));
+    }
     let mut length = None;
     for line in headers.get_all(CONTENT_LENGTH) {
         let line = line.to_str().map_err(|_| NoLength)?;
@@ -131,8 +137,23 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoLengt
     Ok(length)
 }
 
+/// A number in so few digits that there is nothing to check but that they are digits.
+fn plain(text: &[u8]) -> Option<u64> {
+    const MAX_DIGITS: usize = 19;
+    let mut digits = text.iter().map(|byte| byte.wrapping_sub(b'0'));
+    match (1..=MAX_DIGITS).contains(&text.len()) {
+        true => digits.try_fold(0, |number, digit| {
+            (digit < 10).then(|| number * 10 + u64::from(digit))
+        }),
+        false => None,
+    }
+}
+
 /// A number in digits alone: `parse` would take a sign.
 pub(crate) fn digits(text: &str) -> Option<u64> {
+    if let Some(number) = plain(text.as_bytes()) {
+        return Some(number);
+    }
     let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
     is_digits.then(|| text.parse().ok()).flatten()
 }
