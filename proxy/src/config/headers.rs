@@ -85,6 +85,11 @@ impl HeaderMutations {
 }
 
 impl HeaderMutations {
+    /// Whether they change nothing.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.removals.is_empty()
+    }
+
     /// Whether some texts hold operators.
     pub fn is_formatted(&self) -> bool {
         let mut changes = self.changes.iter();

@@ -44,14 +44,19 @@ pub(super) fn aim(
     (connection, client): (&HttpConnection, Option<IpAddr>),
     passage: &mut Passage,
 ) -> Aim {
-    let facts = Facts {
-        headers: &head.headers,
-        line: head.line(),
-        client: client.unwrap_or(connection.downstream.peer.ip()),
-        peer: connection.downstream.peer,
-        local: connection.downstream.local,
+    let (hash, made) = match &*config.hash {
+        [] => (None, None),
+        policies => hash(
+            policies,
+            &Facts {
+                headers: &head.headers,
+                line: head.line(),
+                client: client.unwrap_or(connection.downstream.peer.ip()),
+                peer: connection.downstream.peer,
+                local: connection.downstream.local,
+            },
+        ),
     };
-    let (hash, made) = hash(&config.hash, &facts);
     if let Some(cookie) = made {
         passage.on_response(move |returning| {
             returning

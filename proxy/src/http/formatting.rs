@@ -17,6 +17,9 @@ pub(super) fn change_request(
     head: &mut Head,
     completion: &Completion,
 ) {
+    if mutations.is_empty() {
+        return;
+    }
     let line = RequestLine {
         method: head.method.as_str(),
         path: head.path.as_str(),
