@@ -48,6 +48,7 @@ const PROXY_LAYERS: [&[&str]; 7] = [
         "gather",
         "handover",
         "http1",
+        "present",
         "proxy_protocol",
         "random",
         "socket_option",

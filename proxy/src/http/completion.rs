@@ -25,6 +25,7 @@ use crate::cluster::endpoint::Endpoint;
 use crate::config::http::HttpConfig;
 use crate::config::metadata::Metadata;
 use crate::config::route::Route;
+use crate::present;
 use crate::snapshot::chain::HttpService;
 use crate::snapshot::routes::matches::is_grpc;
 use crate::telemetry::managers::HttpEvent;
@@ -180,7 +181,7 @@ impl Completion {
             report.trace = Some(context);
         }
         report.request_id = head.headers.get(headers::REQUEST_ID).cloned();
-        report.forwarded_for = head.headers.get(headers::FORWARDED_FOR).cloned();
+        report.forwarded_for = present::value(&head.headers, &headers::FORWARDED_FOR).cloned();
         if service.keeps_request_headers {
             report.request_headers = Some(Box::new(head.headers.clone()));
         }

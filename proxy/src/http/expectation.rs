@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 
 use super::headers::Head;
+use crate::present;
 use crate::upstream::HttpVersion;
 use crate::upstream::body::BodyError;
 use crate::upstream::body::client::ClientBody;
@@ -25,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether a client waits to be asked for its body.
 pub(super) fn is_of_continue(headers: &HeaderMap) -> bool {
-    let expected = headers.get(EXPECT);
+    let expected = present::value(headers, &EXPECT);
     expected.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 

@@ -19,6 +19,7 @@ use super::headers::{
     self, FORWARDED_FOR, FORWARDED_PROTO, Head, REQUEST_ID, known_scheme, scheme, text,
 };
 use crate::config::http::{ForwardingOptions, HttpConfig, ServerHeader};
+use crate::present;
 
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
@@ -50,7 +51,7 @@ pub(super) fn receive(
     let options = &config.forwarding;
     let peer = connection.downstream.peer.ip().to_canonical();
     let client = client(headers, peer, config);
-    headers.remove(INTERNAL);
+    present::remove(headers, &INTERNAL);
     if config.use_remote_address && options.appends_peer {
         append(headers, &FORWARDED_FOR, &peer.to_string(), ",");
     }
@@ -63,7 +64,7 @@ pub(super) fn receive(
     let is_from_outside = config.use_remote_address && !is_internal;
     if config.generate_request_id {
         let is_replaced = is_from_outside && !options.preserves_request_id;
-        if is_replaced || !headers.contains_key(REQUEST_ID) {
+        if is_replaced || !present::has(headers, &REQUEST_ID) {
             headers.insert(REQUEST_ID, headers::random_request_id());
         }
     }
@@ -79,7 +80,7 @@ fn tell_scheme(headers: &mut HeaderMap, is_tls: bool, config: &HttpConfig) -> &'
     let own = scheme(is_tls);
     // Who is believed to be the client is believed about its scheme, too.
     let is_peer_the_client = config.use_remote_address && options.trusted_hops == 0;
-    let told = match headers.get(FORWARDED_PROTO) {
+    let told = match present::value(headers, &FORWARDED_PROTO) {
         Some(told) if !is_peer_the_client && options.scheme.is_none() => {
             return known_scheme(text(Some(told))).unwrap_or(own);
         }
@@ -121,7 +122,7 @@ fn tell_from_where(headers: &mut HeaderMap, client: Client, is_internal: bool, i
 
 /// Where the peer is the client, proxies that are configured to be in front are believed; else whoever comes last.
 fn client(headers: &HeaderMap, peer: IpAddr, config: &HttpConfig) -> Client {
-    if !config.use_remote_address && !headers.contains_key(FORWARDED_FOR) {
+    if !config.use_remote_address && !present::has(headers, &FORWARDED_FOR) {
         return Client {
             address: peer,
             is_first_hop: false,

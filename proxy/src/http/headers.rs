@@ -17,6 +17,7 @@ use super::forwarding;
 use super::upgrade::Upgrade;
 use crate::config::http::{ForwardClientCertificate, HttpConfig, RouterOptions};
 use crate::config::matching::RequestLine;
+use crate::present;
 use crate::random;
 use crate::upstream::HttpVersion;
 use crate::upstream::body::client::ClientBody;
@@ -370,7 +371,7 @@ fn client_certificate(
             headers.insert(FORWARDED_CLIENT_CERT, peer.clone());
         }
         (ForwardClientCertificate::Sanitize, _) | (_, None) => {
-            headers.remove(FORWARDED_CLIENT_CERT);
+            present::remove(headers, &FORWARDED_CLIENT_CERT);
         }
     }
 }

@@ -19,6 +19,7 @@ use super::failure::{Failure, LocalReply};
 use super::headers::{self, Head};
 use crate::config::matching::TextMatch;
 use crate::config::upgrade::{CONNECT, RouteUpgrades};
+use crate::present;
 use crate::telemetry::report::ResponseFlags;
 use crate::upstream::HttpVersion;
 use crate::upstream::body::client::ClientBody;
@@ -235,7 +236,7 @@ pub(super) fn admit(
 
 /// The protocol that a request of HTTP/1.1 asks for.
 fn protocol(request: &Request<ClientBody>, ignored: &[TextMatch]) -> Option<Wanted> {
-    let name = request.headers().get(UPGRADE)?;
+    let name = present::value(request.headers(), &UPGRADE)?;
     let text = headers::text(Some(name));
     let is_meant = request.version() == Version::HTTP_11
         && asks_for_upgrade(request.headers())

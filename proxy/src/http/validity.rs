@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Versi
 use super::failure::{Failure, LocalReply};
 use crate::config::http::UnderscoredNames;
 use crate::config::http1::Http1Options;
+use crate::present;
 use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::ResponseFlags;
 
@@ -117,6 +118,9 @@ pub(super) fn misframed<B>(response: &Response<B>, may_switch: bool) -> Option<&
         return Some("it switches protocols, which nobody asked for");
     }
     let headers = response.headers();
+    if !present::has(headers, &TRANSFER_ENCODING) {
+        return None;
+    }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let first = codings.next()?;
     let is_chunked = first.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
@@ -129,6 +133,9 @@ pub(super) fn misframed<B>(response: &Response<B>, may_switch: bool) -> Option<&
 
 /// Only `chunked`, and once: any other coding would have to be undone or told to the upstream (RFC 9112, §6.1).
 fn coding<B>(request: &Request<B>) -> Option<Failure> {
+    if !present::has(request.headers(), &TRANSFER_ENCODING) {
+        return None;
+    }
     let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
     let first = codings.next()?;
     let is_chunked = first.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();

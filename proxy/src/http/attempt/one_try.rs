@@ -18,6 +18,7 @@ use crate::cluster::outlier::Outcome;
 use crate::cluster::stats::ClusterStats;
 use crate::http::failure::{Failure, Reset};
 use crate::http::{headers, validity};
+use crate::present;
 use crate::upstream::ConnectFailure;
 use crate::upstream::body::RequestBody;
 use crate::upstream::error::ExchangeError;
@@ -83,7 +84,7 @@ impl Attempts<'_> {
         self.cluster.record_latency(&endpoint, latency, now);
         let outcome = Outcome::of_status(response.status());
         self.cluster.record(&endpoint, outcome, now);
-        if self.cluster.heeds_degradation() && response.headers().contains_key(DEGRADED) {
+        if self.cluster.heeds_degradation() && present::has(response.headers(), &DEGRADED) {
             self.cluster.record_degraded(&endpoint, now);
         }
         Ok(Box::new(Answered {
@@ -118,7 +119,7 @@ impl Attempts<'_> {
                 ClusterStats::count(&self.cluster.stats.tries);
             }
             let spare = lease.spare(&mut request);
-            let may_switch = request.headers().contains_key(UPGRADE);
+            let may_switch = present::has(request.headers(), &UPGRADE);
             let sent = pin!(lease.send(request)).await;
             let mut failure = match sent {
                 Ok(response) => {

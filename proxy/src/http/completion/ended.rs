@@ -9,6 +9,7 @@ use crate::clock;
 use crate::http::body::{ResponseBody, Source, Watch};
 use crate::http::failure::after_response;
 use crate::http::reply::Why;
+use crate::present;
 use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::ResponseFlags;
 use crate::upstream::response::UpstreamBody;
@@ -172,5 +173,9 @@ impl Drop for Inner {
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<u32> {
-    headers.get(&GRPC_STATUS)?.to_str().ok()?.parse().ok()
+    present::value(headers, &GRPC_STATUS)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }

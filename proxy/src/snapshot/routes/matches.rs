@@ -5,6 +5,7 @@ use http::HeaderMap;
 use super::RequestFacts;
 use crate::config::matching::starts_with_ignoring_case;
 use crate::config::route::{PathMatch, QueryMatch, QueryTest, RouteMatch};
+use crate::present;
 
 /// A path without its query, and the query.
 pub(super) fn split_query(path: &str) -> (&str, &str) {
@@ -100,8 +101,7 @@ pub fn is_query_match(wanted: &QueryMatch, query: &str) -> bool {
 
 /// Whether headers are of a gRPC message.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(http::header::CONTENT_TYPE)
+    present::value(headers, &http::header::CONTENT_TYPE)
         .map(http::HeaderValue::as_bytes)
         .and_then(|value| value.strip_prefix(b"application/grpc"))
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))

@@ -17,6 +17,7 @@ use super::line::Line;
 use super::request as outgoing;
 use crate::http1::head::{may_end, names};
 use crate::http1::sending::Sending;
+use crate::present;
 use crate::upstream::body::RequestBody;
 
 /// Told of informational responses, where it is among a request's extensions.
@@ -67,9 +68,11 @@ impl Exchange {
         let framing = outgoing::frame(&mut request, &body);
         let head = outgoing::head(&request, line.options.names);
         line.begin();
-        let mut connection = request.headers.get_all(CONNECTION).iter();
-        if connection.any(|list| names(list, "close")) {
-            line.wear_out();
+        if present::has(&request.headers, &CONNECTION) {
+            let mut connection = request.headers.get_all(CONNECTION).iter();
+            if connection.any(|list| names(list, "close")) {
+                line.wear_out();
+            }
         }
         Exchange {
             request,

@@ -11,6 +11,7 @@ use crate::http1::head::{
 };
 use crate::http1::malformed::Malformed;
 use crate::http1::names::Spelling;
+use crate::present;
 
 /// A head that has been read.
 #[derive(Debug)]
@@ -123,7 +124,9 @@ pub(super) fn body_length(
     if has_none || *method == Method::HEAD {
         return Ok(BodyLength::Known(0));
     }
-    if let Some(last) = headers.get_all(TRANSFER_ENCODING).iter().next_back() {
+    if present::has(headers, &TRANSFER_ENCODING)
+        && let Some(last) = headers.get_all(TRANSFER_ENCODING).iter().next_back()
+    {
         return match response.version() {
             Version::HTTP_10 => Err(Malformed::Coding),
             _ if ends_chunked(last) => Ok(BodyLength::Chunked),

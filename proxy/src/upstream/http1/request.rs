@@ -12,6 +12,7 @@ use crate::http1::head::{content_length, ends_chunked};
 use crate::http1::names::Names;
 use crate::http1::sending::Framing;
 use crate::http1::text::{names_in, put_headers, stored};
+use crate::present;
 
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 
@@ -19,7 +20,7 @@ const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 pub(super) fn frame<B: Body>(request: &mut request::Parts, body: &B) -> Framing {
     let headers = &mut request.headers;
     if body.is_end_stream() {
-        headers.remove(TRANSFER_ENCODING);
+        present::remove(headers, &TRANSFER_ENCODING);
         return Framing::None;
     }
     if let Some(last) = headers.get_all(TRANSFER_ENCODING).iter().next_back() {

@@ -11,6 +11,7 @@ use http::Request;
 use http::header::UPGRADE;
 
 use super::{Connection, Lease, SendFailure};
+use crate::present;
 use crate::upstream::body::RequestBody;
 use crate::upstream::body::replay::ReplayBuffer;
 use crate::upstream::io::Mark;
@@ -64,7 +65,7 @@ impl Lease {
     /// What the request would be made of again; `None` where the connection was not used before, or would be changed
     /// by the request. A body that can be read once is changed to one that can be read again.
     pub fn spare(&self, request: &mut Request<RequestBody>) -> Option<Spare> {
-        if !self.is_reused || request.headers().contains_key(UPGRADE) {
+        if !self.is_reused || present::has(request.headers(), &UPGRADE) {
             return None;
         }
         let condition = match &self.connection {

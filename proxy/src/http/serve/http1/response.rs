@@ -16,6 +16,7 @@ use crate::http1::head::{content_length, names};
 use crate::http1::names::Names;
 use crate::http1::sending::Framing;
 use crate::http1::text::{names_in, stored};
+use crate::present;
 
 /// What a request says of its response.
 #[derive(Debug, Clone, Copy, Default)]
@@ -134,7 +135,7 @@ fn framing<B: Body>(
 ) -> (Told, Framing) {
     let may_have_body = may_have_body(status, asked, switches);
     let may_tell = may_have_body || (asked.is_head && !switches && !is_bodiless(status));
-    let has_told = headers.contains_key(CONTENT_LENGTH);
+    let has_told = present::has(headers, &CONTENT_LENGTH);
     let (told, framing) = match (body.is_end_stream(), body.size_hint().exact()) {
         (true, _) if asked.is_head && has_told => (Told::AsItIs, Framing::None),
         (true, _) if asked.is_head => (Told::Not, Framing::None),
@@ -168,9 +169,13 @@ fn persistence(
     headers: &HeaderMap,
     (is_old, keeps_alive, switches): (bool, bool, bool),
 ) -> (Added, bool) {
+    let has_any = present::has(headers, &CONNECTION);
     let says = |option: &str| {
-        let mut lines = headers.get_all(CONNECTION).iter();
-        lines.any(|line| names(line, option))
+        has_any
+            && headers
+                .get_all(CONNECTION)
+                .iter()
+                .any(|line| names(line, option))
     };
     if switches {
         return (None, true);
