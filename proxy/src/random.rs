@@ -31,16 +31,28 @@ pub fn below(random: &mut impl Rng, end: u64) -> u64 {
 /// The text of a random UUID (RFC 9562 §5.4).
 pub fn uuid() -> [u8; 36] {
     const HALVES: [(usize, usize); 16] = halves();
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    const DIGITS: [[u8; 2]; 256] = digits();
     let mut bits: u128 = with(|random| random.random());
     bits = bits & !(0xf << 76) | (0x4 << 76);
     bits = bits & !(0x3 << 62) | (0x2 << 62);
     let mut text = [b'-'; 36];
     for (byte, (high, low)) in bits.to_be_bytes().into_iter().zip(HALVES) {
-        text[high] = DIGITS[usize::from(byte >> 4)];
-        text[low] = DIGITS[usize::from(byte & 0xf)];
+        let [one, other] = DIGITS[usize::from(byte)];
+        (text[high], text[low]) = (one, other);
     }
     text
+}
+
+/// The two digits of each byte.
+const fn digits() -> [[u8; 2]; 256] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut all = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < all.len() {
+        all[byte] = [DIGITS[byte >> 4], DIGITS[byte & 0xf]];
+        byte += 1;
+    }
+    all
 }
 
 /// Where the two digits of each byte of a UUID are.

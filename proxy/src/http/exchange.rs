@@ -33,17 +33,17 @@ use crate::upstream::body::client::ClientBody;
 /// Futures are pinned where they are made, here and on the way to the upstream: what is awaited as a value is moved
 /// first, with all the room for what comes of it. For the same reason what is large is boxed, or behind a reference.
 pub(super) async fn exchange(
-    connection: Arc<HttpConnection>,
+    connection: &Arc<HttpConnection>,
     request: Request<ClientBody>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let scene = connection.scene();
-    let mut completion = Completion::begin(&connection, &scene.service.config, &request);
+    let mut completion = Completion::begin(connection, &scene.service.config, &request);
     let mut passage = Passage::default();
-    let arrived = arrive(&connection, &scene, request, &mut completion);
+    let arrived = arrive(connection, &scene, request, &mut completion);
     let mut response = match arrived {
         Ok(arrived) => {
             let turn = Turn {
-                connection: &connection,
+                connection,
                 scene: &scene,
                 completion: &mut completion,
                 passage: &mut passage,
@@ -53,7 +53,7 @@ pub(super) async fn exchange(
         }
         Err(failure) => {
             let replies = scene.service.config.local_replies.as_deref();
-            let reply = Reply::to_failure(&failure, &connection, &mut completion);
+            let reply = Reply::to_failure(&failure, connection, &mut completion);
             reply.sent(replies, &mut completion)
         }
     };

@@ -72,8 +72,7 @@ async fn one_by_one<IO: http1::Client>(
 ) -> Result<(), ServeError> {
     let line = http1::over(io, http1::Options::of(config));
     let served = pin!(http1::serve(&line, |request| {
-        let turn = (drain.clone(), used.clone());
-        answer(Arc::clone(connection), turn, request)
+        answer(connection, (&drain, used.as_deref()), request)
     }));
     // Nothing but a response can tell the client that it is the last.
     let drained = pin!(drain.patience_over());
@@ -125,27 +124,28 @@ fn service(
     Future: Future<Output = Result<Response<ResponseBody>, Infallible>> + Send + 'static,
 > {
     service_fn(move |request: Request<Incoming>| {
+        let connection = Arc::clone(&connection);
+        let (drain, used) = (drain.clone(), used.clone());
         // Boxed: hyper and the runtime move what a service returns from place to place, a dozen times in HTTP/2.
-        InTurns(Box::pin(answer(
-            Arc::clone(&connection),
-            (drain.clone(), used.clone()),
-            request.map(ClientBody::Incoming),
-        )))
+        InTurns(Box::pin(async move {
+            let request = request.map(ClientBody::Incoming);
+            answer(&connection, (&drain, used.as_deref()), request).await
+        }))
     })
 }
 
 async fn answer(
-    connection: Arc<HttpConnection>,
-    (drain, used): (Drain, Option<Arc<Use>>),
+    connection: &Arc<HttpConnection>,
+    (drain, used): (&Drain, Option<&Use>),
     request: Request<ClientBody>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    if let Some(used) = &used {
+    if let Some(used) = used {
         used.begin_request();
     }
     let is_told = request.version() < Version::HTTP_2;
     let is_last = request.version() == Version::HTTP_10 && !wants_more(request.headers());
     let is_connect = request.method() == Method::CONNECT;
-    let mut response = pin!(exchange(Arc::clone(&connection), request)).await?;
+    let mut response = pin!(exchange(connection, request)).await?;
     let environment = &connection.environment;
     let is_used_up = used.is_some_and(|used| used.is_over());
     let is_short = environment.overload.is_taken(Action::DisableKeepalive)

@@ -152,8 +152,11 @@ impl RouteTable {
 
     /// As in Envoy, a port is whatever follows the last colon that is outside of brackets.
     fn without_port<'a>(&self, authority: &'a str) -> &'a str {
+        if !self.config.ignore_port {
+            return authority;
+        }
         match authority.rsplit_once(':') {
-            Some((host, port)) if self.config.ignore_port && !port.contains(']') => host,
+            Some((host, port)) if !port.contains(']') => host,
             _ => authority,
         }
     }
