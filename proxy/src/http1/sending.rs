@@ -1,5 +1,6 @@
 //! A message on its way out: its head and what there is of its body in as few writes as can be.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -40,6 +41,11 @@ pub(crate) enum SendError<E> {
         /// How much was not there.
         missing: u64,
     },
+}
+
+thread_local! {
+    /// Where it is put together.
+    static JOINED: RefCell<Vec<u8>> = const { RefCell::new(vec![]) };
 }
 
 /// What is left to be written of a message.
@@ -105,6 +111,8 @@ enum Coding {
 /// No more of a body is read before it is written.
 const MAX_QUEUED: usize = 64 * 1024;
 const MAX_PIECES: usize = 16;
+/// So much is put together before it is written: what is sent as one piece costs less than what is sent as several.
+const MAX_JOINED: usize = 4 * 1024;
 /// The head, and the pieces of a frame more than that: a size, data and the end.
 const MAX_SLICES: usize = 1 + MAX_PIECES + 3;
 
@@ -184,6 +192,16 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     ) -> Poll<io::Result<usize>> {
         if self.pieces.is_empty() {
             return Pin::new(io).poll_write(context, &self.head);
+        }
+        if self.head.len() + self.queued <= MAX_JOINED {
+            return JOINED.with_borrow_mut(|joined| {
+                joined.clear();
+                joined.extend_from_slice(&self.head);
+                self.pieces
+                    .iter()
+                    .for_each(|piece| joined.extend_from_slice(piece));
+                Pin::new(io).poll_write(context, joined)
+            });
         }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let head = Some(&self.head).filter(|head| !head.is_empty());
