@@ -17,7 +17,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
@@ -185,19 +185,22 @@ async fn send(
 ) -> Result<Response<UpstreamBody>, SendFailure> {
     let mut exchange = Exchange::begin(*request, &mut line.lock());
     give_way().await;
-    let head = poll_fn(|context| exchange.poll(context, &mut line.lock())).await;
-    let answered = head.and_then(|head| {
-        let length = head::body_length(&head.response, exchange.method())?;
-        Ok((head, length))
+    let answered = poll_fn(|context| {
+        let mut held = line.lock();
+        let head = ready!(exchange.poll(context, &mut held));
+        Poll::Ready(head.and_then(|head| {
+            let length = head::body_length(&head.response, exchange.method())?;
+            Ok(responded(&line, &mut held, head, length))
+        }))
     });
-    let (head, length) = match answered {
-        Ok(answered) => answered,
+    let response = match answered.await {
+        Ok(response) => response,
         Err(error) => return Err(exchange.failed(error).into()),
     };
     if let Some(sending) = exchange.sending.take() {
-        *rest = Some(Rest::write(sending, Arc::clone(&line)));
+        *rest = Some(Rest::write(sending, line));
     }
-    Ok(responded(line, head, length))
+    Ok(response)
 }
 
 /// Writes what is left of a request, while its response is read or not.
@@ -243,12 +246,16 @@ impl Drop for Rest {
 }
 
 /// The response, whose body is here already or is still to come.
-fn responded(line: SharedLine, head: ResponseHead, length: BodyLength) -> Response<UpstreamBody> {
+fn responded(
+    line: &SharedLine,
+    held: &mut Line,
+    head: ResponseHead,
+    length: BodyLength,
+) -> Response<UpstreamBody> {
     let ResponseHead {
         response,
         keeps_alive,
     } = head;
-    let mut held = line.lock();
     if !keeps_alive {
         held.wear_out();
     }
@@ -265,16 +272,16 @@ fn responded(line: SharedLine, head: ResponseHead, length: BodyLength) -> Respon
         }
         _ => None,
     };
-    drop(held);
+    let line = || Arc::clone(line);
     let body = match (body, length) {
         (Some(bytes), _) => Http1Body::whole(bytes),
-        (None, BodyLength::Known(length)) => Http1Body::coming(line, Decoder::Length(length)),
+        (None, BodyLength::Known(length)) => Http1Body::coming(line(), Decoder::Length(length)),
         (None, BodyLength::Chunked) => {
             let chunked = Decoder::Chunked(Box::new(Chunked::new(limits)));
-            Http1Body::coming(line, chunked)
+            Http1Body::coming(line(), chunked)
         }
-        (None, BodyLength::UntilClose) => Http1Body::coming(line, Decoder::UntilClose),
-        (None, BodyLength::Switched) => Http1Body::switched(line),
+        (None, BodyLength::UntilClose) => Http1Body::coming(line(), Decoder::UntilClose),
+        (None, BodyLength::Switched) => Http1Body::switched(line()),
     };
     response.map(|()| UpstreamBody::Http1(body))
 }
