@@ -89,48 +89,48 @@ impl Completion {
         if has_body && !config.proxies_continue && expectation::is_of_continue(headers) {
             connection.stats().count(HttpEvent::Informational);
         }
-        let report = RequestReport {
-            downstream: Arc::clone(&connection.downstream),
-            client: None,
-            start: clock::time_of_day(),
-            duration: std::time::Duration::ZERO,
-            request_duration: None,
-            upstream_latency: None,
-            protocol,
-            is_grpc: is_grpc(headers),
-            is_health_check: false,
-            scheme: "",
-            method: request.method().clone(),
-            path: request.uri().path_and_query().cloned(),
-            rewritten_path: None,
-            authority,
-            rewritten_authority: None,
-            user_agent: headers.get(header::USER_AGENT).cloned(),
-            forwarded_for: None,
-            request_id: None,
-            trace: None,
-            route: Arc::default(),
-            cluster: None,
-            upstream: None,
-            attempts: 0,
-            response_code: 0,
-            flags: ResponseFlags::default(),
-            reason: None,
-            details: None,
-            grpc_status: None,
-            request_bytes: 0,
-            response_bytes: 0,
-            access_logs: Arc::clone(&config.access_logs),
-            request_headers: None,
-            response_headers: None,
-            response_trailers: None,
-            route_metadata: None,
-            tracing: config.tracing.clone(),
-            operation: None,
-            metadata: Metadata::new(),
-        };
+        // Made in its place: what is made before is moved there.
         Completion(Some(Box::new(Inner {
-            report,
+            report: RequestReport {
+                downstream: Arc::clone(&connection.downstream),
+                client: None,
+                start: clock::time_of_day(),
+                duration: std::time::Duration::ZERO,
+                request_duration: None,
+                upstream_latency: None,
+                protocol,
+                is_grpc: is_grpc(headers),
+                is_health_check: false,
+                scheme: "",
+                method: request.method().clone(),
+                path: request.uri().path_and_query().cloned(),
+                rewritten_path: None,
+                authority,
+                rewritten_authority: None,
+                user_agent: headers.get(header::USER_AGENT).cloned(),
+                forwarded_for: None,
+                request_id: None,
+                trace: None,
+                route: Arc::default(),
+                cluster: None,
+                upstream: None,
+                attempts: 0,
+                response_code: 0,
+                flags: ResponseFlags::default(),
+                reason: None,
+                details: None,
+                grpc_status: None,
+                request_bytes: 0,
+                response_bytes: 0,
+                access_logs: Arc::clone(&config.access_logs),
+                request_headers: None,
+                response_headers: None,
+                response_trailers: None,
+                route_metadata: None,
+                tracing: config.tracing.clone(),
+                operation: None,
+                metadata: Metadata::new(),
+            },
             started: clock::now(),
             request: connection.begin_request(),
             meter: None,
@@ -178,7 +178,7 @@ impl Completion {
                 true => HttpEvent::TracedAtRandom,
                 false => HttpEvent::NotTraced,
             });
-            report.trace = Some(context);
+            report.trace = Some(Box::new(context));
         }
         report.request_id = head.headers.get(headers::REQUEST_ID).cloned();
         report.forwarded_for = present::value(&head.headers, &headers::FORWARDED_FOR).cloned();
@@ -407,5 +407,20 @@ impl Completion {
         if let Some(inner) = &mut self.0 {
             change(inner);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The C library's allocator keeps what is no larger at hand for its thread.
+    const KEPT_AT_HAND: usize = 1032;
+
+    #[test]
+    fn what_is_known_of_a_request_is_small() {
+        let bytes = size_of::<Inner>();
+
+        assert!(bytes <= KEPT_AT_HAND, "{bytes}");
     }
 }

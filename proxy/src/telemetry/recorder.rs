@@ -155,7 +155,8 @@ mod tests {
 
     fn traced(sampling: Percent) -> RequestReport {
         let mut report = request();
-        report.trace = Some(TraceContext::from_headers(&HeaderMap::new(), sampling));
+        let context = TraceContext::from_headers(&HeaderMap::new(), sampling);
+        report.trace = Some(Box::new(context));
         report.tracing = Some(Arc::new(TracingConfig {
             is_egress: false,
             random_sampling: sampling,

@@ -252,7 +252,7 @@ pub struct RequestReport {
     /// `x-request-id`.
     pub request_id: Option<HeaderValue>,
     /// The span of this request at this proxy.
-    pub trace: Option<TraceContext>,
+    pub trace: Option<Box<TraceContext>>,
     /// The route that was taken; empty where none was, or it has no name.
     pub route: Arc<str>,
     /// The cluster it led to.

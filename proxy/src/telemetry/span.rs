@@ -273,7 +273,8 @@ mod tests {
     fn traced(change: impl FnOnce(&mut RequestReport)) -> SpanData {
         let mut report = request();
         report.upstream = Some(upstream());
-        report.trace = Some(TraceContext::from_headers(&HeaderMap::new(), Percent::ALL));
+        let context = TraceContext::from_headers(&HeaderMap::new(), Percent::ALL);
+        report.trace = Some(Box::new(context));
         change(&mut report);
         span(&report).expect("a span")
     }
