@@ -28,7 +28,7 @@ pub(super) fn format(bytes: &[u8]) {
     let format = AccessLogFormat::Text(text.into());
     let _ = Format::new(&format)
         .expect("it is a template")
-        .line(Entry::Connection(&connection()));
+        .text(Entry::Connection(&connection()).into());
 }
 
 /// What is written by a JSON format is JSON, on one line.
@@ -39,7 +39,7 @@ pub(super) fn format_json(bytes: &[u8]) {
     let Ok(format) = Format::new(&AccessLogFormat::Json(json.into())) else {
         return;
     };
-    let line = format.line(Entry::Connection(&connection()));
+    let line = format.text(Entry::Connection(&connection()).into());
     assert_eq!(line.find('\n'), Some(line.len() - 1));
     let _: serde_json::Value = serde_json::from_str(&line).expect("JSON");
 }

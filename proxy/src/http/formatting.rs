@@ -131,7 +131,7 @@ pub(super) fn local_body(
             local_body: Some(&body),
             ..Exchange::ended(report)
         };
-        format.body(Subject::Exchange(exchange)).into()
+        format.text(Subject::Exchange(exchange)).into()
     })
 }
 

@@ -8,6 +8,7 @@ pub mod format;
 pub mod operator;
 pub mod writer;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,14 @@ use writer::Writer;
 
 /// More configurations than this are not remembered at once; those out of use are forgotten first.
 const MAX_REMEMBERED: usize = 256;
+
+/// Room for a line that is kept, in bytes.
+const MAX_KEPT: usize = 4096;
+
+thread_local! {
+    /// Where lines are made.
+    static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+}
 
 /// All access logs of the process.
 #[derive(Debug)]
@@ -74,7 +83,12 @@ impl AccessLogs {
                 continue;
             }
             if let Some((format, writer)) = self.log(config) {
-                writer.write(&format.line(entry));
+                LINE.with_borrow_mut(|line| {
+                    line.clear();
+                    format.write(entry.into(), line);
+                    writer.write(line);
+                    line.shrink_to(MAX_KEPT);
+                });
             }
         }
     }

@@ -4,10 +4,9 @@
 
 mod json;
 
-use std::fmt::Write;
-
 use self::json::JsonTemplate;
-use super::operator::{Entry, InvalidOperator, Operator, Subject, Value};
+use super::operator::value::Value;
+use super::operator::{InvalidOperator, Operator, Subject};
 use crate::config::access_log::AccessLogFormat;
 
 /// Envoy's default text.
@@ -79,32 +78,39 @@ impl Format {
         Format { missing, ..self }
     }
 
-    /// The line about an exchange, with its end.
-    pub fn line(&self, entry: Entry<'_>) -> String {
-        self.body(entry.into())
+    /// What it comes to: a line of a log, or the body of an answer. As in Envoy, JSON has its line end there, too.
+    pub fn text(&self, subject: Subject<'_>) -> String {
+        let mut text = String::with_capacity(256);
+        self.write(subject, &mut text);
+        text
     }
 
-    /// The body of an answer; as in Envoy, JSON has its line end there, too.
-    pub fn body(&self, subject: Subject<'_>) -> String {
+    /// Writes what it comes to behind a text.
+    pub fn write(&self, subject: Subject<'_>, text: &mut String) {
         match &self.form {
-            Form::Text(template) => {
-                let mut text = String::with_capacity(256);
-                template.write_with(subject, self.missing.in_text(), &mut text);
-                text
-            }
+            Form::Text(template) => template.write_with(subject, self.missing.in_text(), text),
             Form::Json(template) => {
-                let mut line = template.text(subject, self.missing);
-                line.push('\n');
-                line
+                template.write(subject, self.missing, text);
+                text.push('\n');
             }
         }
     }
 
     /// Whether it looks at headers of a request that a report does not hold unless it is asked to.
     pub fn needs_request_headers(&self) -> bool {
+        self.has(Operator::needs_request_headers)
+    }
+
+    /// Whether it looks at headers or trailers of a response that a report does not hold unless it is asked to.
+    pub fn needs_response_headers(&self) -> bool {
+        self.has(Operator::needs_response_headers)
+    }
+
+    /// Whether one of its operators is such a one.
+    fn has(&self, is_such: fn(&Operator) -> bool) -> bool {
         match &self.form {
-            Form::Text(template) => template.needs_request_headers(),
-            Form::Json(template) => template.needs_request_headers(),
+            Form::Text(template) => template.has(is_such),
+            Form::Json(template) => template.has(is_such),
         }
     }
 }
@@ -171,9 +177,13 @@ impl Template {
 
     /// Whether it looks at headers of a request that a report does not hold unless it is asked to.
     pub fn needs_request_headers(&self) -> bool {
+        self.has(Operator::needs_request_headers)
+    }
+
+    fn has(&self, is_such: fn(&Operator) -> bool) -> bool {
         self.0.iter().any(|piece| match piece {
             Piece::Literal(_) => false,
-            Piece::Operator(operator, _) => operator.needs_request_headers(),
+            Piece::Operator(operator, _) => is_such(operator),
         })
     }
 
@@ -234,11 +244,7 @@ fn write_value(value: &Value<'_>, limit: Option<usize>, missing: &str, line: &mu
     match value {
         Value::Missing => line.push_str(missing),
         Value::Text(text) if text.len() > limit => line.extend(text.chars().take(limit)),
-        Value::Text(text) => line.push_str(text),
-        Value::Number(number) => {
-            // Writing to a String cannot fail.
-            let _ = write!(line, "{number}");
-        }
+        value => value.write(line),
     }
 }
 
@@ -247,13 +253,14 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::super::super::testing::{connection, request, upstream};
+    use super::super::operator::Entry;
     use super::*;
 
     fn text(format: &str) -> String {
         let mut report = request();
         report.upstream = Some(upstream());
         let format = Format::new(&AccessLogFormat::Text(format.into())).expect("a format");
-        format.line(Entry::Request(&report))
+        format.text(Entry::Request(&report).into())
     }
 
     #[test]
@@ -263,7 +270,7 @@ mod tests {
 
         let line = Format::new(&AccessLogFormat::Default)
             .expect("a format")
-            .line(Entry::Request(&report));
+            .text(Entry::Request(&report).into());
 
         assert_eq!(
             line,
@@ -276,7 +283,7 @@ mod tests {
     fn a_connection_is_written_in_envoys_default_format() {
         let line = Format::new(&AccessLogFormat::Default)
             .expect("a format")
-            .line(Entry::Connection(&connection()));
+            .text(Entry::Connection(&connection()).into());
 
         assert_eq!(
             line,
@@ -329,7 +336,7 @@ mod tests {
         let text = AccessLogFormat::Text("%TRAILER(X-SUM)% %TRAILER(X-NONE?X-SUM)%".into());
         let format = Format::new(&text).expect("a format");
 
-        assert_eq!(format.line(Entry::Request(&report)), "7 7");
+        assert_eq!(format.text(Entry::Request(&report).into()), "7 7");
     }
 
     #[test]
@@ -340,7 +347,7 @@ mod tests {
         report.request_headers = Some(Box::new(headers));
         let format = Format::new(&AccessLogFormat::Text("%REQ(X-USER)%".into())).expect("a format");
 
-        assert_eq!(format.line(Entry::Request(&report)), "jane");
+        assert_eq!(format.text(Entry::Request(&report).into()), "jane");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod argument;
 mod header;
 mod moment;
 mod plain;
+pub mod value;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use self::argument::WithArgument;
 use self::header::{Header, ResponseHeader};
 use self::moment::{Moment, time};
 use self::plain::Plain;
+use self::value::Value;
 use super::super::report::{RequestReport, TcpReport};
 use crate::config::matching::RequestLine;
 
@@ -59,17 +61,6 @@ pub struct Exchange<'report> {
     pub response: Option<&'report HeaderMap>,
     /// The body of an answer of the proxy's own.
     pub local_body: Option<&'report str>,
-}
-
-/// The value of an operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value<'report> {
-    /// There is none: `-` in a text, `null` in JSON.
-    Missing,
-    /// A number in JSON.
-    Number(u64),
-    /// A text.
-    Text(Cow<'report, str>),
 }
 
 /// One operator.
@@ -168,7 +159,7 @@ impl Operator {
     }
 
     /// What it stands for.
-    pub fn value<'report>(&self, subject: Subject<'report>) -> Value<'report> {
+    pub fn value<'report>(&'report self, subject: Subject<'report>) -> Value<'report> {
         let exchange = match subject {
             Subject::Connection(report) => return self.of_connection(report),
             Subject::Exchange(exchange) => exchange,
@@ -208,7 +199,7 @@ impl Operator {
         }
     }
 
-    fn of_connection<'report>(&self, report: &'report TcpReport) -> Value<'report> {
+    fn of_connection<'report>(&'report self, report: &'report TcpReport) -> Value<'report> {
         match self {
             Operator::StartTime(format) => time(report.start, format),
             Operator::Plain(plain) => plain.of_connection(report),
@@ -220,7 +211,7 @@ impl Operator {
             | Operator::ResponseTrailer { .. } => Value::Missing,
             Operator::WithArgument(operator) => {
                 let fixed = operator.fixed();
-                fixed.map_or(Value::Missing, |fixed| Value::Text(fixed.to_owned().into()))
+                fixed.map_or(Value::Missing, text)
             }
         }
     }
@@ -237,10 +228,11 @@ impl Operator {
         }
     }
 
-    /// Whether it looks at headers of a response that a report does not hold unless it is asked to.
+    /// Whether it looks at headers or trailers of a response that a report does not hold unless it is asked to.
     pub fn needs_response_headers(&self) -> bool {
         let is_other = |header: &ResponseHeader| matches!(header, ResponseHeader::Other(_));
         match self {
+            Operator::ResponseTrailer { .. } => true,
             Operator::ResponseHeader { name, alternative } => {
                 is_other(name) || alternative.as_ref().is_some_and(is_other)
             }
@@ -314,7 +306,11 @@ fn response_trailer(argument: &str) -> Result<Operator, InvalidOperator> {
 }
 
 fn header_text(value: &HeaderValue) -> Value<'_> {
-    Value::Text(String::from_utf8_lossy(value.as_bytes()))
+    // Most are, and looking for what is not takes longer than to see that.
+    Value::Text(match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(value.as_bytes()),
+    })
 }
 
 fn text(text: &str) -> Value<'_> {

@@ -1,20 +1,23 @@
 //! JSON values with operators in them.
 
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
-use super::super::operator::{Subject, Value};
+use super::super::operator::value::Value;
+use super::super::operator::{Operator, Subject};
 use super::{InvalidFormat, Missing, Template};
 
 /// A JSON value whose texts hold operators.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum JsonTemplate {
-    /// Not a text.
-    Literal(Json),
+    /// Not a text: as JSON.
+    Literal(String),
+    /// `null`.
+    Null,
     /// A text.
     Text(Template),
     /// An array.
     Array(Vec<JsonTemplate>),
-    /// An object, in order.
+    /// An object, in order; names are JSON.
     Object(Vec<(String, JsonTemplate)>),
 }
 
@@ -28,77 +31,126 @@ impl JsonTemplate {
             Json::Object(fields) => JsonTemplate::Object(
                 fields
                     .iter()
-                    .map(|(name, value)| Ok((name.clone(), Self::parse(value)?)))
+                    .map(|(name, value)| Ok((quoted(name), Self::parse(value)?)))
                     .collect::<Result<_, InvalidFormat>>()?,
             ),
-            other => JsonTemplate::Literal(other.clone()),
+            Json::Null => JsonTemplate::Null,
+            other => JsonTemplate::Literal(other.to_string()),
         })
     }
 
-    /// On one line.
-    pub(super) fn text(&self, subject: Subject<'_>, missing: Missing) -> String {
-        let value = self.value(subject, missing);
-        value
-            .unwrap_or_else(|| Json::Object(Map::new()))
-            .to_string()
+    /// Writes it on the line.
+    pub(super) fn write(&self, subject: Subject<'_>, missing: Missing, line: &mut String) {
+        if !self.is_written(subject, missing, line) {
+            line.push_str("{}");
+        }
     }
 
-    /// `None` where it is missing, and what is missing is left out.
-    fn value(&self, subject: Subject<'_>, missing: Missing) -> Option<Json> {
-        let value = match self {
-            JsonTemplate::Literal(json) => json.clone(),
+    /// Writes it, unless it is nothing, and nothing is left out: then the line is as it was.
+    fn is_written(&self, subject: Subject<'_>, missing: Missing, line: &mut String) -> bool {
+        let start = line.len();
+        let is_something = match self {
+            JsonTemplate::Literal(json) => {
+                line.push_str(json);
+                true
+            }
+            JsonTemplate::Null => write_value(&Value::Missing, line),
             JsonTemplate::Text(template) => match template.only_operator() {
-                Some(operator) => json_value(operator.value(subject)),
+                Some(operator) => write_value(&operator.value(subject), line),
                 None => {
-                    let mut text = String::new();
-                    template.write_with(subject, missing.in_text(), &mut text);
-                    Json::String(text)
+                    write_quoted(line, |line| {
+                        template.write_with(subject, missing.in_text(), line);
+                    });
+                    true
                 }
             },
-            JsonTemplate::Array(values) => values
-                .iter()
-                .filter_map(|value| value.value(subject, missing))
-                .collect(),
-            JsonTemplate::Object(fields) => Json::Object(
-                fields
-                    .iter()
-                    .filter_map(|(name, value)| {
-                        Some((name.clone(), value.value(subject, missing)?))
-                    })
-                    .collect::<Map<_, _>>(),
-            ),
+            JsonTemplate::Array(values) => {
+                let values = values.iter().map(|value| ("", value));
+                write_all(('[', ']'), values, line, |value, line| {
+                    value.is_written(subject, missing, line)
+                });
+                true
+            }
+            JsonTemplate::Object(fields) => {
+                let fields = fields.iter().map(|(name, value)| (name.as_str(), value));
+                write_all(('{', '}'), fields, line, |value, line| {
+                    value.is_written(subject, missing, line)
+                })
+            }
         };
-        let is_left_out = missing == Missing::LeftOut && is_nothing(&value);
-        (!is_left_out).then_some(value)
+        // As in Envoy: `null`, and objects of nothing else; not lists.
+        let is_left_out = missing == Missing::LeftOut && !is_something;
+        if is_left_out {
+            line.truncate(start);
+        }
+        !is_left_out
     }
 
-    pub(super) fn needs_request_headers(&self) -> bool {
+    pub(super) fn has(&self, is_such: fn(&Operator) -> bool) -> bool {
         match self {
-            JsonTemplate::Literal(_) => false,
-            JsonTemplate::Text(template) => template.needs_request_headers(),
-            JsonTemplate::Array(values) => values.iter().any(Self::needs_request_headers),
-            JsonTemplate::Object(fields) => fields
-                .iter()
-                .any(|(_, value)| value.needs_request_headers()),
+            JsonTemplate::Literal(_) | JsonTemplate::Null => false,
+            JsonTemplate::Text(template) => template.has(is_such),
+            JsonTemplate::Array(values) => values.iter().any(|value| value.has(is_such)),
+            JsonTemplate::Object(fields) => fields.iter().any(|(_, value)| value.has(is_such)),
         }
     }
 }
 
-/// What Envoy leaves out, too: `null`, and objects of nothing else; not lists.
-fn is_nothing(value: &Json) -> bool {
+/// Writes what an array or an object has, each with its name where it has one; says whether it has anything.
+fn write_all<'a>(
+    (open, close): (char, char),
+    all: impl Iterator<Item = (&'a str, &'a JsonTemplate)>,
+    line: &mut String,
+    write: impl Fn(&JsonTemplate, &mut String) -> bool,
+) -> bool {
+    let mut is_empty = true;
+    line.push(open);
+    for (name, value) in all {
+        let before = line.len();
+        if !is_empty {
+            line.push(',');
+        }
+        if !name.is_empty() {
+            line.push_str(name);
+            line.push(':');
+        }
+        match write(value, line) {
+            true => is_empty = false,
+            false => line.truncate(before),
+        }
+    }
+    line.push(close);
+    !is_empty
+}
+
+/// Writes a value by its type; says whether there is one.
+fn write_value(value: &Value<'_>, line: &mut String) -> bool {
     match value {
-        Json::Null => true,
-        Json::Object(fields) => fields.is_empty(),
-        _ => false,
+        Value::Missing => line.push_str("null"),
+        Value::Number(_) => value.write(line),
+        value => write_quoted(line, |line| value.write(line)),
+    }
+    *value != Value::Missing
+}
+
+/// Writes a text in quotes.
+fn write_quoted(line: &mut String, write: impl FnOnce(&mut String)) {
+    line.push('"');
+    let start = line.len();
+    write(line);
+    let is_escaped = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    if line.as_bytes()[start..].iter().copied().any(is_escaped) {
+        let text = line.split_off(start);
+        line.pop();
+        line.push_str(&quoted(&text));
+    } else {
+        line.push('"');
     }
 }
 
-fn json_value(value: Value<'_>) -> Json {
-    match value {
-        Value::Missing => Json::Null,
-        Value::Number(number) => number.into(),
-        Value::Text(text) => Json::String(text.into_owned()),
-    }
+/// A text as JSON.
+fn quoted(text: &str) -> String {
+    Json::from(text).to_string()
 }
 
 #[cfg(test)]
@@ -121,7 +173,7 @@ mod tests {
         });
         let format = Format::new(&AccessLogFormat::Json(format.into())).expect("a format");
 
-        let line = format.line(Entry::Request(&request()));
+        let line = format.text(Entry::Request(&request()).into());
 
         let value: Json = serde_json::from_str(&line).expect("json");
         assert_eq!(
@@ -143,9 +195,24 @@ mod tests {
         let format = Format::new(&AccessLogFormat::Json(format.into())).expect("a format");
         let format = format.with_missing(Missing::LeftOut);
 
-        let line = format.line(Entry::Request(&request()));
+        let line = format.text(Entry::Request(&request()).into());
 
         let value: Json = serde_json::from_str(&line).expect("json");
         assert_eq!(value, json!({"code": 200, "text": ".", "list": [1, []]}));
+    }
+
+    #[test]
+    fn what_a_client_says_stays_a_text() {
+        let mut report = request();
+        report.user_agent = Some(http::HeaderValue::from_static("a \"b\"\t\\"));
+        let format =
+            json!({"a \"name\"": "%REQ(USER-AGENT)%", "two": "%REQ(USER-AGENT)% %PROTOCOL%"});
+        let format = Format::new(&AccessLogFormat::Json(format.into())).expect("a format");
+
+        let line = format.text(Entry::Request(&report).into());
+
+        let value: Json = serde_json::from_str(&line).expect("json");
+        let told = json!({"a \"name\"": "a \"b\"\t\\", "two": "a \"b\"\t\\ HTTP/1.1"});
+        assert_eq!(value, told);
     }
 }

@@ -112,11 +112,9 @@ impl WithArgument {
     }
 
     /// What it stands for.
-    pub(super) fn value<'report>(&self, exchange: Exchange<'report>) -> Value<'report> {
+    pub(super) fn value<'report>(&'report self, exchange: Exchange<'report>) -> Value<'report> {
         match self {
-            WithArgument::HostName(fixed) | WithArgument::Environment(fixed) => {
-                Value::Text(fixed.clone().into())
-            }
+            WithArgument::HostName(fixed) | WithArgument::Environment(fixed) => text(fixed),
             WithArgument::DynamicMetadata(path) => path
                 .of(&exchange.report.metadata)
                 .map_or(Value::Missing, metadata_value),

@@ -162,7 +162,11 @@ pub(super) fn format(format: &str) -> Result<String, InvalidOperator> {
 }
 
 pub(super) fn time(time: SystemTime, format: &str) -> Value<'static> {
-    Timestamp::try_from(time).map_or(Value::Missing, |time| written(time, format))
+    match Timestamp::try_from(time) {
+        Ok(time) if format == DEFAULT_FORMAT => Value::Time(time),
+        Ok(time) => written(time, format),
+        Err(_) => Value::Missing,
+    }
 }
 
 fn second(seconds: Option<i64>, format: &str) -> Value<'static> {

@@ -221,9 +221,9 @@ impl Plain {
     fn of_client(self, client: IpAddr) -> Value<'static> {
         let client = SocketAddr::new(client, 0);
         match self {
-            Plain::DownstreamRemoteAddressWithoutPort => shown(client.ip()),
+            Plain::DownstreamRemoteAddressWithoutPort => Value::Host(client.ip()),
             Plain::DownstreamRemotePort => port(client),
-            _ => shown(client),
+            _ => Value::Address(client),
         }
     }
 
@@ -248,7 +248,7 @@ impl Plain {
 
     fn of_both<'report>(self, report: &Common<'report>) -> Value<'report> {
         match self {
-            Plain::ResponseFlags => Value::Text(report.flags.to_string().into()),
+            Plain::ResponseFlags => Value::Flags(report.flags),
             Plain::ResponseFlagsLong => Value::Text(long_flags(report.flags).into()),
             Plain::UpstreamTransportFailureReason => report
                 .reason
@@ -260,10 +260,12 @@ impl Plain {
                 .map_or(Value::Missing, text),
             Plain::UpstreamHost | Plain::UpstreamRemoteAddress => report
                 .upstream
-                .map_or(Value::Missing, |upstream| shown(upstream.address)),
-            Plain::UpstreamRemoteAddressWithoutPort => report
-                .upstream
-                .map_or(Value::Missing, |upstream| shown(upstream.address.ip())),
+                .map_or(Value::Missing, |upstream| Value::Address(upstream.address)),
+            Plain::UpstreamRemoteAddressWithoutPort => {
+                report.upstream.map_or(Value::Missing, |upstream| {
+                    Value::Host(upstream.address.ip())
+                })
+            }
             Plain::UpstreamRemotePort => report
                 .upstream
                 .map_or(Value::Missing, |upstream| port(upstream.address)),
@@ -282,26 +284,26 @@ impl Plain {
                 .upstream
                 .and_then(|upstream| upstream.protocol)
                 .map_or(Value::Missing, |protocol| text(protocol.as_str())),
-            Plain::UpstreamLocalAddress => report.local().map_or(Value::Missing, shown),
+            Plain::UpstreamLocalAddress => report.local().map_or(Value::Missing, Value::Address),
             Plain::UpstreamLocalAddressWithoutPort => report
                 .local()
-                .map_or(Value::Missing, |local| shown(local.ip())),
+                .map_or(Value::Missing, |local| Value::Host(local.ip())),
             Plain::UpstreamLocalPort => report.local().map_or(Value::Missing, port),
             Plain::RequestedServerName => report
                 .downstream
                 .server_name
                 .as_deref()
                 .map_or(Value::Missing, text),
-            Plain::DownstreamRemoteAddress => shown(report.downstream.peer),
-            Plain::DownstreamDirectRemoteAddress => shown(report.downstream.direct_peer),
-            Plain::DownstreamRemoteAddressWithoutPort => shown(report.downstream.peer.ip()),
+            Plain::DownstreamRemoteAddress => Value::Address(report.downstream.peer),
+            Plain::DownstreamDirectRemoteAddress => Value::Address(report.downstream.direct_peer),
+            Plain::DownstreamRemoteAddressWithoutPort => Value::Host(report.downstream.peer.ip()),
             Plain::DownstreamDirectRemoteAddressWithoutPort => {
-                shown(report.downstream.direct_peer.ip())
+                Value::Host(report.downstream.direct_peer.ip())
             }
             Plain::DownstreamRemotePort => port(report.downstream.peer),
             Plain::DownstreamDirectRemotePort => port(report.downstream.direct_peer),
-            Plain::DownstreamLocalAddress => shown(report.downstream.local),
-            Plain::DownstreamLocalAddressWithoutPort => shown(report.downstream.local.ip()),
+            Plain::DownstreamLocalAddress => Value::Address(report.downstream.local),
+            Plain::DownstreamLocalAddressWithoutPort => Value::Host(report.downstream.local.ip()),
             Plain::DownstreamLocalPort => port(report.downstream.local),
             other => match report
                 .upstream
@@ -320,13 +322,13 @@ impl Plain {
             Plain::UpstreamHostName => {
                 return Some(match &upstream.hostname {
                     Some(name) => text(name),
-                    None => shown(upstream.address),
+                    None => Value::Address(upstream.address),
                 });
             }
             Plain::UpstreamHostNameWithoutPort => {
                 return Some(match &upstream.hostname {
                     Some(name) => text(without_port(name)),
-                    None => shown(upstream.address.ip()),
+                    None => Value::Host(upstream.address.ip()),
                 });
             }
             Plain::UpstreamTlsVersion => {
