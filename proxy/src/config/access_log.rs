@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::matching::{HeaderMatch, MetadataMatch};
 use super::percent::Percent;
-use crate::telemetry::access_log::format::Missing;
+use crate::telemetry::access_log::format::{Format, Missing};
 
 /// One access log.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,7 +121,7 @@ pub enum Comparison {
 impl AccessLogConfig {
     /// Whether a line, or the choice of lines, depends on request headers of the configuration's choosing.
     pub fn needs_request_headers(&self) -> bool {
-        self.says_one_of(&["%REQ(", "%REQ_WITHOUT_QUERY(", "%REQUEST_HEADER("])
+        Format::new(&self.format).is_ok_and(|format| format.needs_request_headers())
             || self
                 .filter
                 .as_ref()
@@ -130,21 +130,7 @@ impl AccessLogConfig {
 
     /// Whether a line depends on response headers or trailers of the configuration's choosing.
     pub fn needs_response_headers(&self) -> bool {
-        self.says_one_of(&[
-            "%RESP(",
-            "%RESPONSE_HEADER(",
-            "%TRAILER(",
-            "%RESPONSE_TRAILER(",
-        ])
-    }
-
-    fn says_one_of(&self, operators: &[&str]) -> bool {
-        let says = |text: &str| operators.iter().any(|operator| text.contains(operator));
-        match &self.format {
-            AccessLogFormat::Default => false,
-            AccessLogFormat::Text(text) => says(text),
-            AccessLogFormat::Json(value) => says(&value.to_string()),
-        }
+        Format::new(&self.format).is_ok_and(|format| format.needs_response_headers())
     }
 }
 
@@ -158,5 +144,30 @@ impl AccessLogFilter {
             }
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_kept_only_where_a_line_has_one_that_no_report_has() {
+        let needs = |text: &str| {
+            let log = AccessLogConfig {
+                sink: AccessLogSink::Stdout,
+                format: AccessLogFormat::Text(text.into()),
+                missing: Missing::Shown,
+                filter: None,
+            };
+            (log.needs_request_headers(), log.needs_response_headers())
+        };
+
+        let known = "%REQ(:METHOD)% %REQ(X-REQUEST-ID)% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%";
+        assert_eq!(needs(known), (false, false));
+        assert_eq!(needs("%REQ(HOST?X-USER)%"), (true, false));
+        assert_eq!(needs("%REQ_WITHOUT_QUERY(X-USER)%"), (true, false));
+        assert_eq!(needs("%RESP(:STATUS?SERVER)%"), (false, true));
+        assert_eq!(needs("%TRAILER(X-SUM)%"), (false, true));
     }
 }

@@ -7,7 +7,7 @@ use http::HeaderValue;
 use ipnet::IpNet;
 
 use super::access_log::AccessLogConfig;
-use super::filter::HttpFilter;
+use super::filter::{FilterKind, HttpFilter};
 use super::http1::Http1Options;
 use super::lifespan::Lifespan;
 use super::local_replies::LocalReplies;
@@ -312,8 +312,12 @@ impl HttpConfig {
             .iter()
             .flat_map(|tracing| &tracing.tags)
             .any(|tag| matches!(tag.value, super::tracing::TagValue::RequestHeader { .. }));
+        let by_filters = self.filters.iter().any(|filter| match &filter.kind {
+            FilterKind::HeaderMutation(config) => config.asks_on_response(),
+            _ => false,
+        });
         let mut replies = self.local_replies.iter();
-        by_logs || by_tags || replies.any(|replies| replies.needs_request_headers())
+        by_logs || by_tags || by_filters || replies.any(|replies| replies.needs_request_headers())
     }
 
     /// Whether somebody asks for response headers when the request is over.

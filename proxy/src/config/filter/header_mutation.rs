@@ -17,6 +17,19 @@ pub struct HeaderMutationConfig {
     pub innermost_wins: bool,
 }
 
+impl HeaderMutationConfig {
+    /// Whether what it makes of responses depends on their exchange.
+    pub fn asks_on_response(&self) -> bool {
+        let Mutations {
+            response,
+            response_trailers,
+            ..
+        } = &self.mutations;
+        let mut changes = response.iter().chain(&**response_trailers);
+        changes.any(Change::is_formatted)
+    }
+}
+
 /// Changes, each list in order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Mutations {
