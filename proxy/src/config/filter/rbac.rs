@@ -132,6 +132,16 @@ impl Rules {
     /// Asks them.
     pub fn verdict(&self, facts: &Facts<'_>) -> Verdict<'_> {
         let matched = self.policies.iter().find(|policy| policy.is_match(facts));
+        self.verdict_by(matched)
+    }
+
+    /// All that they may say.
+    pub fn verdicts(&self) -> impl Iterator<Item = Verdict<'_>> {
+        let matched = self.policies.iter().map(Some).chain([None]);
+        matched.map(|matched| self.verdict_by(matched))
+    }
+
+    fn verdict_by<'a>(&self, matched: Option<&'a Policy>) -> Verdict<'a> {
         let is_allowed = match self.action {
             Action::Allow => matched.is_some(),
             Action::Deny => matched.is_none(),
@@ -233,6 +243,18 @@ mod tests {
         assert!(!allowed(Action::Deny, Rule::Any));
         assert!(allowed(Action::Deny, none()));
         assert!(allowed(Action::Log, none()));
+    }
+
+    #[test]
+    fn what_they_say_is_among_what_they_may_say() {
+        let (headers, metadata) = (HeaderMap::new(), Metadata::default());
+        let facts = facts(&headers, &metadata);
+        for rule in [Rule::Any, Rule::OneOf(vec![])] {
+            let rules = rules(Action::Deny, rule);
+            let verdict = rules.verdict(&facts);
+
+            assert!(rules.verdicts().any(|possible| possible == verdict));
+        }
     }
 
     #[test]

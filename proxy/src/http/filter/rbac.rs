@@ -1,13 +1,15 @@
 //! Role-based access control of requests.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::Map;
 
 use super::{Passing, joined};
-use crate::config::filter::rbac::{Action, Facts, RbacConfig, Verdict};
+use crate::config::filter::rbac::{Action, Facts, RbacConfig, Rules, Verdict};
+use crate::config::metadata::Fields;
 use crate::http::failure::{Failure, LocalReply};
 use crate::telemetry::counters::{Count, Counters, counted};
 
@@ -17,6 +19,10 @@ const NAMESPACE: &str = "envoy.filters.http.rbac";
 /// Where an access log finds what is to be logged.
 const COMMON: &str = "envoy.common";
 const LOG_HINT: &str = "access_log_hint";
+
+/// What is told of, behind the name that the configuration gives it.
+const ENFORCED: &str = "enforced";
+const SHADOW: &str = "shadow";
 
 counted! {
     /// What is counted of the rules that are enforced.
@@ -31,6 +37,28 @@ struct Stats {
     enforced: Enforced,
     shadow: Shadow,
     prefix: String,
+    namespace: Arc<str>,
+    /// Of the filter's own rules.
+    told: Told,
+    shadow_told: Told,
+}
+
+/// What is told of each verdict of some rules, by the policy that has matched: made once, and shared by all requests.
+struct Told(Vec<(Option<Arc<str>>, Fields)>);
+
+impl Told {
+    fn of_all(rules: Option<&Rules>, kind: &str) -> Self {
+        let verdicts = rules.into_iter().flat_map(Rules::verdicts);
+        let told = verdicts.map(|verdict| (verdict.policy.cloned(), told(kind, verdict)));
+        Told(told.collect())
+    }
+
+    fn of(&self, verdict: Verdict<'_>) -> Option<&Fields> {
+        let address = |policy: Option<&Arc<str>>| policy.map(Arc::as_ptr);
+        let mut all = self.0.iter();
+        let found = all.find(|(policy, _)| address(policy.as_ref()) == address(verdict.policy));
+        found.map(|(_, fields)| fields)
+    }
 }
 
 impl Stats {
@@ -41,6 +69,15 @@ impl Stats {
             enforced: Enforced::new(counters, &prefix),
             shadow: Shadow::new(counters, &joined(&all, &config.shadow_stat_prefix)),
             prefix,
+            namespace: NAMESPACE.into(),
+            told: Told::of_all(
+                config.rules.as_ref(),
+                &format!("{}{ENFORCED}", config.stat_prefix),
+            ),
+            shadow_told: Told::of_all(
+                config.shadow.as_ref(),
+                &format!("{}{SHADOW}", config.shadow_stat_prefix),
+            ),
         }
     }
 }
@@ -55,6 +92,7 @@ pub(super) fn request(
     let stats = config
         .live
         .get_or_init(|| Stats::new(config, passing.stat_prefix(), counters));
+    let is_of_chain = std::ptr::eq(config, own);
     let facts = facts(passing);
     let shadow = own.shadow.as_ref().map(|rules| rules.verdict(&facts));
     let enforced = own.rules.as_ref().map(|rules| rules.verdict(&facts));
@@ -65,14 +103,13 @@ pub(super) fn request(
             &stats.shadow.shadow_allowed,
             &stats.shadow.shadow_denied,
         );
-        tell(
-            passing,
-            &format!(
-                "{}shadow",
-                or(&own.shadow_stat_prefix, &config.shadow_stat_prefix)
-            ),
-            verdict,
-        );
+        let of_route = || {
+            let name = or(&own.shadow_stat_prefix, &config.shadow_stat_prefix);
+            told(&format!("{name}{SHADOW}"), verdict)
+        };
+        let known = stats.shadow_told.of(verdict).filter(|_| is_of_chain);
+        let fields = known.cloned().unwrap_or_else(of_route);
+        tell(passing, stats, &fields);
     }
     let Some(verdict) = enforced else {
         return Ok(());
@@ -90,8 +127,13 @@ pub(super) fn request(
         let name = format!("{}policy.{policy}.{name}", stats.prefix);
         counters.counter(&name).increment();
     }
-    let kind = format!("{}enforced", or(&own.stat_prefix, &config.stat_prefix));
-    tell(passing, &kind, verdict);
+    let of_route = || {
+        let name = or(&own.stat_prefix, &config.stat_prefix);
+        told(&format!("{name}{ENFORCED}"), verdict)
+    };
+    let known = stats.told.of(verdict).filter(|_| is_of_chain);
+    let fields = known.cloned().unwrap_or_else(of_route);
+    tell(passing, stats, &fields);
     if own
         .rules
         .as_ref()
@@ -129,19 +171,25 @@ fn count(verdict: Verdict<'_>, allowed: &Count, denied: &Count) {
     }
 }
 
-fn tell(passing: &mut Passing<'_>, kind: &str, verdict: Verdict<'_>) {
+fn tell(passing: &mut Passing<'_>, stats: &Stats, fields: &Fields) {
+    let completion = &mut *passing.completion;
+    completion.with_metadata(|metadata| metadata.share(&stats.namespace, fields));
+}
+
+/// What is told of a verdict.
+fn told(kind: &str, verdict: Verdict<'_>) -> Fields {
     let result = if verdict.is_allowed {
         "allowed"
     } else {
         "denied"
     };
-    passing.completion.with_metadata(|metadata| {
-        metadata.put(NAMESPACE, &format!("{kind}_engine_result"), result.into());
-        if let Some(policy) = verdict.policy {
-            let id = Value::String(policy.to_string());
-            metadata.put(NAMESPACE, &format!("{kind}_effective_policy_id"), id);
-        }
-    });
+    let mut fields = Map::new();
+    fields.insert(format!("{kind}_engine_result"), result.into());
+    if let Some(policy) = verdict.policy {
+        let id = policy.to_string().into();
+        fields.insert(format!("{kind}_effective_policy_id"), id);
+    }
+    Fields::new(fields)
 }
 
 fn facts<'a>(passing: &'a Passing<'_>) -> Facts<'a> {
