@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use bytes::BytesMut;
+use http::HeaderValue;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt};
 
@@ -26,6 +28,29 @@ pub fn below(random: &mut impl Rng, end: u64) -> u64 {
     } else {
         random.random_range(0..end)
     }
+}
+
+thread_local! {
+    /// Where the next identifiers are written: for many of them memory is taken once.
+    static IDENTIFIERS: RefCell<BytesMut> = RefCell::default();
+}
+const IDENTIFIERS_AT_ONCE: usize = 32;
+
+/// An identifier as the value of a header.
+///
+/// HTTP/2 sends it as what is never indexed: it comes once, and would push out of the table what comes again.
+pub fn identifier(text: &[u8]) -> HeaderValue {
+    let text = IDENTIFIERS.with_borrow_mut(|identifiers| {
+        if identifiers.capacity() < text.len() {
+            identifiers.reserve(text.len() * IDENTIFIERS_AT_ONCE);
+        }
+        identifiers.extend_from_slice(text);
+        identifiers.split().freeze()
+    });
+    let mut value = HeaderValue::from_maybe_shared(text)
+        .expect("hexadecimal digits and dashes are a header value");
+    value.set_sensitive(true);
+    value
 }
 
 /// The text of a random UUID (RFC 9562 §5.4).

@@ -1,9 +1,7 @@
 //! The head of a request, and what a proxy owes to headers: hop-by-hop ones end here, and forwarding is told.
 
-use std::cell::RefCell;
 use std::net::IpAddr;
 
-use bytes::BytesMut;
 use http::header::{self, HeaderName};
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Uri};
@@ -383,28 +381,9 @@ fn milliseconds(count: u64) -> HeaderValue {
     small.map_or_else(|| count.into(), |text| HeaderValue::from_static(text))
 }
 
-thread_local! {
-    /// Where the next ids are written: for many of them memory is taken once.
-    static IDS: RefCell<BytesMut> = RefCell::default();
-}
-const IDS_AT_ONCE: usize = 32;
-
 /// A random UUID.
-///
-/// HTTP/2 sends it as what is never indexed: it comes once, and would push out of the table what comes again.
 pub(super) fn random_request_id() -> HeaderValue {
-    let text = random::uuid();
-    let text = IDS.with_borrow_mut(|ids| {
-        if ids.capacity() < text.len() {
-            ids.reserve(text.len() * IDS_AT_ONCE);
-        }
-        ids.extend_from_slice(&text);
-        ids.split().freeze()
-    });
-    let mut id = HeaderValue::from_maybe_shared(text)
-        .expect("hexadecimal digits and dashes are a header value");
-    id.set_sensitive(true);
-    id
+    random::identifier(&random::uuid())
 }
 
 #[cfg(test)]

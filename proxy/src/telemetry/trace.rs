@@ -5,13 +5,11 @@
 //!
 //! <https://www.w3.org/TR/trace-context/>
 
-use std::cell::RefCell;
-
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use rand::rngs::SmallRng;
 use rand::{Rng, RngExt};
 
 use crate::config::percent::Percent;
+use crate::{present, random};
 
 /// The header that names trace, parent and decision.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -34,7 +32,7 @@ impl TraceContext {
     ///
     /// Where the caller has decided on sampling, that holds; `sampling` is the share of new traces that are recorded.
     pub fn from_headers(headers: &HeaderMap, sampling: Percent) -> Self {
-        with_random(|random| match Parent::from_headers(headers) {
+        random::with(|random| match Parent::from_headers(headers) {
             Some(parent) => Self {
                 trace_id: parent.trace_id,
                 span_id: random_span_id(random),
@@ -58,7 +56,7 @@ impl TraceContext {
     #[must_use]
     pub fn child(&self) -> Self {
         Self {
-            span_id: with_random(random_span_id),
+            span_id: random::with(random_span_id),
             parent_span_id: Some(self.span_id),
             is_parent_remote: false,
             ..self.clone()
@@ -69,9 +67,9 @@ impl TraceContext {
     pub fn inject(&self, headers: &mut HeaderMap) {
         headers.insert(TRACEPARENT, self.traceparent());
         match &self.state {
-            Some(state) => headers.insert(TRACESTATE, state.clone()),
-            None => headers.remove(TRACESTATE),
-        };
+            Some(state) => drop(headers.insert(TRACESTATE, state.clone())),
+            None => present::remove(headers, &TRACESTATE),
+        }
     }
 
     /// The trace.
@@ -110,13 +108,11 @@ impl TraceContext {
     }
 
     fn traceparent(&self) -> HeaderValue {
-        let mut text = [0_u8; TRACEPARENT_LENGTH];
-        text[..3].copy_from_slice(b"00-");
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         write_hex(&mut text[3..35], &self.trace_id.to_be_bytes());
-        text[35] = b'-';
         write_hex(&mut text[36..52], &self.span_id.to_be_bytes());
-        text[52..].copy_from_slice(if self.is_sampled { b"-01" } else { b"-00" });
-        HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes are a header value")
+        text[54] = if self.is_sampled { b'1' } else { b'0' };
+        random::identifier(&text)
     }
 }
 
@@ -133,6 +129,9 @@ struct Parent {
 
 impl Parent {
     fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        if !present::has(headers, &TRACEPARENT) {
+            return None;
+        }
         let mut values = headers.get_all(TRACEPARENT).iter();
         let value = values.next()?;
         // §3.2: more than one is as if there was none.
@@ -247,31 +246,48 @@ fn hex(digits: &[u8]) -> Option<u128> {
     })
 }
 
+/// The two digits of each byte.
+const DIGITS: [[u8; 2]; 256] = digits();
+
+const fn digits() -> [[u8; 2]; 256] {
+    const OF_HALF: &[u8; 16] = b"0123456789abcdef";
+    let mut digits = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < digits.len() {
+        digits[byte] = [OF_HALF[byte >> 4], OF_HALF[byte & 0xf]];
+        byte += 1;
+    }
+    digits
+}
+
 fn write_hex(text: &mut [u8], bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 0xf)];
+    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *pair = DIGITS[usize::from(*byte)];
     }
 }
 
 fn random_trace_id(random: &mut impl Rng) -> u128 {
-    random.random_range(1..=u128::MAX)
+    not_zero(|| random.random())
 }
 
-fn random_span_id(random: &mut SmallRng) -> u64 {
-    random.random_range(1..=u64::MAX)
+fn random_span_id(random: &mut impl Rng) -> u64 {
+    not_zero(|| random.random())
 }
 
-fn with_random<T>(draw: impl FnOnce(&mut SmallRng) -> T) -> T {
-    thread_local! {
-        static RANDOM: RefCell<SmallRng> = RefCell::new(rand::make_rng());
+/// Zero is no id (§3.2.2.3).
+fn not_zero<T: Default + PartialEq>(mut draw: impl FnMut() -> T) -> T {
+    loop {
+        let drawn = draw();
+        if drawn != T::default() {
+            return drawn;
+        }
     }
-    RANDOM.with_borrow_mut(draw)
 }
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::SmallRng;
+
     use super::*;
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

@@ -92,7 +92,7 @@ fn a_small_number_reads_as_a_large_one_does() {
 
 #[test]
 fn no_request_id_changes_when_others_are_made() {
-    let ids: Vec<_> = (0..IDS_AT_ONCE * 3).map(|_| random_request_id()).collect();
+    let ids: Vec<_> = (0..100).map(|_| random_request_id()).collect();
 
     let different: std::collections::HashSet<_> = ids.iter().collect();
     assert_eq!(different.len(), ids.len());
