@@ -8,11 +8,12 @@ use rand::Rng;
 use super::failure::{Failure, Reset};
 use crate::config::matching::RequestLine;
 use crate::config::retry::{AskedBackOff, BackOff, ResetFormat, RetryConditions};
-use crate::random;
 use crate::upstream::ConnectFailure;
+use crate::{present, random};
 
 /// Another proxy's rate limit has refused the request: it is not asked again unless the policy says so.
 const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// How a try ended, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +72,14 @@ pub(super) fn is_retried(on: &RetryConditions, end: TryEnd<'_>, is_idempotent: b
 }
 
 fn is_retried_response(on: &RetryConditions, status: u16, headers: &HeaderMap) -> bool {
-    if headers.contains_key(RATE_LIMITED) {
-        return on.rate_limited;
-    }
-    let grpc_status = || headers.get("grpc-status")?.to_str().ok()?.parse().ok();
-    (on.server_error && status >= 500)
+    let grpc_status = || {
+        present::value(headers, &GRPC_STATUS)?
+            .to_str()
+            .ok()?
+            .parse()
+            .ok()
+    };
+    let is_asked_for = (on.server_error && status >= 500)
         || (on.gateway_error && matches!(status, 502..=504))
         || (on.retriable_4xx && status == 409)
         || on.status_codes.contains(&status)
@@ -84,7 +88,12 @@ fn is_retried_response(on: &RetryConditions, status: u16, headers: &HeaderMap) -
             .iter()
             .any(|wanted| wanted.is_match(NO_LINE, headers))
         || (!on.grpc_statuses.is_empty()
-            && grpc_status().is_some_and(|status| on.grpc_statuses.contains(&status)))
+            && grpc_status().is_some_and(|status| on.grpc_statuses.contains(&status)));
+    // Of a rate limit nothing else decides; most responses are not asked whether it is one.
+    match on.rate_limited {
+        true => is_asked_for || present::has(headers, &RATE_LIMITED),
+        false => is_asked_for && !present::has(headers, &RATE_LIMITED),
+    }
 }
 
 /// A response has none.
