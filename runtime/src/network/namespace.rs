@@ -28,8 +28,15 @@ const SETTINGS: [(&str, &str); 8] = [
     ("ipv6/conf/default/accept_ra", "0"),
     ("ipv6/conf/default/accept_dad", "0"),
 ];
-/// Of the mesh's own namespace besides: an unreachable network is answered, not silent.
-const FORWARDING: [(&str, &str); 2] = [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")];
+/// Of the mesh's own namespace besides.
+const OWN: [(&str, &str); 4] = [
+    // An unreachable network is answered, not silent.
+    ("ipv4/ip_forward", "1"),
+    ("ipv6/conf/all/forwarding", "1"),
+    // A host may have br_netfilter loaded: then each frame from pod to pod passes the hooks of IP, of which nobody here wants any.
+    ("bridge/bridge-nf-call-iptables", "0"),
+    ("bridge/bridge-nf-call-ip6tables", "0"),
+];
 
 /// Makes a namespace with loopback, held open by a mount at this path. Its inode.
 pub(super) async fn make(path: &Path) -> Result<u64, NetworkError> {
@@ -102,7 +109,7 @@ where
 /// The mesh's own namespace.
 pub(super) fn set_defaults() {
     apply(&SETTINGS);
-    apply(&FORWARDING);
+    apply(&OWN);
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, NetworkError>>) -> Result<T, NetworkError> {
