@@ -56,8 +56,8 @@ thread_local! {
     /// Maps of headers that were used before: their memory is used again.
     static SPARE: RefCell<Vec<HeaderMap>> = const { RefCell::new(vec![]) };
 }
-/// No more of them are kept, and none that is larger.
-const MAX_SPARE: usize = 16;
+/// No more of them are kept, and none that is larger: as many requests may be on their way at a time before the first is answered.
+const MAX_SPARE: usize = 64;
 const MAX_SPARE_HEADERS: usize = 128;
 
 /// Keeps headers that nobody needs any more.
