@@ -5,6 +5,8 @@
 
 pub(crate) mod chunked;
 pub(crate) mod decoder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub(crate) mod head;
 pub mod malformed;
 pub(crate) mod names;
