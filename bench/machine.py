@@ -1,11 +1,13 @@
 """The machine: network namespaces, processes pinned to a CPU, their CPU time and memory; and leaving nothing behind."""
 import contextlib
 import ctypes
+import mmap
 import os
 import re
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import tempfile
 import time
@@ -149,6 +151,7 @@ class Machine(Work):
         self.tag = "wb%d" % os.getpid()
         super().__init__("")
         self.processes, self.namespaces, self.groups = [], [], {}
+        self.executed = mmap.mmap(-1, struct.calcsize("d"))         # shared with the children
         self.home = os.open("/proc/self/ns/net", os.O_RDONLY)
 
     def __enter__(self):
@@ -288,6 +291,7 @@ class Machine(Work):
                 os.setresgid(uid, uid, uid)
                 os.setresuid(uid, uid, uid)
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            struct.pack_into("d", self.executed, 0, time.monotonic())
         with contextlib.ExitStack() as stack:
             err = stack.enter_context(open(log, "ab")) if log else subprocess.DEVNULL
             stack.enter_context(self.inside(namespace))
@@ -295,6 +299,10 @@ class Machine(Work):
                                        stderr=err, env=dict(os.environ, **(env or {})), text=pipe, preexec_fn=prepare)
             self.processes.append(process)
         return process
+
+    def last_executed(self):
+        """When the last process that was spawned was about to become its program."""
+        return struct.unpack_from("d", self.executed)[0]
 
     def stop(self, process):
         """Ends a process and its descendants."""
