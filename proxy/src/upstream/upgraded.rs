@@ -4,7 +4,6 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::Response;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -14,13 +13,14 @@ use super::error::ExchangeError;
 use super::http1::Http1Body;
 use super::io::UpstreamIo;
 use super::response::UpstreamBody;
+use crate::prefixed::Prefixed;
 
 /// The bytes of another protocol.
 #[derive(Debug)]
 pub enum UpgradedIo {
-    /// A connection that was one of our own HTTP/1.1, and what had come of the other protocol with the response.
-    Http1(Box<UpstreamIo>, Bytes),
-    /// One of hyper's, such as a stream of HTTP/2.
+    /// A connection that was one of HTTP/1.1, beginning with what had come of the other protocol with the response.
+    Http1(Box<Prefixed<UpstreamIo>>),
+    /// A stream of HTTP/2.
     Hyper(TokioIo<Upgraded>),
 }
 
@@ -39,8 +39,8 @@ pub fn on(
     async {
         Ok(match switch {
             Switch::Http1(body) => {
-                let (io, unread) = body.into_connection().await?;
-                UpgradedIo::Http1(Box::new(io), unread)
+                let (io, prefix) = body.into_connection().await?;
+                UpgradedIo::Http1(Box::new(Prefixed { prefix, io }))
             }
             Switch::Hyper(upgraded) => UpgradedIo::Hyper(TokioIo::new(upgraded.await?)),
         })
@@ -54,12 +54,7 @@ impl AsyncRead for UpgradedIo {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            UpgradedIo::Http1(_, unread) if !unread.is_empty() => {
-                let count = unread.len().min(buffer.remaining());
-                buffer.put_slice(&unread.split_to(count));
-                Poll::Ready(Ok(()))
-            }
-            UpgradedIo::Http1(io, _) => Pin::new(&mut **io).poll_read(context, buffer),
+            UpgradedIo::Http1(io) => Pin::new(&mut **io).poll_read(context, buffer),
             UpgradedIo::Hyper(io) => Pin::new(io).poll_read(context, buffer),
         }
     }
@@ -72,7 +67,7 @@ impl AsyncWrite for UpgradedIo {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            UpgradedIo::Http1(io, _) => Pin::new(&mut **io).poll_write(context, bytes),
+            UpgradedIo::Http1(io) => Pin::new(&mut **io).poll_write(context, bytes),
             UpgradedIo::Hyper(io) => Pin::new(io).poll_write(context, bytes),
         }
     }
@@ -83,28 +78,28 @@ impl AsyncWrite for UpgradedIo {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            UpgradedIo::Http1(io, _) => Pin::new(&mut **io).poll_write_vectored(context, slices),
+            UpgradedIo::Http1(io) => Pin::new(&mut **io).poll_write_vectored(context, slices),
             UpgradedIo::Hyper(io) => Pin::new(io).poll_write_vectored(context, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            UpgradedIo::Http1(io, _) => io.is_write_vectored(),
+            UpgradedIo::Http1(io) => io.is_write_vectored(),
             UpgradedIo::Hyper(io) => io.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            UpgradedIo::Http1(io, _) => Pin::new(&mut **io).poll_flush(context),
+            UpgradedIo::Http1(io) => Pin::new(&mut **io).poll_flush(context),
             UpgradedIo::Hyper(io) => Pin::new(io).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            UpgradedIo::Http1(io, _) => Pin::new(&mut **io).poll_shutdown(context),
+            UpgradedIo::Http1(io) => Pin::new(&mut **io).poll_shutdown(context),
             UpgradedIo::Hyper(io) => Pin::new(io).poll_shutdown(context),
         }
     }

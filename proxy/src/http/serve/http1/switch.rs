@@ -2,15 +2,14 @@
 //! response has been written that agrees.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Client;
 use super::line::SharedLine;
+use crate::prefixed::Prefixed;
 
 /// The bytes of another protocol with a client.
 pub(in crate::http) type ClientIo = Box<dyn Duplex>;
@@ -44,62 +43,7 @@ impl<IO: Client> Switching for parking_lot::Mutex<super::line::Line<IO>> {
         let (io, unread) = ready!(self.lock().poll_switched(context))?;
         Poll::Ready(Ok(match unread.is_empty() {
             true => Box::new(io),
-            false => Box::new(Preceded { unread, io }),
+            false => Box::new(Prefixed { prefix: unread, io }),
         }))
-    }
-}
-
-/// What has been read already, then the rest.
-struct Preceded<IO> {
-    unread: Bytes,
-    io: IO,
-}
-
-impl<IO: Client> AsyncRead for Preceded<IO> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.unread.is_empty() {
-            return Pin::new(&mut self.io).poll_read(context, buffer);
-        }
-        let length = self.unread.len().min(buffer.remaining());
-        buffer.put_slice(&self.unread[..length]);
-        self.unread.advance(length);
-        if self.unread.is_empty() {
-            self.unread = Bytes::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<IO: Client> AsyncWrite for Preceded<IO> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
