@@ -25,7 +25,7 @@ typedef struct end {
     int ended; // it has said all
 } end;
 
-#define LARGEST 65536
+#define LARGEST (256 * 1024)
 static int ep;
 static char bytes[LARGEST];
 static struct sockaddr_in server;

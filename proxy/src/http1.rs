@@ -10,6 +10,7 @@ pub(crate) mod fuzzing;
 pub(crate) mod head;
 pub mod malformed;
 pub(crate) mod names;
+pub(crate) mod plenty;
 pub(crate) mod reading;
 pub(crate) mod sending;
 pub(crate) mod text;

@@ -5,9 +5,10 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio_util::io::poll_read_buf;
+
+use super::plenty::{MAX_READ, Room, Thorough};
 
 /// What has been read of a connection.
 #[derive(Debug, Default)]
@@ -16,22 +17,25 @@ pub(crate) struct Reading {
     pub(crate) unread: Bytes,
     /// Memory for large reads; given back when a message has ended.
     large: BytesMut,
+    /// How much of that the next of them has, once there was one.
+    room: Option<Room>,
+    thorough: Thorough,
     /// Whether the last read has found as much as there was room for.
     is_flowing: bool,
 }
 
 /// No less of a body is read at once, where it is known to come.
 const MIN_BUFFER_BYTES: usize = 8 * 1024;
-/// No more is: it gains nothing.
-const MAX_BUFFER_BYTES: usize = 64 * 1024;
 
 /// The most that is read of a body at once where so much may be buffered.
 pub(crate) fn most_at_once(buffer_bytes: usize) -> usize {
-    buffer_bytes.clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)
+    buffer_bytes.clamp(MIN_BUFFER_BYTES, MAX_READ)
 }
 
 /// What is read at once, as long as little comes.
 const SMALL_READ: usize = 16 * 1024;
+/// What is read at once at first, where nobody has told how much comes.
+const LARGE_READ: usize = 64 * 1024;
 /// What is no larger is kept side by side: memory is taken for several at once, and stays as long as one of them does.
 const SHORT_READ: usize = 2 * 1024;
 const SHORT_READS: usize = 8 * 1024;
@@ -47,6 +51,7 @@ impl Reading {
     /// A message begins.
     pub(crate) fn begin(&mut self) {
         self.is_flowing = false;
+        self.room = None;
     }
 
     /// A message has ended: lets go of all memory but what has come beyond it.
@@ -74,10 +79,7 @@ impl Reading {
         let expected = expected.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let is_large = expected.map_or(self.is_flowing, |bytes| bytes > SMALL_READ);
         match is_large && self.unread.is_empty() {
-            true => {
-                let room = expected.map_or(most, |bytes| bytes.min(most));
-                self.poll_large(context, io, room)
-            }
+            true => self.poll_large(context, io, (expected, most)),
             false => self.poll_small(context, io),
         }
     }
@@ -88,6 +90,7 @@ impl Reading {
         context: &mut Context<'_>,
         io: &mut IO,
     ) -> Poll<io::Result<usize>> {
+        self.thorough.told()?;
         SMALL.with_borrow_mut(|memory| {
             let mut buffer = ReadBuf::new(memory);
             ready!(Pin::new(io).poll_read(context, &mut buffer))?;
@@ -106,10 +109,18 @@ impl Reading {
         &mut self,
         context: &mut Context<'_>,
         io: &mut IO,
-        room: usize,
+        (expected, most): (Option<usize>, usize),
     ) -> Poll<io::Result<usize>> {
-        self.large.reserve(room);
-        let count = ready!(poll_read_buf(Pin::new(io), context, &mut self.large))?;
+        // What is told to come may come at once.
+        let first = expected.unwrap_or(LARGE_READ);
+        let room = self
+            .room
+            .get_or_insert_with(|| Room::new(SMALL_READ, first, most));
+        let bytes = expected.map_or(room.bytes(), |expected| expected.min(room.bytes()));
+        self.large.reserve(bytes);
+        let buffer = &mut (&mut self.large).limit(bytes);
+        let count = ready!(self.thorough.poll_read(context, io, buffer))?;
+        room.learn(count);
         self.is_flowing = count >= SMALL_READ;
         self.unread = self.large.split().freeze();
         Poll::Ready(Ok(count))
@@ -137,4 +148,53 @@ fn joined(unread: Bytes, more: &[u8]) -> Bytes {
         .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
     unread.extend_from_slice(more);
     unread.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures_util::stream;
+    use tokio_util::io::StreamReader;
+
+    use super::*;
+
+    /// What a connection says that is lost after these bytes, read with so much expected and allowed at once.
+    async fn read_to_its_loss(bytes: usize, (expected, most): (Option<u64>, usize)) -> Vec<usize> {
+        let lost = io::Error::from(io::ErrorKind::ConnectionReset);
+        let said = [Ok(vec![7; bytes].into()), Err(lost)];
+        let mut io = StreamReader::new(stream::iter::<[io::Result<Bytes>; 2]>(said));
+        let mut reading = Reading::default();
+        let mut sizes = vec![];
+        loop {
+            let room = (expected, most);
+            match poll_fn(|context| reading.poll_more(context, &mut io, room)).await {
+                Ok(0) => panic!("ended well"),
+                Ok(read) => sizes.push(read),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+                    return sizes;
+                }
+            }
+            reading.unread = Bytes::new();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_read_takes_as_much_as_is_expected_and_allowed() {
+        let sizes = read_to_its_loss(600_000, (Some(1 << 20), 128 * 1024)).await;
+        assert_eq!(sizes, [131_072, 131_072, 131_072, 131_072, 75_712]);
+
+        let sizes = read_to_its_loss(100_000, (Some(50_000), 128 * 1024)).await;
+        assert_eq!(sizes, [50_000, 50_000]);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_announced_is_read_in_growing_pieces_to_the_loss_of_its_connection() {
+        let sizes = read_to_its_loss(500_000, (None, 128 * 1024)).await;
+        assert_eq!(sizes, [16_384, 65_536, 131_072, 131_072, 131_072, 24_864]);
+
+        let sizes = read_to_its_loss(16_384 + 100, (None, 128 * 1024)).await;
+        assert_eq!(sizes, [16_384, 100]);
+    }
 }

@@ -11,6 +11,7 @@ use http::HeaderName;
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
+use super::plenty::MAX_READ;
 use super::text;
 
 /// How a body is framed.
@@ -109,7 +110,7 @@ enum Coding {
 }
 
 /// No more of a body is read before it is written.
-const MAX_QUEUED: usize = 64 * 1024;
+const MAX_QUEUED: usize = MAX_READ;
 const MAX_PIECES: usize = 16;
 /// So much is put together before it is written: what is sent as one piece costs less than what is sent as several.
 const MAX_JOINED: usize = 4 * 1024;

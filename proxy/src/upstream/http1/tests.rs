@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::http1::plenty::MAX_READ;
 use crate::tls::io::MaybeTls;
 use crate::upstream::io::Socket;
 use crate::upstream::upgraded;
@@ -17,7 +18,7 @@ const OPTIONS: Options = Options {
         max_headers: 10,
         max_bytes: 1024,
     },
-    max_buffer: 64 * 1024,
+    max_buffer: MAX_READ,
     names: HeaderNames::LowerCase,
 };
 
