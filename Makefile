@@ -8,7 +8,12 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Peers of the tests that the machine does not have are installed here.
 export PATH := $(abspath $(TARGET))/peers/bin:$(PATH)
 
-.PHONY: demo demo-down test setup setup-test build fmt fmt-check clippy doc deny unit conformance peers e2e e2e-tls e2e-user fuzz soak bench bench-guard bench-record help
+# A release is compiled by the profile that `make profile` has made.
+PROFILED := $(RUSTFLAGS) -Cprofile-use=$(abspath bench/release.profdata) -Cllvm-args=-no-pgo-warn-mismatch
+demo build: export RUSTFLAGS := $(if $(filter release,$(PROFILE)),$(PROFILED),$(RUSTFLAGS))
+bench: export RUSTFLAGS := $(PROFILED)
+
+.PHONY: demo demo-down test setup setup-test build fmt fmt-check clippy doc deny unit conformance peers e2e e2e-tls e2e-user fuzz soak bench bench-guard bench-record profile help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -87,6 +92,9 @@ bench-record: ## write bench/counts.json anew
 	@bash scripts/setup.sh --bench
 	$(CARGO) build --bin weft --profile $(COUNTED_PROFILE)
 	WEFT_BIN=$(COUNTED_WEFT) WEFT_PROFILE=$(COUNTED_PROFILE) python3 bench/count.py --record
+
+profile: ## make the profile anew that a release is compiled by (needs root, and llvm-tools of the compiler)
+	@bash scripts/profile.sh
 
 fuzz: ## feed every decoder with what nobody sends, FUZZ_SECONDS (an hour) each; FUZZ_TARGETS names some
 	@CARGO_TARGET_DIR=$(abspath $(TARGET)) bash fuzz/run.sh $(FUZZ_TARGETS)

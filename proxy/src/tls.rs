@@ -14,18 +14,32 @@ pub mod server;
 
 use std::sync::{Arc, LazyLock};
 
-use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
+use rustls::{CipherSuite, SupportedProtocolVersion};
 
 use crate::config::identity::{Identity, IdentityReceiver};
 use crate::config::tls::{Shown, Versions};
 
-/// The cryptography, with hybrid post-quantum key exchange preferred.
+/// The cryptography, with hybrid post-quantum key exchange preferred, and of AES, as Envoy does, the shorter key: bytes in
+/// quantity cost a tenth less.
 fn provider() -> &'static Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        let is_short = |suite: &CipherSuite| {
+            matches!(
+                suite,
+                CipherSuite::TLS13_AES_128_GCM_SHA256
+                    | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                    | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+            )
+        };
+        provider
+            .cipher_suites
+            .sort_by_key(|suite| !is_short(&suite.suite()));
+        Arc::new(provider)
+    });
     &PROVIDER
 }
 
@@ -95,5 +109,12 @@ mod tests {
         let first = provider().kx_groups.first().expect("a group");
 
         assert_eq!(first.name(), rustls::NamedGroup::X25519MLKEM768);
+    }
+
+    #[test]
+    fn aes_with_the_shorter_key_is_preferred() {
+        let first = provider().cipher_suites.first().expect("a suite");
+
+        assert_eq!(first.suite(), CipherSuite::TLS13_AES_128_GCM_SHA256);
     }
 }
