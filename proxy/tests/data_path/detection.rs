@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use weft_proxy::config::listener::{ChainMatch, FilterChain, ListenerConfig};
 use weft_proxy::config::route::Forward;
 use weft_proxy::snapshot::listener::Verdict;
@@ -34,11 +35,18 @@ fn detecting() -> ListenerConfig {
 
 /// Greets, then answers with what it heard in capitals, until the client ends its side.
 async fn greeting() -> SocketAddr {
+    greeting_once(watch::channel(true).1).await
+}
+
+/// The same, which greets nobody before it may.
+async fn greeting_once(may: watch::Receiver<bool>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
+            let mut may = may.clone();
             tokio::spawn(async move {
+                let _ = may.wait_for(|may| *may).await;
                 let _ = stream.write_all(b"220 ready\n").await;
                 let mut heard = String::new();
                 let _ = stream.read_to_string(&mut heard).await;
@@ -93,7 +101,8 @@ async fn a_server_that_speaks_first_is_heard_and_answered() {
 #[tokio::test]
 async fn a_client_that_speaks_first_is_told_by_what_it_says() {
     let upstream = Upstream::named("http").await;
-    let proxy = proxy(upstream.address, greeting().await).await;
+    let (greets, may) = watch::channel(false);
+    let proxy = proxy(upstream.address, greeting_once(may).await).await;
 
     assert_eq!(get(proxy.address, "/").await.body, "http");
     assert_eq!(verdict(&proxy), Verdict::Http1);
@@ -106,6 +115,8 @@ async fn a_client_that_speaks_first_is_told_by_what_it_says() {
     let mut stream = TcpStream::connect(proxy.address).await.unwrap();
     stream.write_all(b"*1\r\n$4\r\nPING\r\n").await.unwrap();
     stream.shutdown().await.unwrap();
+    until(|| verdict(&proxy) == Verdict::Opaque).await;
+    greets.send_replace(true);
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
 
@@ -164,9 +175,12 @@ async fn a_greeting_that_was_held_back_reaches_a_client_of_another_protocol() {
 #[tokio::test]
 async fn one_http_client_does_not_make_a_server_first_service_unreachable() {
     let upstream = Upstream::named("http").await;
-    let proxy = proxy(upstream.address, greeting().await).await;
+    // Else a busy machine may hear the server before it hears the client.
+    let (greets, may) = watch::channel(false);
+    let proxy = proxy(upstream.address, greeting_once(may).await).await;
     assert_eq!(get(proxy.address, "/").await.body, "http");
 
+    greets.send_replace(true);
     hear_greeting(proxy.address).await;
     assert_eq!(verdict(&proxy), Verdict::ServerFirst);
     let (_stream, waited) = hear_greeting(proxy.address).await;
