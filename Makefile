@@ -8,8 +8,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Peers of the tests that the machine does not have are installed here.
 export PATH := $(abspath $(TARGET))/peers/bin:$(PATH)
 
-# A release is compiled by the profile that `make profile` has made.
-PROFILED := $(RUSTFLAGS) -Cprofile-use=$(abspath bench/release.profdata) -Cllvm-args=-no-pgo-warn-mismatch
+# A release is compiled by the profile that `make profile` has made; without one where blanks in the path would end the flag.
+PROFILED := $(RUSTFLAGS) $(if $(word 2,$(CURDIR)),,-Cprofile-use=$(CURDIR)/bench/release.profdata -Cllvm-args=-no-pgo-warn-mismatch)
 demo build: export RUSTFLAGS := $(if $(filter release,$(PROFILE)),$(PROFILED),$(RUSTFLAGS))
 bench: export RUSTFLAGS := $(PROFILED)
 

@@ -56,7 +56,6 @@ pub fn identifier(text: &[u8]) -> HeaderValue {
 /// The text of a random UUID (RFC 9562 §5.4).
 pub fn uuid() -> [u8; 36] {
     const HALVES: [(usize, usize); 16] = halves();
-    const DIGITS: [[u8; 2]; 256] = digits();
     let mut bits: u128 = with(|random| random.random());
     bits = bits & !(0xf << 76) | (0x4 << 76);
     bits = bits & !(0x3 << 62) | (0x2 << 62);
@@ -68,13 +67,15 @@ pub fn uuid() -> [u8; 36] {
     text
 }
 
-/// The two digits of each byte.
+/// The two hexadecimal digits of each byte.
+pub const DIGITS: [[u8; 2]; 256] = digits();
+
 const fn digits() -> [[u8; 2]; 256] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    const OF_HALF: &[u8; 16] = b"0123456789abcdef";
     let mut all = [[0; 2]; 256];
     let mut byte = 0;
     while byte < all.len() {
-        all[byte] = [DIGITS[byte >> 4], DIGITS[byte & 0xf]];
+        all[byte] = [OF_HALF[byte >> 4], OF_HALF[byte & 0xf]];
         byte += 1;
     }
     all

@@ -246,23 +246,9 @@ fn hex(digits: &[u8]) -> Option<u128> {
     })
 }
 
-/// The two digits of each byte.
-const DIGITS: [[u8; 2]; 256] = digits();
-
-const fn digits() -> [[u8; 2]; 256] {
-    const OF_HALF: &[u8; 16] = b"0123456789abcdef";
-    let mut digits = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < digits.len() {
-        digits[byte] = [OF_HALF[byte >> 4], OF_HALF[byte & 0xf]];
-        byte += 1;
-    }
-    digits
-}
-
 fn write_hex(text: &mut [u8], bytes: &[u8]) {
     for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
-        *pair = DIGITS[usize::from(*byte)];
+        *pair = random::DIGITS[usize::from(*byte)];
     }
 }
 
