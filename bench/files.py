@@ -5,6 +5,7 @@ import socket
 import subprocess
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+LIBRARIES = {"relay": ("-lssl", "-lcrypto")}
 
 
 def run(*command, check=True):
@@ -48,7 +49,7 @@ class Work:
 
     def build_tools(self, *names):
         for name in names:
-            run(compiler(), "-O2", "-o", self.path(name), os.path.join(HERE, "tools", name + ".c"))
+            run(compiler(), "-O2", "-o", self.path(name), os.path.join(HERE, "tools", name + ".c"), *LIBRARIES.get(name, ()))
 
     def certificates(self, key):
         """A CA with a client's and a server's certificate, and a client's certificate of another CA ("rogue")."""

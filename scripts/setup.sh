@@ -27,6 +27,7 @@ if [ "${1:-}" = --test ]; then
 fi
 if [ -n "$bench" ]; then
     needs="$needs valgrind:valgrind callgrind_control:valgrind openssl:openssl haproxy:haproxy nginx:nginx"
+    [ -e /usr/include/openssl/ssl.h ] || needs="$needs no-openssl-headers:libssl-dev"
     [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || needs="$needs no-stream:libnginx-mod-stream"
 fi
 

@@ -1,50 +1,114 @@
-// relay - copies bytes both ways between each client and a server, and looks at none of them (Linux).
+// relay - copies bytes both ways between each client and a server, and looks at none of them (Linux, OpenSSL).
 //
-//   relay IP:PORT IP:PORT        where to listen, where to connect to
+//   relay FILE                   a configuration, a line each:
+//       listen IP:PORT           or unix:PATH
+//       connect IP:PORT          or unix:PATH
+//       tls-listen PEM CA        TLS with clients: certificate with key, and who has to have signed that of a client
+//       tls-connect PEM CA       TLS with the server, likewise
 //
-// What any proxy of this machine has to do at least: wait, read and write once for each direction, in one thread. A connection
-// to the server for each of a client.
+// What any proxy of this machine has to do at least: wait, read and write once for each direction, in one thread, and
+// seal or open what is encrypted. A connection to the server for each of a client.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/ssl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 typedef struct end {
     int fd;
+    SSL *tls; // NULL: in the clear
     struct end *peer;
-    char *held; // what could not be written to it yet
+    char *held; // what could not be written to it yet, as it goes to the socket
     size_t len, off;
-    int ended; // it has said all
+    int ended;   // it has said all
+    int drained; // its socket had no more to read
 } end;
+typedef struct {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in ip;
+        struct sockaddr_un path;
+    } at;
+    socklen_t len;
+    SSL_CTX *tls;
+} side;
 
 #define LARGEST (256 * 1024)
+#define RECORD 16384
 static int ep;
 static char bytes[LARGEST];
-static struct sockaddr_in server;
+static char sealed[2 * LARGEST]; // what TLS has to say with a call
+static size_t sealed_len;
+static side listening, server;
+static BIO_METHOD *socket_method;
 static end *over[2]; // what ended with this event: freed after it
 
 static void die(const char *what) {
     perror(what);
     exit(1);
 }
-static struct sockaddr_in address(const char *text) {
+static void wrong(const char *what) {
+    fprintf(stderr, "relay: %s\n", what);
+    exit(2);
+}
+static void address(side *to, const char *text) {
     char ip[16];
     int port;
-    struct sockaddr_in at = {.sin_family = AF_INET};
-    if (sscanf(text, "%15[0-9.]:%d", ip, &port) != 2 || !inet_aton(ip, &at.sin_addr)) {
-        fprintf(stderr, "relay: %s is not IP:PORT\n", text);
-        exit(2);
+    if (!strncmp(text, "unix:", 5) && strlen(text + 5) < sizeof to->at.path.sun_path) {
+        to->at.path.sun_family = AF_UNIX;
+        strcpy(to->at.path.sun_path, text + 5);
+        to->len = sizeof to->at.path;
+    } else if (sscanf(text, "%15[0-9.]:%d", ip, &port) == 2 && inet_aton(ip, &to->at.ip.sin_addr)) {
+        to->at.ip.sin_family = AF_INET;
+        to->at.ip.sin_port = htons(port);
+        to->len = sizeof to->at.ip;
+    } else {
+        wrong("an address is neither IP:PORT nor unix:PATH");
     }
-    at.sin_port = htons(port);
-    return at;
+}
+
+// -- sockets, in the clear or with TLS
+static int socket_write(BIO *bio, const char *from, int len) {
+    (void)bio;
+    if (sealed_len + len > sizeof sealed) return -1;
+    memcpy(sealed + sealed_len, from, len);
+    sealed_len += len;
+    return len;
+}
+static int socket_read(BIO *bio, char *to, int len) {
+    end *one = BIO_get_data(bio);
+    ssize_t got = recv(one->fd, to, len, 0);
+    BIO_clear_retry_flags(bio);
+    if (got < 0 && errno == EAGAIN) BIO_set_retry_read(bio);
+    one->drained = got < len;
+    return got;
+}
+static long socket_control(BIO *bio, int what, long number, void *pointer) {
+    (void)bio, (void)number, (void)pointer;
+    return what == BIO_CTRL_FLUSH;
+}
+static void use_tls(side *of, int is_server, const char *pem, const char *ca) {
+    SSL_CTX *context = SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method());
+    if (!context || !SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) ||
+        !SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256") ||
+        SSL_CTX_use_certificate_chain_file(context, pem) != 1 ||
+        SSL_CTX_use_PrivateKey_file(context, pem, SSL_FILETYPE_PEM) != 1 ||
+        SSL_CTX_load_verify_locations(context, ca, NULL) != 1)
+        wrong("a certificate, a key or a CA cannot be used");
+    SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    SSL_CTX_set_session_id_context(context, (const unsigned char *)"relay", 5);
+    SSL_CTX_set_read_ahead(context, 1);
+    SSL_CTX_set_default_read_buffer_len(context, LARGEST / 2);
+    of->tls = context;
 }
 static void finish(end *one) {
     close(one->fd);
@@ -52,31 +116,76 @@ static void finish(end *one) {
     over[0] = one;
     over[1] = one->peer;
 }
+// To the socket; what it does not take is held. Whether it goes on.
+static int emit(end *to, const char *from, size_t len) {
+    ssize_t sent = to->held || !len ? 0 : send(to->fd, from, len, MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN) return finish(to), 0;
+    if (sent < 0) sent = 0;
+    if ((size_t)sent == len) return 1;
+    size_t rest = len - sent, before = to->len - to->off;
+    char *held = malloc(before + rest);
+    if (!held) die("malloc");
+    if (to->held) memcpy(held, to->held + to->off, before);
+    memcpy(held + before, from + sent, rest);
+    free(to->held);
+    to->held = held, to->off = 0, to->len = before + rest;
+    return 1;
+}
+static int put(end *to, const char *from, size_t len) {
+    if (!to->tls) return emit(to, from, len);
+    sealed_len = 0;
+    if (SSL_write(to->tls, from, len) != (int)len) return finish(to), 0;
+    return emit(to, sealed, sealed_len);
+}
+// As much as there is and has room: how much, 0 at its end, or -1.
+static ssize_t get(end *from) {
+    if (!from->tls) {
+        ssize_t got = recv(from->fd, bytes, sizeof bytes, 0);
+        from->drained = got < (ssize_t)sizeof bytes;
+        return got;
+    }
+    size_t total = 0;
+    int got = 1;
+    while (total <= LARGEST - RECORD && (got = SSL_read(from->tls, bytes + total, LARGEST - total)) > 0) {
+        total += got;
+        if (from->drained && !SSL_has_pending(from->tls)) break;
+    }
+    if (total) return total;
+    int why = SSL_get_error(from->tls, got);
+    errno = why == SSL_ERROR_WANT_READ ? EAGAIN : EIO;
+    return why == SSL_ERROR_ZERO_RETURN ? 0 : -1;
+}
+// Whether the handshake is over; takes it on.
+static int is_open(end *one) {
+    if (!one->tls || SSL_is_init_finished(one->tls)) return 1;
+    sealed_len = 0;
+    int done = SSL_do_handshake(one->tls);
+    if (done != 1 && SSL_get_error(one->tls, done) != SSL_ERROR_WANT_READ) return finish(one), 0;
+    return emit(one, sealed, sealed_len) && done == 1;
+}
+
+// -- copying
 // What `from` says, until there is no more of it or its peer does not take it. A short read is the last one unless an end
 // is known to follow.
 static void pump(end *from, int until_end) {
     end *to = from->peer;
     while (!to->held && !from->ended) {
-        ssize_t got = recv(from->fd, bytes, sizeof bytes, 0);
+        ssize_t got = get(from);
         if (got < 0 && errno == EAGAIN) return;
         if (got < 0) return finish(from);
         if (got == 0) {
             from->ended = 1;
             if (to->ended) return finish(from);
+            if (to->tls) {
+                sealed_len = 0;
+                SSL_shutdown(to->tls);
+                if (!emit(to, sealed, sealed_len)) return;
+            }
             shutdown(to->fd, SHUT_WR);
             return;
         }
-        ssize_t sent = send(to->fd, bytes, got, MSG_NOSIGNAL);
-        if (sent < 0 && errno != EAGAIN) return finish(from);
-        if (sent < got) {
-            to->off = 0;
-            to->len = got - (sent < 0 ? 0 : sent);
-            to->held = malloc(to->len);
-            if (!to->held) die("malloc");
-            memcpy(to->held, bytes + got - to->len, to->len);
-            return;
-        }
-        if (got < LARGEST && !until_end) return;
+        if (!put(to, bytes, got)) return;
+        if (from->drained && !(from->tls && SSL_has_pending(from->tls)) && !until_end) return;
     }
 }
 static void flush(end *to) {
@@ -87,25 +196,46 @@ static void flush(end *to) {
         to->off += sent;
     }
     free(to->held);
-    to->held = NULL;
+    to->held = NULL, to->off = to->len = 0;
     // Its peer may have said more meanwhile, of which nothing will be told again.
-    pump(to->peer, 1);
+    if (is_open(to->peer) && !over[0] && is_open(to)) pump(to->peer, 1);
 }
-static end *watch(int fd) {
+static void act(end *one, unsigned what) {
+    unsigned ends = what & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+    if (one->held && what & EPOLLOUT) flush(one);
+    if (over[0]) return;
+    int was_open = !one->tls || SSL_is_init_finished(one->tls);
+    if (!is_open(one)) {
+        if (!over[0] && ends) finish(one);
+        return;
+    }
+    if (!was_open && is_open(one->peer) && !over[0]) pump(one->peer, 1);
+    if (over[0] || !is_open(one->peer) || over[0]) return;
+    if (!was_open || ends || what & EPOLLIN) pump(one, !was_open || ends);
+}
+static end *watch(int fd, SSL_CTX *context, int is_server) {
     int one = 1;
     end *made = calloc(1, sizeof *made);
     if (!made) die("calloc");
     made->fd = fd;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (!context) return made;
+    BIO *bio = BIO_new(socket_method);
+    made->tls = SSL_new(context);
+    if (!bio || !made->tls) die("SSL_new");
+    BIO_set_data(bio, made);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(made->tls, bio, bio);
+    is_server ? SSL_set_accept_state(made->tls) : SSL_set_connect_state(made->tls);
     return made;
 }
 static void take(int listener) {
     int fd;
     while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
-        int up = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        int up = socket(server.at.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
         if (up < 0) die("socket");
-        if (connect(up, (void *)&server, sizeof server) && errno != EINPROGRESS) die("connect");
-        end *ends[2] = {watch(fd), watch(up)};
+        if (connect(up, &server.at.any, server.len) && errno != EINPROGRESS) die("connect");
+        end *ends[2] = {watch(fd, listening.tls, 1), watch(up, server.tls, 0)};
         ends[0]->peer = ends[1];
         ends[1]->peer = ends[0];
         for (int i = 0; i < 2; i++) {
@@ -114,17 +244,37 @@ static void take(int listener) {
         }
     }
 }
-int main(int count, char **words) {
-    if (count != 3) {
-        fprintf(stderr, "usage: relay IP:PORT IP:PORT\n");
-        return 2;
+static void release(end *one) {
+    if (one->tls) SSL_free(one->tls);
+    free(one->held);
+    free(one);
+}
+static void configure(const char *path) {
+    FILE *file = fopen(path, "r");
+    char line[1024], key[16], first[480], second[480];
+    if (!file) die(path);
+    while (fgets(line, sizeof line, file)) {
+        int count = sscanf(line, "%15s %479s %479s", key, first, second);
+        if (count == 2 && !strcmp(key, "listen")) address(&listening, first);
+        else if (count == 2 && !strcmp(key, "connect")) address(&server, first);
+        else if (count == 3 && !strcmp(key, "tls-listen")) use_tls(&listening, 1, first, second);
+        else if (count == 3 && !strcmp(key, "tls-connect")) use_tls(&server, 0, first, second);
+        else if (count > 0) wrong("a line is neither listen, connect, tls-listen nor tls-connect");
     }
+    fclose(file);
+    if (!listening.len || !server.len) wrong("it needs a line for listen and one for connect");
+}
+int main(int count, char **words) {
+    if (count != 2) wrong("usage: relay FILE");
     signal(SIGPIPE, SIG_IGN);
-    struct sockaddr_in own = address(words[1]);
-    server = address(words[2]);
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1;
+    socket_method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "socket");
+    BIO_meth_set_read(socket_method, socket_read);
+    BIO_meth_set_write(socket_method, socket_write);
+    BIO_meth_set_ctrl(socket_method, socket_control);
+    configure(words[1]);
+    int listener = socket(listening.at.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1;
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(listener, (void *)&own, sizeof own) || listen(listener, 4096)) die("listen");
+    if (bind(listener, &listening.at.any, listening.len) || listen(listener, 4096)) die("listen");
     ep = epoll_create1(0);
     struct epoll_event events[256], first = {.events = EPOLLIN, .data.ptr = NULL};
     if (ep < 0 || epoll_ctl(ep, EPOLL_CTL_ADD, listener, &first)) die("epoll");
@@ -133,22 +283,18 @@ int main(int count, char **words) {
         if (ready < 0 && errno != EINTR) die("epoll_wait");
         for (int i = 0; i < ready; i++) {
             end *one = events[i].data.ptr;
-            unsigned what = events[i].events;
-            if (!what) continue;
+            if (!events[i].events) continue;
             if (!one) {
                 take(listener);
                 continue;
             }
-            if (one->held && what & EPOLLOUT) flush(one);
-            if (!over[0] && what & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-                pump(one, !!(what & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)));
+            act(one, events[i].events);
             if (!over[0]) continue;
-            // Events of the other end that are still to come are for nobody.
+            // Events of either end that are still to come are for nobody.
             for (int k = i + 1; k < ready; k++)
-                if (events[k].data.ptr == one->peer) events[k].events = 0;
+                if (events[k].data.ptr == over[0] || events[k].data.ptr == over[1]) events[k].events = 0;
             for (int k = 0; k < 2; k++) {
-                free(over[k]->held);
-                free(over[k]);
+                release(over[k]);
                 over[k] = NULL;
             }
         }
