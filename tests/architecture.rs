@@ -48,6 +48,7 @@ const PROXY_LAYERS: [&[&str]; 7] = [
         "gather",
         "handover",
         "http1",
+        "http2",
         "prefixed",
         "present",
         "proxy_protocol",

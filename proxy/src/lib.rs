@@ -2,8 +2,8 @@
 //!
 //! [`run`] is all of it: `weft proxy` calls it and returns when it does. What is below is cut in layers, of which
 //! lower never imports higher: `app workers admin` › `listener connection xds` › `http tcp` › `tls upstream` ›
-//! `snapshot cluster` › `config telemetry clock drain gather handover http1 prefixed present proxy_protocol
-//! socket_option stream turn wire`.
+//! `snapshot cluster` › `config telemetry clock drain gather handover http1 http2 prefixed present
+//! proxy_protocol socket_option stream turn wire`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
@@ -22,6 +22,7 @@ pub mod gather;
 pub mod handover;
 pub mod http;
 pub mod http1;
+pub mod http2;
 pub mod identity;
 pub mod listener;
 pub mod overload;
