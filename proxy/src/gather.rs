@@ -37,9 +37,15 @@ enum State {
     Writing,
 }
 
-/// Counts the turns of a connection's task.
+/// Counts the turns of a connection's task, and how often something has been read in them.
 #[derive(Debug, Clone, Default)]
-pub struct Turns(Arc<AtomicU32>);
+pub struct Turns(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    turns: AtomicU32,
+    reads: AtomicU32,
+}
 
 /// A connection whose turns are counted.
 #[derive(Debug)]
@@ -68,11 +74,16 @@ impl Turns {
 
     /// The task is polled; to be called before the connection is.
     pub fn begin(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often something has been read. Who sees another number has heard from the peer.
+    pub fn reads(&self) -> u32 {
+        self.0.reads.load(Ordering::Relaxed)
     }
 
     fn current(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.0.turns.load(Ordering::Relaxed)
     }
 }
 
@@ -182,8 +193,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathered<IO> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        if self.state == State::Greeting && buffer.filled().len() > before {
-            self.state = State::Open;
+        if buffer.filled().len() > before {
+            self.turns.0.reads.fetch_add(1, Ordering::Relaxed);
+            if self.state == State::Greeting {
+                self.state = State::Open;
+            }
         }
         read
     }
