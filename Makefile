@@ -47,8 +47,9 @@ clippy: ## lints, as errors
 doc: ## the documentation builds without warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 
-deny: $(TARGET)/tools/bin/cargo-deny ## licences, sources, and crates that must not be there
+deny: $(TARGET)/tools/bin/cargo-deny ## licences, sources, and crates that must not be there; lock files are whole
 	$< check --hide-inclusion-graph bans licenses sources
+	$(CARGO) metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 
 $(TARGET)/tools/bin/cargo-deny:
 	$(CARGO) install cargo-deny --version 0.20.2 --locked --debug --quiet --root $(TARGET)/tools
