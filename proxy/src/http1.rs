@@ -9,6 +9,7 @@ pub(crate) mod decoder;
 pub(crate) mod fuzzing;
 pub(crate) mod head;
 pub mod malformed;
+pub(crate) mod maps;
 pub(crate) mod names;
 pub(crate) mod plenty;
 pub(crate) mod reading;

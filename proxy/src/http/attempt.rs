@@ -23,7 +23,7 @@ use super::completion::Completion;
 use super::failure::{Failure, LocalReply};
 use super::headers::{ATTEMPT_COUNT, Head};
 use super::limits;
-use super::outgoing::{Keep, Outgoing};
+use super::outgoing::{self, Keep, KeepHead, Outgoing};
 use super::retry;
 use crate::cluster::Cluster;
 use crate::cluster::breaker::Permit;
@@ -34,7 +34,7 @@ use crate::upstream::HttpVersion;
 use crate::upstream::body::RequestBody;
 use crate::upstream::body::client::ClientBody;
 use crate::upstream::body::meter::BodyMeter;
-use crate::upstream::lease::Lease;
+use crate::upstream::lease::{Lease, Wanted};
 use crate::upstream::response::UpstreamBody;
 
 const IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
@@ -102,8 +102,8 @@ pub(super) struct Borrowed {
 /// A try that brought no response.
 struct Missed {
     failure: Failure,
-    /// The request, where it can be sent again as it is.
-    unsent: Option<Box<Request<RequestBody>>>,
+    /// Whether the request can be sent again as it is.
+    is_unsent: bool,
 }
 
 /// What several tries write into.
@@ -145,7 +145,7 @@ impl Attempts<'_> {
         let is_idempotent = retry::is_idempotent(&head.method);
         let started = completion.started();
         let keep = self.keep(is_idempotent);
-        let (mut request, mut outgoing) = Outgoing::split(head, body, self.meter.clone(), keep);
+        let (mut request, outgoing) = Outgoing::split(head, body, self.meter.clone(), keep);
         let log = Mutex::new(completion);
         let mut course = Course {
             log: &log,
@@ -158,9 +158,9 @@ impl Attempts<'_> {
         ClusterStats::count(&self.cluster.stats.requests);
         self.tell_first(&mut request);
         let answered = if self.hedges && self.timeouts.per_try.is_some() {
-            Box::pin(self.run_hedged(request, &mut outgoing, &mut course)).await
+            Box::pin(self.run_hedged(request, &outgoing, &mut course)).await
         } else {
-            pin!(self.run_in_turn(request, &mut outgoing, &mut course)).await
+            pin!(self.run_in_turn(request, &outgoing, &mut course)).await
         };
         let answered = answered.map_err(|failure| match self.has_bad_body() {
             true => self.bad_body(),
@@ -201,27 +201,27 @@ impl Attempts<'_> {
     async fn run_in_turn(
         &self,
         mut request: Box<Request<RequestBody>>,
-        outgoing: &mut Outgoing,
+        outgoing: &Outgoing,
         course: &mut Course<'_>,
     ) -> Result<Box<Answered>, Failure> {
         let mut permit = None;
+        let wanted = outgoing.wanted();
         loop {
             course.log.lock().attempted();
-            let ended = pin!(self.bounded_try(request, course)).await;
+            let ended = pin!(self.bounded_try((&mut request, wanted), course)).await;
             let again = self.again(&ended, course);
             let after_timeout = is_timeout(&ended);
-            let (ended, unsent) = match ended {
-                Ok(answered) => (Ok(answered), None),
-                Err(missed) => (Err(missed.failure), missed.unsent),
+            let (ended, is_unsent) = match ended {
+                Ok(answered) => (Ok(answered), false),
+                Err(missed) => (Err(missed.failure), missed.is_unsent),
             };
-            let next = again.and_then(|again| Some((again, unsent.or_else(|| outgoing.again())?)));
-            let Some((again, next)) = next else {
+            let Some(again) = again.filter(|_| is_unsent || outgoing.renew(&mut request)) else {
+                outgoing::spare(request);
                 return self.last(ended, permit, course);
             };
             if let Ok(answered) = ended {
                 answered.discard();
             }
-            request = next;
             again.count(&self.cluster.stats);
             permit = Some(again.permit);
             self.note(again.ended_at, course);
@@ -262,16 +262,23 @@ impl Attempts<'_> {
         }
     }
 
-    /// A copy is kept only where a request may have to be sent again after it was sent.
+    /// A request is kept only where it may have to be sent again after it was sent.
     fn keep(&self, is_idempotent: bool) -> Keep {
         let is_http2 = self.version == HttpVersion::Http2;
         let may_resend = self.policy.as_ref().is_some_and(|policy| {
             let is_resent = retry::may_resend(&policy.on, is_idempotent, is_http2);
             policy.retries > 0 && (self.hedges || is_resent)
         });
-        match may_resend || self.is_wanted_again {
-            true => Keep::Copy(self.max_kept_bytes),
-            false => Keep::Nothing,
+        // What stays in place is sent by one try at a time, over HTTP/1.1, and to whichever endpoint as it is.
+        let is_changed = self.hedges || is_http2 || self.endpoint_host.is_some();
+        let is_body_kept = may_resend || self.is_wanted_again;
+        Keep {
+            head: match (may_resend, is_changed) {
+                (true, true) => KeepHead::Copy,
+                (true, false) => KeepHead::InPlace,
+                (false, _) => KeepHead::Nothing,
+            },
+            max_bytes: is_body_kept.then_some(self.max_kept_bytes),
         }
     }
 
@@ -300,7 +307,7 @@ impl Attempts<'_> {
     /// One try, no longer and no more silent than it may be.
     async fn bounded_try(
         &self,
-        request: Box<Request<RequestBody>>,
+        request: (&mut Request<RequestBody>, Wanted),
         course: &Course<'_>,
     ) -> Result<Box<Answered>, Missed> {
         let Timeouts {
@@ -345,14 +352,14 @@ impl Missed {
     fn sent(failure: Failure) -> Self {
         Missed {
             failure,
-            unsent: None,
+            is_unsent: false,
         }
     }
 
-    fn unsent(failure: Failure, request: Box<Request<RequestBody>>) -> Self {
+    fn unsent(failure: Failure) -> Self {
         Missed {
             failure,
-            unsent: Some(request),
+            is_unsent: true,
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::upstream::body::RequestBody;
 use crate::upstream::body::meter::BodyMeter;
 use crate::upstream::environment::Environment;
 use crate::upstream::guise::Guise;
-use crate::upstream::lease::{Freshness, Lease};
+use crate::upstream::lease::{Freshness, Lease, Wanted};
 use crate::upstream::response::UpstreamBody;
 
 /// No copy takes longer.
@@ -158,8 +158,8 @@ impl Copy {
             )
             .await?;
         ClusterStats::count(&self.cluster.stats.tries);
-        let request = outgoing::request(self.head, self.body);
-        match lease.send(Box::new(request)).await {
+        let mut request = outgoing::request(self.head, self.body);
+        match lease.send(&mut request, Wanted::Once).await {
             Ok(response) => Ok((response, lease)),
             Err(_) => Err(Unanswered(StatusCode::SERVICE_UNAVAILABLE)),
         }

@@ -5,15 +5,25 @@ use std::sync::Arc;
 use http::Request;
 
 use super::headers::Head;
+use crate::http1::maps;
 use crate::upstream::body::RequestBody;
 use crate::upstream::body::client::ClientBody;
 use crate::upstream::body::meter::BodyMeter;
 use crate::upstream::body::replay::ReplayBuffer;
+use crate::upstream::lease::Wanted;
 
 /// What another try would be made of.
 pub(super) struct Outgoing {
-    head: Option<Box<Head>>,
+    head: KeptHead,
     body: Kept,
+}
+
+/// What is kept of a head.
+enum KeptHead {
+    Copy(Box<Head>),
+    /// The request that was sent still has it.
+    InPlace,
+    Gone,
 }
 
 /// What is kept of a body.
@@ -27,11 +37,19 @@ enum Kept {
 }
 
 /// What is kept of a request once it has been sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keep {
+    pub(super) head: KeepHead,
+    /// As much of its body, if any.
+    pub(super) max_bytes: Option<usize>,
+}
+
+/// What is kept of its head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keep {
-    /// A copy, as far as its body has no more bytes than this.
-    Copy(usize),
-    /// Nothing.
+pub(super) enum KeepHead {
+    Copy,
+    /// The head itself: nothing that is done to it on its way matters.
+    InPlace,
     Nothing,
 }
 
@@ -43,13 +61,13 @@ impl Outgoing {
         meter: Option<Arc<BodyMeter>>,
         keep: Keep,
     ) -> (Box<Request<RequestBody>>, Self) {
-        let (first, kept) = match (meter, keep) {
+        let (first, kept) = match (meter, keep.max_bytes) {
             (None, _) => (RequestBody::Empty, Kept::Empty),
-            (Some(meter), Keep::Nothing) => {
+            (Some(meter), None) => {
                 let incoming = body;
                 (RequestBody::Once { incoming, meter }, Kept::Gone)
             }
-            (Some(meter), Keep::Copy(max_bytes)) => {
+            (Some(meter), Some(max_bytes)) => {
                 let buffer = ReplayBuffer::new(body, meter, max_bytes);
                 match buffer.replay() {
                     Some(body) => (body, Kept::Replay(buffer)),
@@ -58,22 +76,43 @@ impl Outgoing {
             }
         };
         let outgoing = Outgoing {
-            head: (keep != Keep::Nothing).then(|| head.clone()),
+            head: match keep.head {
+                KeepHead::Copy => KeptHead::Copy(head.clone()),
+                KeepHead::InPlace => KeptHead::InPlace,
+                KeepHead::Nothing => KeptHead::Gone,
+            },
             body: kept,
         };
         (Box::new(request(*head, first)), outgoing)
     }
 
-    /// The request once more, where all of it is still here.
-    pub(super) fn again(&mut self) -> Option<Box<Request<RequestBody>>> {
-        let head = self.head.clone()?;
-        let body = match &self.body {
-            Kept::Empty => RequestBody::Empty,
-            Kept::Replay(buffer) => buffer.replay()?,
-            Kept::Gone => return None,
-        };
-        Some(Box::new(request(*head, body)))
+    /// Whether the head of the request is left as it is.
+    pub(super) fn wanted(&self) -> Wanted {
+        match self.head {
+            KeptHead::InPlace => Wanted::Again,
+            KeptHead::Copy(_) | KeptHead::Gone => Wanted::Once,
+        }
     }
+
+    /// Makes the request once more of what is kept; says whether all of it is still here.
+    pub(super) fn renew(&self, sent: &mut Request<RequestBody>) -> bool {
+        let body = match &self.body {
+            Kept::Empty => Some(RequestBody::Empty),
+            Kept::Replay(buffer) => buffer.replay(),
+            Kept::Gone => None,
+        };
+        match (&self.head, body) {
+            (KeptHead::Copy(head), Some(body)) => *sent = request(Head::clone(head), body),
+            (KeptHead::InPlace, Some(body)) => *sent.body_mut() = body,
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// Nobody wants the request any more.
+pub(super) fn spare(mut request: Box<Request<RequestBody>>) {
+    maps::spare(std::mem::take(request.headers_mut()));
 }
 
 impl Outgoing {

@@ -29,7 +29,7 @@ use crate::telemetry::access_log::operator::Subject;
 use crate::telemetry::report::{Downstream, ResponseFlags, TcpReport};
 use crate::upstream::body::RequestBody;
 use crate::upstream::guise::Guise;
-use crate::upstream::lease::{Freshness, Lease};
+use crate::upstream::lease::{Freshness, Lease, Wanted};
 use crate::upstream::response::UpstreamBody;
 use crate::upstream::upgraded;
 use crate::upstream::{ConnectFailure, HttpVersion, TunnelFailure, Upstreams};
@@ -185,7 +185,7 @@ async fn through(
         false => Scheme::HTTP,
     };
     let request = asked.request(version, scheme, body);
-    let request = request.map_err(|source| {
+    let mut request = request.map_err(|source| {
         let authority = asked.authority.clone();
         failed(TunnelFailure::Request { authority, source })
     })?;
@@ -194,7 +194,7 @@ async fn through(
     let mut lease = lent.await?;
     ClusterStats::count(&cluster.stats.tries);
     let opened = async {
-        let response = lease.send(Box::new(request)).await;
+        let response = lease.send(&mut request, Wanted::Once).await;
         let response = response.map_err(|failure| TunnelFailure::Http(failure.error))?;
         let status = response.status();
         if !is_agreed(status, version) {

@@ -20,9 +20,10 @@ use self::replay::Replay;
 use crate::http1::malformed::Malformed;
 
 /// A request body of one try.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum RequestBody {
     /// None.
+    #[default]
     Empty,
     /// From here.
     Full(Option<Bytes>),

@@ -33,7 +33,7 @@ use self::line::{Line, SharedLine};
 use super::body::RequestBody;
 use super::guise::Guise;
 use super::io::{Mark, Seen, UpstreamIo, Watch};
-use super::lease::SendFailure;
+use super::lease::{SendFailure, Wanted};
 use super::response::UpstreamBody;
 use crate::cluster::connections::ConnectionPermit;
 use crate::config::cluster::{ClusterConfig, ConnectionBounds};
@@ -172,18 +172,19 @@ impl Http1Connection {
     /// Sends the request, until the head of the response is here.
     pub(super) async fn send(
         &mut self,
-        request: Box<Request<RequestBody>>,
+        request: &mut Request<RequestBody>,
+        wanted: Wanted,
     ) -> Result<Response<UpstreamBody>, SendFailure> {
-        send(Arc::clone(&self.line), &mut self.rest, request).await
+        send(Arc::clone(&self.line), &mut self.rest, (request, wanted)).await
     }
 }
 
 async fn send(
     line: SharedLine,
     rest: &mut Option<Rest>,
-    request: Box<Request<RequestBody>>,
+    (request, wanted): (&mut Request<RequestBody>, Wanted),
 ) -> Result<Response<UpstreamBody>, SendFailure> {
-    let mut exchange = Exchange::begin(*request, &mut line.lock());
+    let mut exchange = Exchange::begin(request, wanted, &mut line.lock());
     give_way().await;
     let answered = poll_fn(|context| {
         let mut held = line.lock();
@@ -290,8 +291,7 @@ impl From<Failed> for SendFailure {
     fn from(failed: Failed) -> Self {
         SendFailure {
             error: failed.error.into(),
-            unsent: failed.unsent,
-            written: failed.written,
+            is_unsent: failed.is_unsent,
         }
     }
 }

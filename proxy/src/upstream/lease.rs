@@ -2,7 +2,8 @@
 //!
 //! HTTP/1: lent alone, given back when request and response have both ended, closed otherwise. HTTP/2:
 //! shared. A connection that turns out to have been closed while it lay idle costs a fresh one, and never
-//! an error: `SendFailure` brings the request back where it was not sent, and [`Spare`] where that is no matter.
+//! an error: the request is as it was where `SendFailure` says that it was not sent, and [`Spare`] makes it anew where
+//! that is no matter.
 
 mod spare;
 
@@ -53,10 +54,8 @@ enum Connection {
 pub struct SendFailure {
     /// What went wrong.
     pub error: ExchangeError,
-    /// The request, where not a byte of it was sent.
-    pub unsent: Option<Box<Request<RequestBody>>>,
-    /// Its head, where that was written and nothing has come of a response.
-    pub(super) written: Option<Box<Request<()>>>,
+    /// Whether not a byte of the request was sent: then it is as it was.
+    pub is_unsent: bool,
 }
 
 impl SendFailure {
@@ -70,11 +69,19 @@ impl SendFailure {
         self.error.is_unprocessed()
     }
 
-    pub(super) fn of_hyper(mut failure: TrySendError<Request<RequestBody>>) -> Self {
+    /// Gives the request back where hyper does.
+    fn of_hyper(
+        mut failure: TrySendError<Request<RequestBody>>,
+        request: &mut Request<RequestBody>,
+    ) -> Self {
+        let unsent = failure.take_message();
+        let is_unsent = unsent.is_some();
+        if let Some(unsent) = unsent {
+            *request = unsent;
+        }
         SendFailure {
-            unsent: failure.take_message().map(Box::new),
-            written: None,
             error: failure.into_error().into(),
+            is_unsent,
         }
     }
 }
@@ -84,10 +91,18 @@ impl<E: Into<ExchangeError>> From<E> for SendFailure {
     fn from(error: E) -> Self {
         SendFailure {
             error: error.into(),
-            unsent: None,
-            written: None,
+            is_unsent: false,
         }
     }
+}
+
+/// Whether a request may have to be sent again once there is a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Its memory may be used for the response.
+    Once,
+    /// On a connection of HTTP/1.1 its head is left as it is.
+    Again,
 }
 
 /// Which connections will do.
@@ -121,17 +136,19 @@ impl Lease {
         }
     }
 
-    /// Sends the request; its body is sent while the response may already be coming.
+    /// Sends the request; its body is taken, and sent while the response may already be coming. On a connection of
+    /// HTTP/1.1 its head is its own until something of the response has come.
     pub async fn send(
         &mut self,
-        request: Box<Request<RequestBody>>,
+        request: &mut Request<RequestBody>,
+        wanted: Wanted,
     ) -> Result<Response<UpstreamBody>, SendFailure> {
         match &mut self.connection {
-            Connection::Http1(connection) => pin!(connection.send(request)).await,
-            Connection::Http2(sender, _) => pin!(sender.try_send_request(*request))
+            Connection::Http1(connection) => pin!(connection.send(request, wanted)).await,
+            Connection::Http2(sender, _) => pin!(sender.try_send_request(std::mem::take(request)))
                 .await
                 .map(|response| response.map(UpstreamBody::Hyper))
-                .map_err(SendFailure::of_hyper),
+                .map_err(|failure| SendFailure::of_hyper(failure, request)),
         }
     }
 

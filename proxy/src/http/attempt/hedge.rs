@@ -16,6 +16,7 @@ use crate::cluster::stats::ClusterStats;
 use crate::http::failure::Failure;
 use crate::http::outgoing::Outgoing;
 use crate::upstream::body::RequestBody;
+use crate::upstream::lease::Wanted;
 
 /// How one of several tries ended, and the permit it was made with.
 type Ended = (Result<Box<Answered>, Missed>, Option<Permit>);
@@ -25,7 +26,7 @@ impl Attempts<'_> {
     pub(super) async fn run_hedged(
         &self,
         request: Box<Request<RequestBody>>,
-        outgoing: &mut Outgoing,
+        outgoing: &Outgoing,
         course: &mut Course<'_>,
     ) -> Result<Box<Answered>, Failure> {
         let mut running = FuturesUnordered::new();
@@ -57,7 +58,10 @@ impl Attempts<'_> {
                     (None, again, true)
                 }
             };
-            let again = again.and_then(|again| Some((again, outgoing.again()?)));
+            let again = again.and_then(|again| {
+                let mut request = Box::<Request<RequestBody>>::default();
+                outgoing.renew(&mut request).then_some((again, request))
+            });
             match (again, last) {
                 (Some((again, mut request)), last) => {
                     if let Some((Ok(answered), _)) = last {
@@ -82,7 +86,7 @@ impl Attempts<'_> {
 
     async fn delayed_try(
         &self,
-        request: Box<Request<RequestBody>>,
+        mut request: Box<Request<RequestBody>>,
         (permit, wait): (Option<Permit>, Duration),
         (tried, left): (Vec<SocketAddr>, Priorities),
         log: &Log<'_>,
@@ -95,6 +99,7 @@ impl Attempts<'_> {
             session: self.aim.session.filter(|_| permit.is_none()),
             left,
         };
-        (self.one_try(request, apart, log).await, permit)
+        let sent = (&mut *request, Wanted::Once);
+        (self.one_try(sent, apart, log).await, permit)
     }
 }

@@ -23,7 +23,7 @@ use crate::upstream::ConnectFailure;
 use crate::upstream::body::RequestBody;
 use crate::upstream::error::ExchangeError;
 use crate::upstream::guise::Guise;
-use crate::upstream::lease::{Freshness, Lease};
+use crate::upstream::lease::{Freshness, Lease, Wanted};
 use crate::upstream::response::UpstreamBody;
 
 /// What an endpoint says that wants to be spared.
@@ -32,7 +32,7 @@ const DEGRADED: HeaderName = HeaderName::from_static("x-envoy-degraded");
 impl Attempts<'_> {
     pub(super) async fn one_try(
         &self,
-        mut request: Box<Request<RequestBody>>,
+        (request, wanted): (&mut Request<RequestBody>, Wanted),
         apart: Apart<'_>,
         log: &Log<'_>,
     ) -> Result<Box<Answered>, Missed> {
@@ -44,10 +44,7 @@ impl Attempts<'_> {
             Ok(permit) => permit,
             Err(source) => {
                 let cluster = Arc::clone(self.cluster.name());
-                return Err(Missed::unsent(
-                    Failure::Overflow { cluster, source },
-                    request,
-                ));
+                return Err(Missed::unsent(Failure::Overflow { cluster, source }));
             }
         };
         let begun = clock::now();
@@ -67,18 +64,15 @@ impl Attempts<'_> {
             Ok(endpoint) => endpoint,
             Err(source) => {
                 let cluster = Arc::clone(self.cluster.name());
-                return Err(Missed::unsent(
-                    Failure::NoEndpoint { cluster, source },
-                    request,
-                ));
+                return Err(Missed::unsent(Failure::NoEndpoint { cluster, source }));
             }
         };
         log.lock().reached(&endpoint);
         if let (Some(before), Some(host)) = (self.endpoint_host, &endpoint.hostname) {
-            headers::readdress(&mut request, self.version, host, before);
+            headers::readdress(request, self.version, host, before);
         }
         let active = endpoint.state.begin();
-        let (response, lease) = pin!(self.send(request, &endpoint, log)).await?;
+        let (response, lease) = pin!(self.send((request, wanted), &endpoint, log)).await?;
         let now = clock::now();
         let latency = now.saturating_duration_since(begun);
         self.cluster.record_latency(&endpoint, latency, now);
@@ -103,7 +97,7 @@ impl Attempts<'_> {
     /// Sends the request on a connection that turns out to be one; records a failure.
     async fn send(
         &self,
-        mut request: Box<Request<RequestBody>>,
+        (request, wanted): (&mut Request<RequestBody>, Wanted),
         endpoint: &Arc<Endpoint>,
         log: &Log<'_>,
     ) -> Result<(Response<UpstreamBody>, Lease), Missed> {
@@ -112,16 +106,16 @@ impl Attempts<'_> {
             let lent = pin!(self.lend(endpoint, freshness)).await;
             let mut lease = match lent {
                 Ok(lease) => lease,
-                Err(source) => return Err(self.not_connected(source, endpoint, request)),
+                Err(source) => return Err(self.not_connected(source, endpoint)),
             };
             log.lock().connected(&lease, self.version);
             if stale == 0 {
                 ClusterStats::count(&self.cluster.stats.tries);
             }
-            let spare = lease.spare(&mut request);
+            let spare = lease.spare(request);
             let may_switch = present::has(request.headers(), &UPGRADE);
-            let sent = pin!(lease.send(request)).await;
-            let mut failure = match sent {
+            let sent = pin!(lease.send(request, wanted)).await;
+            let failure = match sent {
                 Ok(response) => {
                     if let Some(spare) = spare {
                         spare.spared();
@@ -137,20 +131,14 @@ impl Attempts<'_> {
                 }
                 Err(failure) => failure,
             };
-            let again = spare
-                .filter(|_| failure.unsent.is_none())
-                .and_then(|spare| spare.after(&mut failure))
-                .map(Box::new);
-            let unsent = failure.unsent.or(again);
-            match unsent {
-                Some(unsent) if lease.is_reused() && stale < MAX_STALE => {
-                    ClusterStats::count(&self.cluster.stats.stale);
-                    lease.retire();
-                    freshness = Freshness::Fresh;
-                    request = unsent;
-                }
-                unsent => return Err(self.reset(failure.error, unsent, endpoint)),
+            let is_whole =
+                failure.is_unsent || spare.is_some_and(|spare| spare.restore(request, &failure));
+            if !is_whole || !lease.is_reused() || stale >= MAX_STALE {
+                return Err(self.reset(failure.error, is_whole, endpoint));
             }
+            ClusterStats::count(&self.cluster.stats.stale);
+            lease.retire();
+            freshness = Freshness::Fresh;
         }
         unreachable!("the loop returns at the latest after {MAX_STALE} stale connections")
     }
@@ -169,12 +157,7 @@ impl Attempts<'_> {
         pin!(upstreams.lend(self.cluster, endpoint, self.version, freshness, guise)).await
     }
 
-    fn not_connected(
-        &self,
-        source: ConnectFailure,
-        endpoint: &Endpoint,
-        request: Box<Request<RequestBody>>,
-    ) -> Missed {
+    fn not_connected(&self, source: ConnectFailure, endpoint: &Endpoint) -> Missed {
         // The endpoint is not to blame for a limit of ours.
         if !matches!(
             source,
@@ -184,7 +167,7 @@ impl Attempts<'_> {
                 .record(endpoint, Outcome::LocalOriginFailure, Instant::now());
         }
         let cluster = Arc::clone(self.cluster.name());
-        Missed::unsent(Failure::Connect { cluster, source }, request)
+        Missed::unsent(Failure::Connect { cluster, source })
     }
 
     fn malformed(&self, what: &'static str, endpoint: &Endpoint) -> Missed {
@@ -197,16 +180,11 @@ impl Attempts<'_> {
         })
     }
 
-    fn reset(
-        &self,
-        source: ExchangeError,
-        unsent: Option<Box<Request<RequestBody>>>,
-        endpoint: &Endpoint,
-    ) -> Missed {
+    fn reset(&self, source: ExchangeError, is_unsent: bool, endpoint: &Endpoint) -> Missed {
         if !self.has_bad_body() {
             self.cluster.record_lost(endpoint, Instant::now());
         }
-        let how = Reset::of(&source, unsent.is_some());
+        let how = Reset::of(&source, is_unsent);
         if matches!(how, Reset::Stream | Reset::Refused) {
             ClusterStats::count(&self.cluster.stats.resets);
         }
@@ -220,7 +198,7 @@ impl Attempts<'_> {
                 how,
                 source,
             },
-            unsent,
+            is_unsent,
         }
     }
 }

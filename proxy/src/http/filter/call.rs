@@ -21,7 +21,7 @@ use crate::upstream::body::RequestBody;
 use crate::upstream::environment::Environment;
 use crate::upstream::error::ExchangeError;
 use crate::upstream::guise::Guise;
-use crate::upstream::lease::Freshness;
+use crate::upstream::lease::{Freshness, Wanted};
 use crate::upstream::response::UpstreamBody;
 use crate::upstream::{ConnectFailure, HttpVersion};
 
@@ -187,17 +187,13 @@ async fn ask(
         if stale == 0 {
             ClusterStats::count(&cluster.stats.tries);
         }
-        match lease.send(request).await {
+        match lease.send(&mut request, Wanted::Once).await {
             Ok(response) => break (lease, response),
             // A connection that was closed while it lay idle is nobody's failure.
-            Err(failure) if lease.is_reused() && failure.unsent.is_some() && stale < MAX_STALE => {
+            Err(failure) if lease.is_reused() && failure.is_unsent && stale < MAX_STALE => {
                 stale += 1;
                 lease.retire();
                 freshness = Freshness::Fresh;
-                request = match failure.unsent {
-                    Some(unsent) => unsent,
-                    None => return Err(CallFailure::Reset(failure.error)),
-                };
             }
             Err(failure) => {
                 failed();

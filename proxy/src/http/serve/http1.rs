@@ -34,6 +34,7 @@ pub(in crate::http) use self::switch::{ClientIo, Switch};
 use self::writer::Writer;
 use super::error::ServeError;
 use crate::http1::malformed::Malformed;
+use crate::http1::maps;
 use crate::http1::sending::{Framing, Sending};
 use crate::turn::give_way;
 use crate::upstream::body::client::ClientBody;
@@ -154,7 +155,7 @@ where
     let preceding = line.begin_response();
     drop(line);
     let answered = response::head(&parts, &body, asked, style);
-    request::spare(parts.headers);
+    maps::spare(parts.headers);
     let head = match preceding.is_empty() {
         true => answered.head,
         false => [preceding, &answered.head].concat().into(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::CONNECTION;
-use http::{HeaderMap, Request, StatusCode, request};
+use http::{HeaderMap, Request, StatusCode};
 
 use super::Options;
 use super::error::Http1Error;
@@ -16,9 +16,11 @@ use super::head::{self, ResponseHead};
 use super::line::Line;
 use super::request as outgoing;
 use crate::http1::head::{may_end, names};
+use crate::http1::maps;
 use crate::http1::sending::Sending;
 use crate::present;
 use crate::upstream::body::RequestBody;
+use crate::upstream::lease::Wanted;
 
 /// Told of informational responses, where it is among a request's extensions.
 #[derive(Clone)]
@@ -34,13 +36,16 @@ impl fmt::Debug for OnInformational {
 
 /// A request that is being sent, and its response as far as it has come.
 #[derive(Debug)]
-pub(super) struct Exchange {
-    request: request::Parts,
+pub(super) struct Exchange<'a> {
+    /// Whose body is being sent.
+    request: &'a mut Request<RequestBody>,
+    wanted: Wanted,
     /// `None`: it was written, or cannot be.
     pub(super) sending: Option<Sending<RequestBody>>,
     /// Why the request cannot be written: the response may be here all the same.
     not_written: Option<Http1Error>,
-    /// For the response: once any of it has come its headers take the place of the request's.
+    /// For the response: once any of it has come its headers take the place of the request's, unless those are wanted
+    /// again.
     headers: Option<HeaderMap>,
     /// A head that came together with an informational one.
     held_back: Option<ResponseHead>,
@@ -55,27 +60,30 @@ pub(super) struct Exchange {
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) error: Http1Error,
-    /// The request, where not a byte of it was written.
-    pub(super) unsent: Option<Box<Request<RequestBody>>>,
-    /// Its head, where that was written and nothing has come of a response.
-    pub(super) written: Option<Box<Request<()>>>,
+    /// Whether not a byte of the request was written: then it has its body again.
+    pub(super) is_unsent: bool,
 }
 
-impl Exchange {
+impl<'a> Exchange<'a> {
     /// Begins it on a connection that is free.
-    pub(super) fn begin(request: Request<RequestBody>, line: &mut Line) -> Self {
-        let (mut request, body) = request.into_parts();
-        let framing = outgoing::frame(&mut request, &body);
-        let head = outgoing::head(&request, line.options.names);
+    pub(super) fn begin(
+        request: &'a mut Request<RequestBody>,
+        wanted: Wanted,
+        line: &mut Line,
+    ) -> Self {
+        let body = std::mem::take(request.body_mut());
+        let framing = outgoing::frame(request, &body);
+        let head = outgoing::head(request, line.options.names);
         line.begin();
-        if present::has(&request.headers, &CONNECTION) {
-            let mut connection = request.headers.get_all(CONNECTION).iter();
+        if present::has(request.headers(), &CONNECTION) {
+            let mut connection = request.headers().get_all(CONNECTION).iter();
             if connection.any(|list| names(list, "close")) {
                 line.wear_out();
             }
         }
         Exchange {
             request,
+            wanted,
             sending: Some(Sending::again(head, framing, body)),
             not_written: None,
             headers: None,
@@ -88,7 +96,7 @@ impl Exchange {
 
     /// What the request's method is.
     pub(super) fn method(&self) -> &http::Method {
-        &self.request.method
+        self.request.method()
     }
 
     /// Goes on until the head of the response is here.
@@ -156,16 +164,19 @@ impl Exchange {
             .is_none_or(|sending| sending.has_written())
     }
 
-    /// A map for the headers of the response. Once anything is written and answered nobody wants the request again: the
-    /// memory of its headers is used.
+    /// A map for the headers of the response. Once anything is written and answered most requests are not wanted again:
+    /// the memory of their headers is used.
     fn headers(&mut self) -> &mut HeaderMap {
-        let of_request = self.has_written() && self.headers.is_none();
-        let headers = self.headers.get_or_insert_default();
-        if of_request {
-            *headers = std::mem::take(&mut self.request.headers);
-            headers.clear();
-        }
-        headers
+        let of_request = self.wanted == Wanted::Once && self.has_written();
+        let request = &mut *self.request;
+        self.headers.get_or_insert_with(|| match of_request {
+            true => {
+                let mut headers = std::mem::take(request.headers_mut());
+                headers.clear();
+                headers
+            }
+            false => maps::take(),
+        })
     }
 
     /// The head of the response, where it is whole; those of informational ones are told.
@@ -189,7 +200,7 @@ impl Exchange {
             if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(Some(head));
             }
-            if let Some(told) = self.request.extensions.get::<OnInformational>() {
+            if let Some(told) = self.request.extensions().get::<OnInformational>() {
                 (told.0)(status);
                 self.has_told = true;
             }
@@ -216,25 +227,17 @@ impl Exchange {
         }
     }
 
-    /// The request, where not a byte of it was written.
+    /// The request gets its body back where not a byte was written.
     pub(super) fn failed(self, error: Http1Error) -> Failed {
         let is_lost = matches!(error, Http1Error::Lost { .. });
-        let has_written = self.has_written();
-        let has_headers = self.headers.is_none();
-        let (mut unsent, mut written) = (None, None);
-        match self.sending.filter(|_| !has_written) {
-            Some(sending) if is_lost => {
-                let body = unwritten(sending);
-                unsent = Some(Box::new(Request::from_parts(self.request, body)));
-            }
-            None if has_headers => written = Some(Box::new(Request::from_parts(self.request, ()))),
-            _ => {}
+        let unsent = self
+            .sending
+            .filter(|sending| is_lost && !sending.has_written());
+        let is_unsent = unsent.is_some();
+        if let Some(sending) = unsent {
+            *self.request.body_mut() = unwritten(sending);
         }
-        Failed {
-            error,
-            unsent,
-            written,
-        }
+        Failed { error, is_unsent }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Uri, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body::Body;
 
 use crate::config::http1::HeaderNames;
@@ -17,8 +17,10 @@ use crate::present;
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 
 /// Decides how a body is framed, and says so in the headers. What they say already holds.
-pub(super) fn frame<B: Body>(request: &mut request::Parts, body: &B) -> Framing {
-    let headers = &mut request.headers;
+pub(super) fn frame<T, B: Body>(request: &mut Request<T>, body: &B) -> Framing {
+    let may_switch = matches!(*request.method(), Method::GET | Method::HEAD);
+    let is_tunnel = *request.method() == Method::CONNECT;
+    let headers = request.headers_mut();
     if body.is_end_stream() {
         present::remove(headers, &TRANSFER_ENCODING);
         return Framing::None;
@@ -32,19 +34,17 @@ pub(super) fn frame<B: Body>(request: &mut request::Parts, body: &B) -> Framing 
     if let Ok(Some(length)) = content_length(headers) {
         return length_of(length);
     }
-    match (body.size_hint().exact(), &request.method) {
-        (Some(length), _) => {
-            headers.insert(CONTENT_LENGTH, length.into());
-            length_of(length)
-        }
-        (None, &Method::CONNECT) => Framing::None,
-        // It is for the protocol that is asked for.
-        (None, &Method::GET | &Method::HEAD) if headers.contains_key(UPGRADE) => Framing::None,
-        (None, _) => {
-            headers.insert(TRANSFER_ENCODING, CHUNKED);
-            chunked(headers)
-        }
+    if let Some(length) = body.size_hint().exact() {
+        headers.insert(CONTENT_LENGTH, length.into());
+        return length_of(length);
     }
+    // It is for the protocol that is asked for.
+    let is_of_next = may_switch && headers.contains_key(UPGRADE);
+    if is_tunnel || is_of_next {
+        return Framing::None;
+    }
+    headers.insert(TRANSFER_ENCODING, CHUNKED);
+    chunked(headers)
 }
 
 fn length_of(bytes: u64) -> Framing {
@@ -60,14 +60,14 @@ fn chunked(headers: &mut HeaderMap) -> Framing {
 }
 
 /// The head of a request; names of headers that nobody remembers are written like this.
-pub(super) fn head(request: &request::Parts, names: HeaderNames) -> Bytes {
-    let names = Names::of(&request.extensions, names);
+pub(super) fn head<T>(request: &Request<T>, names: HeaderNames) -> Bytes {
+    let names = Names::of(request.extensions(), names);
     stored(|bytes| {
-        bytes.extend_from_slice(request.method.as_str().as_bytes());
+        bytes.extend_from_slice(request.method().as_str().as_bytes());
         bytes.extend_from_slice(b" ");
-        put_target(bytes, &request.uri);
+        put_target(bytes, request.uri());
         bytes.extend_from_slice(b" HTTP/1.1\r\n");
-        put_headers(bytes, &request.headers, names);
+        put_headers(bytes, request.headers(), names);
         bytes.extend_from_slice(b"\r\n");
     })
 }
@@ -84,13 +84,12 @@ fn put_target(bytes: &mut BytesMut, target: &Uri) {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
     use http_body_util::{BodyExt, Empty, Full, StreamBody};
 
     use super::*;
     use crate::http1::text::trailers;
 
-    fn request(method: Method, headers: &[(&'static str, &'static str)]) -> request::Parts {
+    fn request(method: Method, headers: &[(&'static str, &'static str)]) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = method;
         *request.uri_mut() = Uri::from_static("/a?b=c");
@@ -98,7 +97,7 @@ mod tests {
             let value = HeaderValue::from_static(value);
             request.headers_mut().append(*name, value);
         }
-        request.into_parts().0
+        request
     }
 
     fn text(head: &Bytes) -> &str {
@@ -136,7 +135,7 @@ mod tests {
     fn targets_are_written_in_each_form() {
         for target in ["/", "/a?b", "*", "http://a:80/b?c", "a:443"] {
             let mut request = request(Method::CONNECT, &[]);
-            request.uri = target.parse().expect("a target");
+            *request.uri_mut() = target.parse().expect("a target");
 
             let line = format!("CONNECT {target} HTTP/1.1\r\n\r\n");
             assert_eq!(head(&request, HeaderNames::LowerCase), line.as_bytes());
@@ -150,7 +149,7 @@ mod tests {
         let framing = frame(&mut request, &Full::new(Bytes::from_static(b"abc")));
 
         assert_eq!(framing, Framing::Length(3));
-        assert_eq!(request.headers[CONTENT_LENGTH], "3");
+        assert_eq!(request.headers()[CONTENT_LENGTH], "3");
     }
 
     #[test]
@@ -195,7 +194,7 @@ mod tests {
             &[("a", "1"), ("c", "2"), ("host", "3"), ("b", "4")],
         );
 
-        let end = trailers(&sent.headers, &announced);
+        let end = trailers(sent.headers(), &announced);
 
         assert_eq!(end, "0\r\na: 1\r\nb: 4\r\n\r\n");
     }

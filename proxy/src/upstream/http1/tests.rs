@@ -42,9 +42,10 @@ impl Pair {
 
     async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendFailure> {
-        send(Arc::clone(&self.line), &mut self.rest, Box::new(request)).await
+        let line = Arc::clone(&self.line);
+        send(line, &mut self.rest, (&mut request, Wanted::Once)).await
     }
 
     /// The answer to a request without a body.
@@ -118,8 +119,8 @@ async fn a_response_that_comes_a_byte_at_a_time_is_the_same() {
         peer
     });
 
-    let asked = request("GET", RequestBody::Empty);
-    let response = send(line, &mut pair.rest, Box::new(asked)).await;
+    let mut asked = request("GET", RequestBody::Empty);
+    let response = send(line, &mut pair.rest, (&mut asked, Wanted::Once)).await;
     let response = response.expect("a response");
     assert_eq!(response.headers()["a"], "b");
     let body = response.into_body().collect().await.expect("a body");
@@ -219,18 +220,34 @@ async fn a_request_comes_back_of_which_nothing_was_written() {
     let mut pair = Pair::new();
     let (peer, line) = (pair.peer, Arc::clone(&pair.line));
     drop(peer);
-    let body = RequestBody::Full(Some("body".into()));
+    let mut unsent = request("POST", RequestBody::Full(Some("body".into())));
 
-    let failure = send(line, &mut pair.rest, Box::new(request("POST", body))).await;
+    let failure = send(line, &mut pair.rest, (&mut unsent, Wanted::Once)).await;
 
-    let unsent = failure.expect_err("nobody is there").unsent;
-    let unsent = unsent.expect("the request");
+    assert!(failure.expect_err("nobody is there").is_unsent);
     assert_eq!(
         (unsent.uri().path(), &unsent.headers()["host"]),
         ("/a", &"b".parse().expect("b"))
     );
     let body = unsent.into_body().collect().await.expect("all of it");
     assert_eq!(body.to_bytes(), "body");
+}
+
+#[tokio::test]
+async fn a_head_that_is_wanted_again_is_left_as_it_is() {
+    for (wanted, headers) in [(Wanted::Again, 1), (Wanted::Once, 0)] {
+        let mut pair = Pair::new();
+        let line = Arc::clone(&pair.line);
+        let answer = b"HTTP/1.1 503 No\r\na: 1\r\nb: 2\r\ncontent-length: 0\r\n\r\n";
+        pair.peer.write_all(answer).await.expect("written");
+        let mut asked = request("GET", RequestBody::Empty);
+
+        let response = send(line, &mut pair.rest, (&mut asked, wanted)).await;
+
+        assert_eq!(response.expect("a response").headers().len(), 3);
+        assert_eq!((asked.method().as_str(), asked.uri().path()), ("GET", "/a"));
+        assert_eq!(asked.headers().len(), headers);
+    }
 }
 
 #[tokio::test]
@@ -263,8 +280,8 @@ async fn a_connection_that_lies_idle_holds_no_memory_of_a_large_body() {
         peer
     });
 
-    let asked = request("GET", RequestBody::Empty);
-    let response = send(line, &mut pair.rest, Box::new(asked)).await;
+    let mut asked = request("GET", RequestBody::Empty);
+    let response = send(line, &mut pair.rest, (&mut asked, Wanted::Once)).await;
     let body = response.expect("a response").into_body().collect().await;
 
     let bytes = body.expect("a body").to_bytes();

@@ -19,7 +19,7 @@ use crate::upstream::io::Mark;
 /// What a request would be made of again.
 #[derive(Debug)]
 pub struct Spare {
-    /// `None`: the connection gives it back.
+    /// `None`: the request has it still.
     head: Option<Request<()>>,
     body: SpareBody,
     condition: Condition,
@@ -104,9 +104,7 @@ impl SpareBody {
             RequestBody::Replayed(replay) => Some(SpareBody::Shared(Arc::clone(replay.buffer()))),
             RequestBody::Copy(_) | RequestBody::Begun { .. } => None,
             RequestBody::Once { .. } => {
-                let RequestBody::Once { incoming, meter } =
-                    std::mem::replace(body, RequestBody::Empty)
-                else {
+                let RequestBody::Once { incoming, meter } = std::mem::take(body) else {
                     return None;
                 };
                 let buffer = ReplayBuffer::new(incoming, meter, MAX_BODY);
@@ -118,19 +116,25 @@ impl SpareBody {
 }
 
 impl Spare {
-    /// The request once more, after it failed so; `None` where the peer may have processed what must not be processed
-    /// twice, or where its body is not all here any more.
-    pub fn after(self, failure: &mut SendFailure) -> Option<Request<RequestBody>> {
+    /// Makes the request what it was, after it failed so; says whether that can be: not where the peer may have processed
+    /// what must not be processed twice, nor where its body is not all here any more.
+    pub fn restore(self, request: &mut Request<RequestBody>, failure: &SendFailure) -> bool {
         if !self.condition.is_met(failure) {
-            return None;
+            return false;
         }
-        let given_back = || failure.written.take().map(|head| *head);
-        let head = self.head.or_else(given_back)?;
         let body = match self.body {
-            SpareBody::Whole(body) => body,
-            SpareBody::Own(buffer) | SpareBody::Shared(buffer) => buffer.replay()?,
+            SpareBody::Whole(body) => Some(body),
+            SpareBody::Own(buffer) | SpareBody::Shared(buffer) => buffer.replay(),
         };
-        Some(head.map(|()| body))
+        let Some(body) = body else {
+            return false;
+        };
+        match self.head {
+            Some(head) => *request = head.map(|()| body),
+            // Nothing of a response has come.
+            None => *request.body_mut() = body,
+        }
+        true
     }
 
     /// There is a response: it is not needed.

@@ -1,19 +1,18 @@
 //! The head of a request: what it asks for, how long the body is that follows (RFC 9112 §6.3), and what it says of its
 //! connection.
 
-use std::cell::RefCell;
-
 use bytes::{Buf, Bytes};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, Method, Request, Uri, Version};
+use http::{Method, Request, Uri, Version};
 
 use crate::config::http1::HeaderNames;
 use crate::http1::head::{
     HeadLimits, MAX_LENGTH, Persistence, digits, ends_chunked, header, names, with_slots,
 };
 use crate::http1::malformed::Malformed;
+use crate::http1::maps;
 use crate::http1::names::Spelling;
 
 /// A head that has been read.
@@ -51,25 +50,6 @@ impl RequestHead {
 const MAX_TARGET_BYTES: usize = u16::MAX as usize - 1;
 /// What a client of HTTP/2 says first (RFC 9113 §3.4), as far as it looks like a request.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-thread_local! {
-    /// Maps of headers that were used before: their memory is used again.
-    static SPARE: RefCell<Vec<HeaderMap>> = const { RefCell::new(vec![]) };
-}
-/// No more of them are kept, and none that is larger: as many requests may be on their way at a time before the first is answered.
-const MAX_SPARE: usize = 64;
-const MAX_SPARE_HEADERS: usize = 128;
-
-/// Keeps headers that nobody needs any more.
-pub(super) fn spare(mut headers: HeaderMap) {
-    let has_use = (1..=MAX_SPARE_HEADERS).contains(&headers.capacity());
-    SPARE.with_borrow_mut(|spare| {
-        if has_use && spare.len() < MAX_SPARE {
-            headers.clear();
-            spare.push(headers);
-        }
-    });
-}
 
 /// Takes a head off what has come; `None` where it is not whole yet.
 pub(super) fn take(
@@ -123,7 +103,7 @@ fn built(parsed: &httparse::Request<'_, '_>, bytes: &Bytes) -> Result<RequestHea
     };
     let mut said = Said::of(&request);
     let headers = request.headers_mut();
-    *headers = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+    *headers = maps::take();
     headers.reserve(parsed.headers.len());
     for each in parsed.headers.iter() {
         let (name, value) = header(each, bytes)?;

@@ -118,7 +118,8 @@ async fn an_answer_counts_though_the_request_was_not_read() {
         pieces
     });
 
-    let sent = send(line, &mut pair.rest, Box::new(request("POST", body))).await;
+    let mut asked = request("POST", body);
+    let sent = send(line, &mut pair.rest, (&mut asked, Wanted::Once)).await;
 
     let response = sent.expect("a response");
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
