@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::server::SendResponse;
-use h2::{RecvStream, SendStream, client, server};
+use h2::{Reason, RecvStream, SendStream, client, server};
 use http::{Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -69,6 +69,8 @@ pub struct StreamIo {
     from_peer: Incoming,
     /// What has come and has not been read.
     rest: Bytes,
+    /// Whether it is one that either side may drop when it has heard enough.
+    is_tunnel: bool,
 }
 
 /// To the peer.
@@ -96,6 +98,7 @@ impl StreamIo {
             to_peer: Outgoing::Open(to_peer),
             from_peer: Incoming::Unanswered(answer),
             rest: Bytes::new(),
+            is_tunnel: false,
         }
     }
 
@@ -105,6 +108,18 @@ impl StreamIo {
             to_peer: Outgoing::Unanswered(answer),
             from_peer: Incoming::Open(from_peer),
             rest: Bytes::new(),
+            is_tunnel: false,
+        }
+    }
+
+    /// One of a CONNECT of HTTP that has been answered. Who drops it has said all; a peer that does not want it any more,
+    /// too.
+    pub fn tunnel(to_peer: SendStream<Bytes>, from_peer: RecvStream) -> Self {
+        StreamIo {
+            to_peer: Outgoing::Open(to_peer),
+            from_peer: Incoming::Open(from_peer),
+            rest: Bytes::new(),
+            is_tunnel: true,
         }
     }
 
@@ -120,10 +135,13 @@ impl StreamIo {
                     self.from_peer = Incoming::Open(response.into_body());
                 }
                 Incoming::Open(stream) => {
-                    let Some(data) = ready!(stream.poll_data(context)) else {
-                        return Poll::Ready(Ok(None));
+                    let data = match ready!(stream.poll_data(context)) {
+                        None => return Poll::Ready(Ok(None)),
+                        Some(Err(error)) if self.is_tunnel && is_farewell(&error) => {
+                            return Poll::Ready(Ok(None));
+                        }
+                        Some(data) => data.map_err(lost)?,
                     };
-                    let data = data.map_err(lost)?;
                     let taken = stream.flow_control().release_capacity(data.len());
                     taken.map_err(lost)?;
                     if !data.is_empty() {
@@ -203,10 +221,26 @@ impl AsyncWrite for StreamIo {
     }
 }
 
+impl Drop for StreamIo {
+    fn drop(&mut self) {
+        if self.is_tunnel
+            && let Outgoing::Open(stream) = &mut self.to_peer
+        {
+            // One that was reset has ended already.
+            let _ = stream.send_data(Bytes::new(), true);
+        }
+    }
+}
+
 impl Bare for StreamIo {
     fn bare(&mut self) -> Option<(Bytes, &Wire)> {
         None
     }
+}
+
+/// Whether a peer says that it wants no more, rather than that something is wrong.
+fn is_farewell(error: &h2::Error) -> bool {
+    matches!(error.reason(), Some(Reason::NO_ERROR | Reason::CANCEL))
 }
 
 /// What a connection of TCP would say: its own error, or that the peer has reset it.

@@ -271,7 +271,7 @@ impl Body for ResponseBody {
         }
         match frame {
             Some(Err(error)) => {
-                // hyper drops what it has not written yet when it is told of an error.
+                // A reset of HTTP/2 drops what was not written yet.
                 this.failed = Some(this.fail(error));
                 context.waker().wake_by_ref();
                 Poll::Pending

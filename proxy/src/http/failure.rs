@@ -155,8 +155,8 @@ impl Reset {
         }
     }
 
-    /// From what hyper says of a connection, on either side.
-    pub(super) fn of_hyper(error: &hyper::Error) -> Self {
+    /// From what hyper says of a connection.
+    fn of_hyper(error: &hyper::Error) -> Self {
         match http2_error(error) {
             Some(error) => Reset::of_http2(error),
             None if error.is_parse() || is_malformed(error) => Reset::Protocol,
@@ -164,7 +164,8 @@ impl Reset {
         }
     }
 
-    fn of_http2(error: &h2::Error) -> Self {
+    /// From what the library says of a stream or a connection, on either side.
+    pub(super) fn of_http2(error: &h2::Error) -> Self {
         match error.reason() {
             Some(h2::Reason::REFUSED_STREAM) => Reset::Refused,
             // A stream that an orderly GOAWAY leaves out was not looked at (RFC 9113 §6.8).

@@ -1,9 +1,12 @@
 //! Serving the requests of one connection until it ends, is idle for too long, has been used enough, or drains.
 
+mod date;
 mod error;
 pub(in crate::http) mod http1;
+mod http2;
 mod lifespan;
 mod seldom;
+pub(in crate::http) mod switch;
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -13,10 +16,6 @@ use std::time::Duration;
 
 use http::header::CONNECTION;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
-use hyper::server::conn;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::error::ServeError;
@@ -30,7 +29,6 @@ use crate::clock::InTurns;
 use crate::config::http::HttpConfig;
 use crate::config::overload::Action;
 use crate::drain::Drain;
-use crate::gather::Gathered;
 use crate::telemetry::managers::{HttpEvent, ManagerStats};
 use crate::upstream::HttpVersion;
 use crate::upstream::body::client::ClientBody;
@@ -93,15 +91,36 @@ async fn many<IO: http1::Client>(
     config: &HttpConfig,
     (drain, used): (Drain, Option<Arc<Use>>),
 ) -> Result<(), ServeError> {
-    let service = service(Arc::clone(connection), drain.clone(), used.clone());
-    let (io, turns) = Gathered::over(io);
-    let mut served = turns.of(http2(config).serve_connection(TokioIo::new(io), service));
+    let answer = Answers {
+        connection: Arc::clone(connection),
+        drain: drain.clone(),
+        used: used.clone(),
+    };
+    let mut served = http2::serve(io, &config.http2, config.max_header_bytes, answer);
     let drained = pin!(drain.last_call_over());
     let finished = pin!(finished(drained, used, connection, config.idle_timeout));
-    let ended = until(finished, Pin::new(&mut served), connection, |served| {
-        served.get_mut().connection().graceful_shutdown();
-    });
-    Ok(ended.await?)
+    let served = Pin::new(&mut served);
+    until(finished, served, connection, |served| {
+        served.get_mut().finish();
+    })
+    .await
+}
+
+/// Answers the requests of a connection of HTTP/2.
+struct Answers {
+    connection: Arc<HttpConnection>,
+    drain: Drain,
+    used: Option<Arc<Use>>,
+}
+
+impl http2::Answer for Answers {
+    type Body = ResponseBody;
+
+    async fn answer(&self, request: Request<ClientBody>) -> Response<ResponseBody> {
+        let turn = (&self.drain, self.used.as_deref());
+        let Ok(response) = pin!(answer(&self.connection, turn, request)).await;
+        response
+    }
 }
 
 /// Counts why a connection has ended, where its client is to blame.
@@ -111,27 +130,6 @@ fn count_error(error: &ServeError, stats: &ManagerStats) {
     } else if error.is_of_protocol() {
         stats.count(HttpEvent::ProtocolError);
     }
-}
-
-fn service(
-    connection: Arc<HttpConnection>,
-    drain: Drain,
-    used: Option<Arc<Use>>,
-) -> impl hyper::service::HttpService<
-    Incoming,
-    ResBody = ResponseBody,
-    Error = Infallible,
-    Future: Future<Output = Result<Response<ResponseBody>, Infallible>> + Send + 'static,
-> {
-    service_fn(move |request: Request<Incoming>| {
-        let connection = Arc::clone(&connection);
-        let (drain, used) = (drain.clone(), used.clone());
-        // Boxed: hyper and the runtime move what a service returns from place to place, a dozen times in HTTP/2.
-        InTurns(Box::pin(async move {
-            let request = request.map(ClientBody::Incoming);
-            answer(&connection, (&drain, used.as_deref()), request).await
-        }))
-    })
 }
 
 async fn answer(
@@ -185,27 +183,6 @@ fn announce_end(response: &mut Response<ResponseBody>) {
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-}
-
-fn http2(config: &HttpConfig) -> conn::http2::Builder<TokioExecutor> {
-    let mut builder = conn::http2::Builder::new(TokioExecutor::new());
-    let options = &config.http2;
-    builder
-        .timer(TokioTimer::new())
-        .max_header_list_size(config.max_header_bytes)
-        .initial_stream_window_size(options.stream_window())
-        .initial_connection_window_size(options.connection_window())
-        .keep_alive_interval(options.keepalive_interval);
-    if options.allows_connect {
-        builder.enable_connect_protocol();
-    }
-    if let Some(streams) = options.max_concurrent_streams {
-        builder.max_concurrent_streams(streams);
-    }
-    if let Some(timeout) = options.keepalive_timeout {
-        builder.keep_alive_timeout(timeout);
-    }
-    builder
 }
 
 /// Returns when a connection is to finish: it drains, has been used enough, has been told to leave, or is idle.

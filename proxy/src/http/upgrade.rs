@@ -3,20 +3,19 @@
 //! Inside, an extended CONNECT of HTTP/2 (RFC 8441) is the GET with `Upgrade` that it stands for, as in Envoy: routes
 //! and filters see one form. On the way out it gets the form of the version that is spoken there.
 
-mod client_side;
 mod poured;
 pub(super) mod terminate;
 mod tunnel;
 
 use std::sync::Arc;
 
+use h2::ext::Protocol;
 use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::ext::Protocol;
 
-use self::client_side::ClientSide;
 use super::failure::{Failure, LocalReply};
 use super::headers::{self, Head};
+use super::serve::switch::Switch;
 use crate::config::matching::TextMatch;
 use crate::config::upgrade::{CONNECT, RouteUpgrades};
 use crate::present;
@@ -27,7 +26,8 @@ use crate::upstream::body::client::ClientBody;
 /// A client that asks for something else on its connection, or stream.
 pub(super) struct Upgrade {
     wanted: Wanted,
-    downstream: ClientSide,
+    /// The client's side; `None` where a request could not switch.
+    downstream: Option<Switch>,
     is_http2: bool,
 }
 
@@ -71,7 +71,7 @@ impl Upgrade {
         };
         Some(Upgrade {
             wanted,
-            downstream: ClientSide::of(request),
+            downstream: request.extensions_mut().remove(),
             is_http2: request.version() == Version::HTTP_2,
         })
     }

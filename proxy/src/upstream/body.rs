@@ -77,9 +77,9 @@ pub fn is_malformed(error: &hyper::Error) -> bool {
 /// Why no more of a body comes from a client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Says hyper.
-    #[error(transparent)]
-    Hyper(#[from] hyper::Error),
+    /// Its stream of HTTP/2 was reset, or is no more.
+    #[error("its stream has ended early")]
+    Http2(#[from] h2::Error),
     /// What it has sent is no body.
     #[error("the body is no HTTP/1.1")]
     Malformed(#[from] Malformed),
@@ -94,10 +94,7 @@ pub enum ClientError {
 impl ClientError {
     /// Whether the body is no good, rather than cut off.
     pub fn is_malformed(&self) -> bool {
-        match self {
-            ClientError::Hyper(error) => is_malformed(error),
-            error => matches!(error, ClientError::Malformed(_)),
-        }
+        matches!(self, ClientError::Malformed(_))
     }
 }
 

@@ -9,9 +9,12 @@ use crate::http1::sending::SendError;
 /// What has ended a connection early.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Says hyper.
+    /// Of HTTP/2.
     #[error(transparent)]
-    Hyper(#[from] hyper::Error),
+    Http2(#[from] h2::Error),
+    /// The client of HTTP/2 has not answered whether it is there.
+    #[error("the client has not answered a PING in time")]
+    Silent,
     /// What came is no request.
     #[error("a request is no HTTP/1.1")]
     Malformed(#[from] Malformed),
@@ -39,17 +42,14 @@ impl ServeError {
     /// Whether the client has not kept to the protocol.
     pub(super) fn is_of_protocol(&self) -> bool {
         match self {
-            ServeError::Hyper(error) => Reset::of_hyper(error) == Reset::Protocol,
+            ServeError::Http2(error) => Reset::of_http2(error) == Reset::Protocol,
             error => matches!(error, ServeError::Malformed(_)),
         }
     }
 
     /// Whether the client has taken too long to say what it asks for.
     pub(super) fn is_timeout(&self) -> bool {
-        match self {
-            ServeError::Hyper(error) => error.is_timeout(),
-            error => matches!(error, ServeError::HeadTimeout),
-        }
+        matches!(self, ServeError::HeadTimeout)
     }
 }
 

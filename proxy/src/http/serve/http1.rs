@@ -4,7 +4,6 @@
 //! connection lies idle it holds no buffer, and nothing that only an exchange needs.
 
 mod body;
-mod date;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(in crate::http) mod fuzzing;
 mod line;
@@ -17,7 +16,6 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -30,9 +28,9 @@ use self::body::Http1Body;
 pub(super) use self::line::{Options, SharedLine, over};
 use self::request::{BodyLength, RequestHead};
 use self::response::{Asked, Style};
-pub(in crate::http) use self::switch::{ClientIo, Switch};
 use self::writer::Writer;
 use super::error::ServeError;
+use super::switch::Switch;
 use crate::http1::malformed::Malformed;
 use crate::http1::maps;
 use crate::http1::sending::{Framing, Sending};
@@ -201,8 +199,7 @@ fn begin<IO: Client>(line: &SharedLine<IO>, head: RequestHead) -> Request<Client
     drop(held);
     let mut request = head.request.map(|()| body);
     if head.asks_for_upgrade {
-        let switch = Switch::of(Arc::clone(line));
-        request.extensions_mut().insert(switch);
+        request.extensions_mut().insert(Switch::of(line.clone()));
     }
     request
 }

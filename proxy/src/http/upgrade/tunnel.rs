@@ -6,11 +6,12 @@ use std::time::Duration;
 use http::Response;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{ClientSide, Upgrade};
+use super::Upgrade;
 use crate::http::HttpConnection;
 use crate::http::body::Source;
 use crate::http::completion::Completion;
 use crate::http::limits::Limits;
+use crate::http::serve::switch::Switch;
 use crate::tcp::copy::{self, FirstEnd, Transfer};
 use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::ResponseFlags;
@@ -97,7 +98,7 @@ fn has_lost_client(first: Option<FirstEnd>, is_http2: bool) -> bool {
 }
 
 async fn copy<IO, E>(
-    downstream: ClientSide,
+    downstream: Option<Switch>,
     upstream: impl Future<Output = Result<IO, E>>,
     idle: Duration,
     transfer: &Transfer,
@@ -107,6 +108,7 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     let both = async {
+        let downstream = downstream.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
         tokio::try_join!(downstream.switched(), async {
             upstream.await.map_err(io::Error::other)
         },)

@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::BodyError;
+use crate::http2::receiving::Receiving;
 
 /// A body that is read by something else: that a filter has changed, or has read ahead.
 pub type FilteredBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
@@ -23,8 +23,8 @@ pub enum ClientBody {
     Whole(Bytes),
     /// The client, which speaks HTTP/1.1 with us.
     Http1(FilteredBody),
-    /// The client, with which hyper speaks, such as in HTTP/2.
-    Incoming(Incoming),
+    /// A stream of HTTP/2.
+    Http2(Receiving),
     /// A filter.
     Filtered(FilteredBody),
 }
@@ -55,7 +55,7 @@ impl Body for ClientBody {
                 *this = ClientBody::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            ClientBody::Incoming(incoming) => Pin::new(incoming)
+            ClientBody::Http2(stream) => Pin::new(stream)
                 .poll_frame(context)
                 .map_err(|error| BodyError::Downstream(error.into())),
             ClientBody::Http1(body) | ClientBody::Filtered(body) => {
@@ -68,7 +68,7 @@ impl Body for ClientBody {
         match self {
             ClientBody::Empty => true,
             ClientBody::Whole(_) => false,
-            ClientBody::Incoming(incoming) => incoming.is_end_stream(),
+            ClientBody::Http2(stream) => stream.is_end_stream(),
             ClientBody::Http1(body) | ClientBody::Filtered(body) => body.is_end_stream(),
         }
     }
@@ -77,7 +77,7 @@ impl Body for ClientBody {
         match self {
             ClientBody::Empty => SizeHint::with_exact(0),
             ClientBody::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            ClientBody::Incoming(incoming) => incoming.size_hint(),
+            ClientBody::Http2(stream) => stream.size_hint(),
             ClientBody::Http1(body) | ClientBody::Filtered(body) => body.size_hint(),
         }
     }
@@ -89,7 +89,7 @@ impl fmt::Debug for ClientBody {
             ClientBody::Empty => "Empty",
             ClientBody::Whole(_) => "Whole",
             ClientBody::Http1(_) => "Http1",
-            ClientBody::Incoming(_) => "Incoming",
+            ClientBody::Http2(_) => "Http2",
             ClientBody::Filtered(_) => "Filtered",
         };
         formatter.debug_tuple(name).finish_non_exhaustive()

@@ -8,10 +8,10 @@ use http::{Method, StatusCode, Version, response};
 use http_body::Body;
 use hyper::ext::ReasonPhrase;
 
-use super::date;
 use super::request::RequestHead;
 use crate::clock;
 use crate::config::http1::HeaderNames;
+use crate::http::serve::date;
 use crate::http1::head::{content_length, names};
 use crate::http1::names::Names;
 use crate::http1::sending::Framing;

@@ -1,44 +1,16 @@
-//! What becomes of a connection whose client asks for another protocol: whoever has taken the request gets it, once the
-//! response has been written that agrees.
+//! A connection of HTTP/1.1 that becomes that of another protocol.
 
 use std::io;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use parking_lot::Mutex;
 
 use super::Client;
-use super::line::SharedLine;
+use super::line::Line;
+use crate::http::serve::switch::{ClientIo, Switching};
 use crate::prefixed::Prefixed;
 
-/// The bytes of another protocol with a client.
-pub(in crate::http) type ClientIo = Box<dyn Duplex>;
-
-/// A connection of any kind.
-pub(in crate::http) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<IO: AsyncRead + AsyncWrite + Send + Unpin> Duplex for IO {}
-
-/// Among the extensions of a request that asks for another protocol.
-#[derive(Clone)]
-pub(in crate::http) struct Switch(Arc<dyn Switching>);
-
-trait Switching: Send + Sync {
-    fn poll_switched(&self, context: &mut Context<'_>) -> Poll<io::Result<ClientIo>>;
-}
-
-impl Switch {
-    pub(super) fn of<IO: Client>(line: SharedLine<IO>) -> Self {
-        Switch(line)
-    }
-
-    /// The connection, as soon as it is that of the other protocol.
-    pub(in crate::http) async fn switched(self) -> io::Result<ClientIo> {
-        std::future::poll_fn(|context| self.0.poll_switched(context)).await
-    }
-}
-
-impl<IO: Client> Switching for parking_lot::Mutex<super::line::Line<IO>> {
+impl<IO: Client> Switching for Mutex<Line<IO>> {
     fn poll_switched(&self, context: &mut Context<'_>) -> Poll<io::Result<ClientIo>> {
         let (io, unread) = ready!(self.lock().poll_switched(context))?;
         Poll::Ready(Ok(match unread.is_empty() {
