@@ -103,17 +103,6 @@ impl<C: Future> Future for InTurns<C> {
     }
 }
 
-/// Where the library has tasks of its own, one of which polls the connection: all of them count.
-impl<F> hyper::rt::Executor<F> for Turns
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::spawn(self.clone().of(future));
-    }
-}
-
 impl<IO: AsyncWrite + Unpin> Gathered<IO> {
     /// Over a connection on which nothing was said yet, and the turns of its task.
     pub fn over(io: IO) -> (Self, Turns) {

@@ -113,7 +113,7 @@ pub enum ConnectFailure {
         /// Where to.
         address: SocketAddr,
         /// Why.
-        source: Arc<hyper::Error>,
+        source: Arc<h2::Error>,
     },
     /// It is no tunnel.
     #[error("tunnel through {address}")]

@@ -15,8 +15,7 @@ use crate::cluster::breaker::Overflow;
 use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::ResponseFlags;
 use crate::upstream::ConnectFailure;
-use crate::upstream::body::is_malformed;
-use crate::upstream::error::{ExchangeError, http2_error};
+use crate::upstream::error::ExchangeError;
 use crate::upstream::http1::Http1Error;
 
 /// Why there is no response from upstream.
@@ -151,16 +150,8 @@ impl Reset {
             _ if is_unsent => Reset::BeforeRequest,
             ExchangeError::Http1(Http1Error::Malformed(_)) => Reset::Protocol,
             ExchangeError::Http1(_) => Reset::Connection,
-            ExchangeError::Hyper(error) => Reset::of_hyper(error),
-        }
-    }
-
-    /// From what hyper says of a connection.
-    fn of_hyper(error: &hyper::Error) -> Self {
-        match http2_error(error) {
-            Some(error) => Reset::of_http2(error),
-            None if error.is_parse() || is_malformed(error) => Reset::Protocol,
-            None => Reset::Connection,
+            ExchangeError::Http2(error) => Reset::of_http2(error),
+            ExchangeError::Ended | ExchangeError::Silent => Reset::Connection,
         }
     }
 

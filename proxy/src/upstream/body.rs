@@ -56,24 +56,6 @@ fn is_last(frame: Option<&Result<Frame<Bytes>, BodyError>>, rest: &ClientBody) -
     }
 }
 
-/// Whether a body is no good, rather than cut off: hyper says so in the kind of an error of input, as rustls does of its
-/// records.
-pub fn is_malformed(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref());
-    cause.is_some_and(|cause: &io::Error| {
-        let is_of_input = matches!(
-            cause.kind(),
-            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
-        );
-        let is_of_tls = || {
-            cause
-                .get_ref()
-                .is_some_and(|inner| inner.is::<rustls::Error>())
-        };
-        is_of_input && !is_of_tls()
-    })
-}
-
 /// Why no more of a body comes from a client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {

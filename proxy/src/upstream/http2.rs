@@ -1,33 +1,43 @@
 //! An HTTP/2 connection to an endpoint: shared by as many requests as the endpoint allows.
 
+mod body;
+mod exchange;
+mod head;
+mod streams;
+
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use bytes::Bytes;
+use h2::client::{Builder, Connection, SendRequest};
 use tokio::sync::OnceCell;
 
+pub use self::body::Http2Body;
+use self::streams::Streams;
 use super::ConnectFailure;
-use super::body::RequestBody;
 use super::guise::Guise;
 use super::io::{UpstreamIo, Watch};
+use crate::clock;
 use crate::cluster::connections::ConnectionPermit;
 use crate::cluster::outlier::millis;
 use crate::config::cluster::ClusterConfig;
-use crate::gather::Gathered;
+use crate::config::http::Http2Options;
+use crate::gather::{Gathered, Turns};
+use crate::http2::keepalive::Keepalive;
 use crate::telemetry::session::Session;
 
 /// A connection that requests share. It is in its pool before it is made, so that all who come meanwhile
 /// wait for the same one.
 #[derive(Debug, Default)]
 pub(super) struct Http2Connection {
-    made: OnceCell<Result<SendRequest<RequestBody>, ConnectFailure>>,
+    made: OnceCell<Result<SendRequest<Bytes>, ConnectFailure>>,
     active: Arc<AtomicU32>,
-    max_streams: Arc<AtomicU32>,
+    streams: Arc<Streams>,
     requests: AtomicU32,
     last_used: AtomicU64,
     is_retired: AtomicBool,
@@ -40,19 +50,19 @@ pub(super) struct Http2Connection {
 /// How many requests a connection is given before the peer has said how many streams it allows; RFC 9113 §6.5.2
 /// recommends no fewer.
 const INITIAL_MAX_STREAMS: u32 = 100;
-/// How many of those are sent before: a peer that allows fewer refuses the others, and it says what it allows at once.
-const UNTOLD_MAX_STREAMS: u32 = 1;
+/// The largest frame that is taken: the one that RFC 9113 has, section 6.5.2.
+const MAX_FRAME_BYTES: u32 = 16 * 1024;
+/// What a stream may have written that the connection has not taken yet.
+const SEND_BUFFER_BYTES: usize = 1024 * 1024;
+/// The library ends a connection on which it had to reset so many streams for what their peer had sent.
+const MAX_LOCAL_RESETS: usize = 1024;
 
 impl Http2Connection {
     pub(super) fn new(guise: Guise) -> Arc<Self> {
-        let connection = Http2Connection {
+        Arc::new(Http2Connection {
             guise,
             ..Http2Connection::default()
-        };
-        connection
-            .max_streams
-            .store(UNTOLD_MAX_STREAMS, Ordering::Relaxed);
-        Arc::new(connection)
+        })
     }
 
     /// Whether it shows the same.
@@ -93,9 +103,9 @@ impl Http2Connection {
         }
         let carried = self.requests.load(Ordering::Relaxed);
         let left = max_requests.map_or(u32::MAX, |max| max.saturating_sub(carried));
-        // What the peer allows may be noticed only at the next request: a single one is taken for not told yet.
-        let max_streams = match self.max_streams.load(Ordering::Relaxed) {
-            UNTOLD_MAX_STREAMS => INITIAL_MAX_STREAMS,
+        // A peer that allows one is taken for one that has not said yet.
+        let max_streams = match self.streams.allowed() {
+            streams::UNTOLD => INITIAL_MAX_STREAMS,
             max => max,
         };
         max_streams.saturating_sub(self.active()).min(left)
@@ -103,23 +113,17 @@ impl Http2Connection {
 
     /// How many requests it may have at once.
     fn max_streams(&self) -> u32 {
-        match self.max_streams.load(Ordering::Relaxed) {
+        match self.streams.allowed() {
             // What is answered comes after what the peer allows: then it is what the peer has said.
-            UNTOLD_MAX_STREAMS if self.last_used.load(Ordering::Relaxed) == 0 => {
-                INITIAL_MAX_STREAMS
-            }
+            streams::UNTOLD if self.last_used.load(Ordering::Relaxed) == 0 => INITIAL_MAX_STREAMS,
             max => max,
         }
     }
 
     /// Whether no request will use it any more.
     pub(super) fn is_over(&self) -> bool {
-        let is_closed = || match self.made.get() {
-            Some(Ok(sender)) => sender.is_closed(),
-            Some(Err(_)) => true,
-            None => false,
-        };
-        self.is_retired.load(Ordering::Relaxed) || is_closed()
+        let has_failed = || matches!(self.made.get(), Some(Err(_)));
+        self.is_retired.load(Ordering::Relaxed) || self.streams.are_over() || has_failed()
     }
 
     /// Whether it has been in use for longer than it may be.
@@ -154,26 +158,38 @@ impl Http2Connection {
     pub(super) fn begin(self: &Arc<Self>) -> (Stream, u32) {
         self.active.fetch_add(1, Ordering::Relaxed);
         let before = self.requests.fetch_add(1, Ordering::Relaxed);
-        (Stream(Arc::clone(self)), before)
+        let stream = Stream {
+            connection: Arc::clone(self),
+            is_open: false,
+        };
+        (stream, before)
     }
 
-    /// The connection, where it has been made.
-    pub(super) fn made(&self) -> Option<SendRequest<RequestBody>> {
+    /// Whether it has been made.
+    pub(super) fn is_made(&self) -> bool {
+        matches!(self.made.get(), Some(Ok(_)))
+    }
+
+    /// What opens a stream of it: for one request, since it keeps its last stream until that is open.
+    fn opener(&self) -> Option<SendRequest<Bytes>> {
         self.made.get()?.as_ref().ok().cloned()
     }
 
-    /// The connection, made by the first who asks.
-    pub(super) async fn sender(
+    /// Makes the connection, where nobody has yet.
+    pub(super) async fn make(
         &self,
         make: impl Future<Output = Result<(UpstreamIo, ConnectionPermit), ConnectFailure>>,
         config: &ClusterConfig,
-        to_failure: impl Fn(hyper::Error) -> ConnectFailure,
-    ) -> Result<SendRequest<RequestBody>, ConnectFailure> {
+        to_failure: impl Fn(h2::Error) -> ConnectFailure,
+    ) -> Result<(), ConnectFailure> {
         let made = self.made.get_or_init(|| async {
             let (io, permit) = make.await?;
             self.over(io, permit, config).await.map_err(to_failure)
         });
-        made.await.clone()
+        match made.await {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(failure.clone()),
+        }
     }
 
     async fn over(
@@ -181,61 +197,98 @@ impl Http2Connection {
         mut io: UpstreamIo,
         permit: ConnectionPermit,
         config: &ClusterConfig,
-    ) -> hyper::Result<SendRequest<RequestBody>> {
+    ) -> Result<SendRequest<Bytes>, h2::Error> {
         let _ = self.watch.set(io.watch());
         io.hold(permit);
         io.used_by(&self.active);
         self.made_at
             .store(millis(Instant::now()), Ordering::Relaxed);
-        let options = &config.http2;
         let (io, turns) = Gathered::over(io);
-        let mut builder = Builder::new(turns);
-        builder
-            .timer(TokioTimer::new())
-            .max_header_list_size(config.bounds.max_header_bytes)
-            .initial_stream_window_size(options.stream_window())
-            .initial_connection_window_size(options.connection_window())
-            .initial_max_send_streams(UNTOLD_MAX_STREAMS as usize)
-            .keep_alive_interval(options.keepalive_interval)
-            .keep_alive_while_idle(true);
-        if let Some(timeout) = options.keepalive_timeout {
-            builder.keep_alive_timeout(timeout);
-        }
-        let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
-        let max_streams = Arc::clone(&self.max_streams);
-        tokio::spawn(async move {
-            let mut connection = pin!(connection);
-            let ended = poll_fn(|context| {
-                let polled = connection.as_mut().poll(context);
-                if polled.is_pending() {
-                    let max = connection.current_max_send_streams();
-                    max_streams.store(u32::try_from(max).unwrap_or(u32::MAX), Ordering::Relaxed);
-                }
-                polled
-            });
-            if let Err(error) = ended.await {
-                tracing::trace!(%error, "upstream connection ended");
-            }
-        });
+        let (sender, mut connection) = builder(config).handshake(io).await?;
+        let keepalive = Keepalive::of(&config.http2, connection.ping_pong(), &turns);
+        let streams = Arc::clone(&self.streams);
+        tokio::spawn(drive(connection, turns, keepalive, streams));
         Ok(sender)
+    }
+}
+
+/// How connections are begun.
+fn builder(config: &ClusterConfig) -> Builder {
+    let options: &Http2Options = &config.http2;
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        .max_header_list_size(config.bounds.max_header_bytes)
+        .initial_window_size(options.stream_window())
+        .initial_connection_window_size(options.connection_window())
+        .initial_max_send_streams(streams::UNTOLD as usize)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS));
+    builder
+}
+
+/// The task of a connection: ends with it, or when its peer does not answer any more.
+async fn drive(
+    connection: Connection<Gathered<UpstreamIo>, Bytes>,
+    turns: Turns,
+    mut keepalive: Option<Keepalive>,
+    streams: Arc<Streams>,
+) {
+    let ended = {
+        let mut connection = pin!(connection);
+        let mut reads = None;
+        poll_fn(|context| {
+            turns.begin();
+            let polled = connection.as_mut().poll(context).map_err(Some);
+            if polled.is_ready() {
+                return polled;
+            }
+            // What the peer allows changes only by what it says.
+            if reads.replace(turns.reads()) != Some(turns.reads()) {
+                streams.allow(connection.max_concurrent_send_streams());
+            }
+            match &mut keepalive {
+                Some(keepalive) => keepalive.poll_silence(context).map(|()| {
+                    streams.fall_silent();
+                    Err(None)
+                }),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    };
+    streams.end();
+    match ended {
+        Ok(()) => {}
+        Err(Some(error)) => tracing::trace!(%error, "upstream connection ended"),
+        Err(None) => tracing::debug!("upstream connection ended: its peer does not answer"),
     }
 }
 
 /// A request on a shared connection; counted out when dropped.
 #[derive(Debug)]
-pub(super) struct Stream(Arc<Http2Connection>);
+pub(super) struct Stream {
+    connection: Arc<Http2Connection>,
+    /// Whether it is one of those that the peer allows.
+    is_open: bool,
+}
 
 impl Stream {
     pub(super) fn connection(&self) -> &Http2Connection {
-        &self.0
+        &self.connection
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
-        self.0
+        let connection = &self.connection;
+        connection.active.fetch_sub(1, Ordering::Relaxed);
+        if self.is_open {
+            connection.streams.close_one();
+        }
+        connection
             .last_used
-            .store(millis(Instant::now()), Ordering::Relaxed);
+            .store(millis(clock::now()), Ordering::Relaxed);
     }
 }

@@ -13,8 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
 
 pub use self::spare::Spare;
@@ -46,7 +44,7 @@ pub struct Lease {
 enum Connection {
     /// Boxed, here and in its pool: a pointer is what is moved from one to the other.
     Http1(Box<Http1Connection>),
-    Http2(SendRequest<RequestBody>, Stream),
+    Http2(Stream),
 }
 
 /// Why there is no response.
@@ -69,19 +67,10 @@ impl SendFailure {
         self.error.is_unprocessed()
     }
 
-    /// Gives the request back where hyper does.
-    fn of_hyper(
-        mut failure: TrySendError<Request<RequestBody>>,
-        request: &mut Request<RequestBody>,
-    ) -> Self {
-        let unsent = failure.take_message();
-        let is_unsent = unsent.is_some();
-        if let Some(unsent) = unsent {
-            *request = unsent;
-        }
+    pub(super) fn unsent(error: ExchangeError) -> Self {
         SendFailure {
-            error: failure.into_error().into(),
-            is_unsent,
+            error,
+            is_unsent: true,
         }
     }
 }
@@ -124,7 +113,7 @@ impl Lease {
     pub fn local_address(&self) -> Option<SocketAddr> {
         match &self.connection {
             Connection::Http1(connection) => connection.local_address(),
-            Connection::Http2(_, stream) => stream.connection().local_address(),
+            Connection::Http2(stream) => stream.connection().local_address(),
         }
     }
 
@@ -132,7 +121,7 @@ impl Lease {
     pub fn session(&self) -> Option<&Arc<Session>> {
         match &self.connection {
             Connection::Http1(connection) => connection.session(),
-            Connection::Http2(_, stream) => stream.connection().session(),
+            Connection::Http2(stream) => stream.connection().session(),
         }
     }
 
@@ -145,16 +134,13 @@ impl Lease {
     ) -> Result<Response<UpstreamBody>, SendFailure> {
         match &mut self.connection {
             Connection::Http1(connection) => pin!(connection.send(request, wanted)).await,
-            Connection::Http2(sender, _) => pin!(sender.try_send_request(std::mem::take(request)))
-                .await
-                .map(|response| response.map(UpstreamBody::Hyper))
-                .map_err(|failure| SendFailure::of_hyper(failure, request)),
+            Connection::Http2(stream) => pin!(stream.send(request)).await,
         }
     }
 
     /// Lends it no more; a shared connection goes on with what it has.
     pub fn retire(&self) {
-        if let Connection::Http2(_, stream) = &self.connection {
+        if let Connection::Http2(stream) = &self.connection {
             stream.connection().retire();
         }
     }
@@ -274,16 +260,16 @@ impl Upstreams {
         let (shared, need) = Pool::of(endpoint).share_http2(cluster, guise);
         let (stream, before) = shared.begin();
         self.preconnect(cluster, endpoint, HttpVersion::Http2, guise);
-        if let Some(sender) = shared.made() {
-            return Ok((Connection::Http2(sender, stream), before > 0));
+        if shared.is_made() {
+            return Ok((Connection::Http2(stream), before > 0));
         }
         let _pending = cluster.breakers.admit(Gauge::Pending)?;
         ClusterStats::count(&cluster.stats.pending);
         let made = self.make_http2(cluster, endpoint, &shared, || {
             cluster.admit_connection(endpoint, need)
         });
-        let sender = Box::pin(made).await?;
-        Ok((Connection::Http2(sender, stream), before > 0))
+        Box::pin(made).await?;
+        Ok((Connection::Http2(stream), before > 0))
     }
 
     /// Makes a connection of HTTP/2, unless another does already.
@@ -293,7 +279,7 @@ impl Upstreams {
         endpoint: &Endpoint,
         shared: &Http2Connection,
         admit: impl FnOnce() -> Result<ConnectionPermit, Overflow>,
-    ) -> Result<SendRequest<RequestBody>, ConnectFailure> {
+    ) -> Result<(), ConnectFailure> {
         let make = async {
             let permit = admit()?;
             let io = self
@@ -308,11 +294,11 @@ impl Upstreams {
             Ok((io, permit))
         };
         let to_failure = |error| http_failure(endpoint, error);
-        shared.sender(make, &cluster.config, to_failure).await
+        shared.make(make, &cluster.config, to_failure).await
     }
 }
 
-fn http_failure(endpoint: &Endpoint, error: hyper::Error) -> ConnectFailure {
+fn http_failure(endpoint: &Endpoint, error: h2::Error) -> ConnectFailure {
     ConnectFailure::Http {
         address: endpoint.address,
         source: Arc::new(error),

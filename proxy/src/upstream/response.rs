@@ -5,10 +5,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::error::ExchangeError;
 use super::http1::Http1Body;
+use super::http2::Http2Body;
 
 /// Where the body of a response comes from.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub enum UpstreamBody {
     /// A connection of HTTP/1.1.
     Http1(Http1Body),
     /// One of HTTP/2.
-    Hyper(Incoming),
+    Http2(Http2Body),
 }
 
 impl Default for UpstreamBody {
@@ -37,23 +37,23 @@ impl Body for UpstreamBody {
             UpstreamBody::Http1(body) => Pin::new(body)
                 .poll_frame(context)
                 .map_err(ExchangeError::Http1),
-            UpstreamBody::Hyper(body) => Pin::new(body)
+            UpstreamBody::Http2(body) => Pin::new(body)
                 .poll_frame(context)
-                .map_err(ExchangeError::Hyper),
+                .map_err(ExchangeError::Http2),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             UpstreamBody::Http1(body) => body.is_end_stream(),
-            UpstreamBody::Hyper(body) => body.is_end_stream(),
+            UpstreamBody::Http2(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             UpstreamBody::Http1(body) => body.size_hint(),
-            UpstreamBody::Hyper(body) => body.size_hint(),
+            UpstreamBody::Http2(body) => body.size_hint(),
         }
     }
 }

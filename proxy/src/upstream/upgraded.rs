@@ -5,15 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http::Response;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::error::ExchangeError;
-use super::http1::Http1Body;
 use super::io::UpstreamIo;
 use super::response::UpstreamBody;
 use crate::prefixed::Prefixed;
+use crate::stream::StreamIo;
 
 /// The bytes of another protocol.
 #[derive(Debug)]
@@ -21,29 +19,25 @@ pub enum UpgradedIo {
     /// A connection that was one of HTTP/1.1, beginning with what had come of the other protocol with the response.
     Http1(Box<Prefixed<UpstreamIo>>),
     /// A stream of HTTP/2.
-    Hyper(TokioIo<Upgraded>),
+    Http2(StreamIo),
 }
 
 /// What becomes of the connection that a response has switched; there as soon as the request is written.
 pub fn on(
     response: &mut Response<UpstreamBody>,
 ) -> impl Future<Output = Result<UpgradedIo, ExchangeError>> + Send + use<> {
-    enum Switch {
-        Http1(Http1Body),
-        Hyper(hyper::upgrade::OnUpgrade),
-    }
-    let switch = match std::mem::take(response.body_mut()) {
-        UpstreamBody::Http1(body) => Switch::Http1(body),
-        UpstreamBody::Hyper(_) => Switch::Hyper(hyper::upgrade::on(response)),
-    };
+    let body = std::mem::take(response.body_mut());
     async {
-        Ok(match switch {
-            Switch::Http1(body) => {
+        match body {
+            UpstreamBody::Http1(body) => {
                 let (io, prefix) = body.into_connection().await?;
-                UpgradedIo::Http1(Box::new(Prefixed { prefix, io }))
+                Ok(UpgradedIo::Http1(Box::new(Prefixed { prefix, io })))
             }
-            Switch::Hyper(upgraded) => UpgradedIo::Hyper(TokioIo::new(upgraded.await?)),
-        })
+            UpstreamBody::Http2(body) => {
+                let io = body.into_stream().ok_or(ExchangeError::Ended)?;
+                Ok(UpgradedIo::Http2(io))
+            }
+        }
     }
 }
 
@@ -55,7 +49,7 @@ impl AsyncRead for UpgradedIo {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             UpgradedIo::Http1(io) => Pin::new(&mut **io).poll_read(context, buffer),
-            UpgradedIo::Hyper(io) => Pin::new(io).poll_read(context, buffer),
+            UpgradedIo::Http2(io) => Pin::new(io).poll_read(context, buffer),
         }
     }
 }
@@ -68,7 +62,7 @@ impl AsyncWrite for UpgradedIo {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             UpgradedIo::Http1(io) => Pin::new(&mut **io).poll_write(context, bytes),
-            UpgradedIo::Hyper(io) => Pin::new(io).poll_write(context, bytes),
+            UpgradedIo::Http2(io) => Pin::new(io).poll_write(context, bytes),
         }
     }
 
@@ -79,28 +73,28 @@ impl AsyncWrite for UpgradedIo {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             UpgradedIo::Http1(io) => Pin::new(&mut **io).poll_write_vectored(context, slices),
-            UpgradedIo::Hyper(io) => Pin::new(io).poll_write_vectored(context, slices),
+            UpgradedIo::Http2(io) => Pin::new(io).poll_write_vectored(context, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
             UpgradedIo::Http1(io) => io.is_write_vectored(),
-            UpgradedIo::Hyper(io) => io.is_write_vectored(),
+            UpgradedIo::Http2(io) => io.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             UpgradedIo::Http1(io) => Pin::new(&mut **io).poll_flush(context),
-            UpgradedIo::Hyper(io) => Pin::new(io).poll_flush(context),
+            UpgradedIo::Http2(io) => Pin::new(io).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             UpgradedIo::Http1(io) => Pin::new(&mut **io).poll_shutdown(context),
-            UpgradedIo::Hyper(io) => Pin::new(io).poll_shutdown(context),
+            UpgradedIo::Http2(io) => Pin::new(io).poll_shutdown(context),
         }
     }
 }

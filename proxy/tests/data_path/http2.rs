@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use weft_proxy::config::cluster::{ClusterConfig, UpstreamProtocol};
 use weft_proxy::config::http::Http2Options;
 use weft_proxy::config::retry::{RetryConditions, RetryPolicy};
@@ -28,7 +30,7 @@ const STALLED: usize = 40;
 /// More than fits into the window of a stream.
 const LARGE: usize = 1024 * 1024;
 
-fn http2_cluster(address: std::net::SocketAddr) -> ClusterConfig {
+fn http2_cluster(address: SocketAddr) -> ClusterConfig {
     ClusterConfig {
         protocol: UpstreamProtocol::Http2,
         ..cluster("shop", &[address])
@@ -187,6 +189,55 @@ async fn what_was_sent_before_goaway_is_answered_and_the_next_goes_elsewhere() {
     }
 
     assert!(connections.load(Ordering::SeqCst) >= 2);
+}
+
+/// Answers with a head, says what it is sent, and then how the request has ended.
+async fn listening_peer() -> (
+    SocketAddr,
+    mpsc::UnboundedReceiver<Result<Bytes, h2::Error>>,
+) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (say, heard) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+        tokio::spawn(async move { while connection.accept().await.is_some() {} });
+        let _response: h2::SendStream<Bytes> =
+            respond.send_response(Response::new(()), false).unwrap();
+        let mut body = request.into_body();
+        while let Some(data) = body.data().await {
+            let has_failed = data.is_err();
+            say.send(data).unwrap();
+            if has_failed {
+                break;
+            }
+        }
+    });
+    (address, heard)
+}
+
+#[tokio::test]
+async fn a_request_goes_on_after_its_response_has_begun_until_that_is_given_up() {
+    let (address, mut heard) = listening_peer().await;
+    let proxy = Proxy::to(http2_cluster(address)).await;
+    let stream = TcpStream::connect(proxy.address).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+
+    let request = Request::post("http://reviews/").body(()).unwrap();
+    let (response, mut to_proxy) = client.send_request(request, false).unwrap();
+    let _response = response.await.unwrap();
+    for piece in ["a", "b", "c"] {
+        to_proxy.send_data(Bytes::from(piece), false).unwrap();
+        assert_eq!(heard.recv().await.unwrap().unwrap(), piece);
+    }
+    to_proxy.send_reset(h2::Reason::CANCEL);
+
+    let ended = heard.recv().await.unwrap().unwrap_err();
+    assert_eq!(ended.reason(), Some(h2::Reason::CANCEL));
 }
 
 #[tokio::test]
