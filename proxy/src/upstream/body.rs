@@ -25,8 +25,12 @@ pub enum RequestBody {
     /// None.
     #[default]
     Empty,
+    /// No more than why there is none.
+    Failed(Option<BodyError>),
     /// From here.
     Full(Option<Bytes>),
+    /// From the client, who has not said how much it is: all of it has come.
+    Whole(Option<Bytes>),
     /// Read once.
     Once {
         /// From the client.
@@ -111,7 +115,8 @@ impl Body for RequestBody {
         let this = self.get_mut();
         match this {
             RequestBody::Empty => Poll::Ready(None),
-            RequestBody::Full(bytes) => {
+            RequestBody::Failed(error) => Poll::Ready(error.take().map(Err)),
+            RequestBody::Full(bytes) | RequestBody::Whole(bytes) => {
                 Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
             }
             RequestBody::Once { incoming, meter } => {
@@ -145,10 +150,10 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Full(bytes) => bytes.is_none(),
+            RequestBody::Full(bytes) | RequestBody::Whole(bytes) => bytes.is_none(),
             RequestBody::Once { incoming, .. } => incoming.is_end_stream(),
             RequestBody::Replayed(replay) => replay.is_end_stream(),
-            RequestBody::Copy(_) => false,
+            RequestBody::Copy(_) | RequestBody::Failed(_) => false,
             RequestBody::Begun { first, rest } => first.is_none() && rest.is_end_stream(),
         }
     }
@@ -161,7 +166,9 @@ impl Body for RequestBody {
             }
             RequestBody::Once { incoming, .. } => incoming.size_hint(),
             RequestBody::Replayed(replay) => replay.size_hint(),
-            RequestBody::Copy(_) => SizeHint::default(),
+            RequestBody::Copy(_) | RequestBody::Whole(_) | RequestBody::Failed(_) => {
+                SizeHint::default()
+            }
             RequestBody::Begun { first, rest } => match rest.size_hint().exact() {
                 Some(bytes) => {
                     let first = first.as_ref().map_or(0, |bytes| bytes.len() as u64);

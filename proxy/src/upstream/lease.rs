@@ -5,6 +5,7 @@
 //! an error: the request is as it was where `SendFailure` says that it was not sent, and [`Spare`] makes it anew where
 //! that is no matter.
 
+mod kept;
 mod spare;
 
 use std::net::SocketAddr;

@@ -59,6 +59,22 @@ impl ReplayBuffer {
         })
     }
 
+    /// The same, of which a frame has been read already.
+    pub fn begun(
+        (incoming, meter): (ClientBody, Arc<BodyMeter>),
+        frame: &Frame<Bytes>,
+        max_kept: usize,
+    ) -> Arc<Self> {
+        let has_ended = frame.is_trailers() || incoming.is_end_stream();
+        let buffer = ReplayBuffer::new(incoming, meter, max_kept);
+        {
+            let mut state = buffer.state.lock();
+            state.keep(frame);
+            state.has_ended = has_ended;
+        }
+        buffer
+    }
+
     /// The body from its beginning, for one more try; `None` where it is no longer all here. The body of the
     /// try before ends with an error.
     pub fn replay(self: &Arc<Self>) -> Option<RequestBody> {
