@@ -10,6 +10,7 @@ pub mod listener;
 pub mod routes;
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -25,6 +26,10 @@ use crate::config::endpoints::EndpointsConfig;
 use crate::config::listener::Binding;
 use crate::telemetry::changes::{Change, ConfigurationChanges};
 
+/// By names of the configuration. Who sends requests chooses what is looked for, and not what is there: the fastest
+/// hash will do.
+pub type Named<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
+
 /// What names have been resolved to, by the cluster that needs it.
 pub type Resolved = BTreeMap<Arc<str>, Arc<EndpointsConfig>>;
 
@@ -38,7 +43,7 @@ pub struct Snapshot {
     /// Routes that listeners name.
     pub routes: HashMap<Arc<str>, Arc<RouteTable>>,
     /// Clusters, by name.
-    pub clusters: HashMap<Arc<str>, Arc<Cluster>>,
+    pub clusters: Named<Arc<Cluster>>,
     /// Where the proxy is, where that makes a difference.
     pub vicinity: Option<Arc<Vicinity>>,
     destinations: HashMap<SocketAddr, Arc<Listener>>,
@@ -111,7 +116,10 @@ impl Snapshot {
 }
 
 /// How many have no successor.
-fn gone<T>(previous: &HashMap<Arc<str>, T>, now: &HashMap<Arc<str>, T>) -> usize {
+fn gone<T, S: BuildHasher>(
+    previous: &HashMap<Arc<str>, T, S>,
+    now: &HashMap<Arc<str>, T, S>,
+) -> usize {
     let names = previous.keys();
     names.filter(|name| !now.contains_key(*name)).count()
 }
@@ -178,7 +186,7 @@ fn clusters(
     previous: &Snapshot,
     configuration: &Configuration,
     resolved: &Resolved,
-) -> HashMap<Arc<str>, Arc<Cluster>> {
+) -> Named<Arc<Cluster>> {
     configuration
         .clusters
         .iter()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::headers::ask_something;
+use super::headers::{ask_something, number};
 use crate::config::matching::{HeaderMatch, HeaderTest, RequestLine, Subject};
 use crate::config::retry::{RetryConditions, RetryPolicy, words};
 use crate::config::route::Forward;
@@ -52,9 +52,25 @@ pub(super) struct Timeouts {
     pub(super) per_try_idle: Option<Duration>,
 }
 
+/// Whether a caller asks for anything: found out once for each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asking {
+    Something,
+    Nothing,
+}
+
+impl Asking {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        match ask_something(headers) {
+            true => Asking::Something,
+            false => Asking::Nothing,
+        }
+    }
+}
+
 /// Which time-outs hold, of the route's and those asked for.
 pub(super) fn timeouts(
-    headers: &mut HeaderMap,
+    (headers, asking): (&mut HeaderMap, Asking),
     forward: &Forward,
     policy: Option<&RetryPolicy>,
     is_grpc: bool,
@@ -69,7 +85,7 @@ pub(super) fn timeouts(
         .then(|| millis(headers, &EXPECTED))
         .flatten();
     let mut per_try = policy.and_then(|policy| policy.per_try_timeout);
-    if ask_something(headers) {
+    if asking == Asking::Something {
         // What is asked for is not told the upstream.
         let asked = millis(headers, &TIMEOUT);
         headers.remove(TIMEOUT);
@@ -108,7 +124,7 @@ impl Timeouts {
 pub(super) fn tell_expected(headers: &mut HeaderMap, expected: Option<Duration>) {
     if let Some(expected) = expected {
         let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
-        headers.insert(EXPECTED, HeaderValue::from(millis));
+        headers.insert(EXPECTED, number(millis));
     }
 }
 
@@ -197,7 +213,7 @@ fn millis(headers: &HeaderMap, name: &HeaderName) -> Option<Duration> {
 
 /// The route's retry policy with what the caller asks for; those headers end here.
 pub(super) fn policy(
-    headers: &mut HeaderMap,
+    (headers, asking): (&mut HeaderMap, Asking),
     line: RequestLine<'_>,
     route: Option<&Arc<RetryPolicy>>,
 ) -> Option<Arc<RetryPolicy>> {
@@ -213,7 +229,7 @@ pub(super) fn policy(
         &HEADER_NAMES,
     ];
     let asks = |name| headers.contains_key(name);
-    if !ask_something(headers) || !names.into_iter().any(asks) {
+    if asking == Asking::Nothing || !names.into_iter().any(asks) {
         return route.filter(|_| !is_excluded).cloned();
     }
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
@@ -272,8 +288,8 @@ fn present(name: &str) -> Option<HeaderMatch> {
 }
 
 /// Whether a try that took too long goes on beside the next.
-pub(super) fn hedges(headers: &mut HeaderMap, route: bool) -> bool {
-    if !ask_something(headers) {
+pub(super) fn hedges((headers, asking): (&mut HeaderMap, Asking), route: bool) -> bool {
+    if asking == Asking::Nothing {
         return route;
     }
     match headers.remove(HEDGE) {
@@ -315,7 +331,8 @@ mod tests {
         };
         let limits = |fields: &[(&'static str, &'static str)]| {
             let mut headers = headers(fields);
-            let limits = timeouts(&mut headers, &forward, None, false, false);
+            let asking = Asking::of(&headers);
+            let limits = timeouts((&mut headers, asking), &forward, None, false, false);
             assert!(headers.is_empty());
             (limits.global, limits.per_try)
         };
@@ -341,7 +358,8 @@ mod tests {
         let limit = |asked: Option<&'static str>, forward: &Forward| {
             let mut headers =
                 asked.map_or_else(HeaderMap::new, |asked| headers(&[("grpc-timeout", asked)]));
-            timeouts(&mut headers, forward, None, true, false).global
+            let asking = Asking::of(&headers);
+            timeouts((&mut headers, asking), forward, None, true, false).global
         };
         let ten = forward(Duration::from_secs(10), seconds(1));
         let any = forward(Duration::ZERO, None);
@@ -408,7 +426,7 @@ mod tests {
             ("x-envoy-max-retries", "3"),
         ]);
 
-        let policy = policy(&mut asking, LINE, None).expect("a policy");
+        let policy = policy((&mut asking, Asking::Something), LINE, None).expect("a policy");
 
         assert!(policy.on.connect_failure);
         assert_eq!(policy.on.status_codes, [418]);
@@ -425,8 +443,9 @@ mod tests {
             ..RetryPolicy::default()
         });
 
-        assert!(policy(&mut HeaderMap::new(), LINE, Some(&route)).is_none());
+        let none = (&mut HeaderMap::new(), Asking::Nothing);
+        assert!(policy(none, LINE, Some(&route)).is_none());
         let mut with = headers(&[("x-again", "1")]);
-        assert!(policy(&mut with, LINE, Some(&route)).is_some());
+        assert!(policy((&mut with, Asking::Nothing), LINE, Some(&route)).is_some());
     }
 }

@@ -21,7 +21,7 @@ use super::affinity::Aim;
 use super::asked::{self, Timeouts};
 use super::completion::Completion;
 use super::failure::{Failure, LocalReply};
-use super::headers::{ATTEMPT_COUNT, Head};
+use super::headers::{ATTEMPT_COUNT, Head, number};
 use super::limits;
 use super::outgoing::{self, Keep, KeepHead, Outgoing};
 use super::retry;
@@ -235,7 +235,7 @@ impl Attempts<'_> {
     fn tell_first(&self, request: &mut Request<RequestBody>) {
         if self.tells.attempts {
             let headers = request.headers_mut();
-            headers.insert(ATTEMPT_COUNT, HeaderValue::from(1_u32));
+            headers.insert(ATTEMPT_COUNT, number(1));
         }
     }
 
@@ -248,7 +248,7 @@ impl Attempts<'_> {
     ) {
         let headers = request.headers_mut();
         if self.tells.attempts {
-            headers.insert(ATTEMPT_COUNT, HeaderValue::from(course.retries + 1));
+            headers.insert(ATTEMPT_COUNT, number(u64::from(course.retries) + 1));
         }
         if self.tells.timeout_retries {
             let is_after_one = if after_timeout { "true" } else { "false" };

@@ -219,7 +219,9 @@ fn asked(bytes: &[u8]) {
     if let (Some(limit), Some(max)) = (asked_limit, max) {
         assert!(limit <= max.max(stream.max.unwrap_or_default()));
     }
-    let timeouts = asked::timeouts(&mut headers.clone(), &forward, None, true, false);
+    let asking = asked::Asking::of(&headers);
+    let asked = (&mut headers.clone(), asking);
+    let timeouts = asked::timeouts(asked, &forward, None, true, false);
     if let (Some(one), Some(all)) = (timeouts.per_try, timeouts.global) {
         assert!(one < all);
     }
@@ -237,7 +239,7 @@ fn asked(bytes: &[u8]) {
         authority: "a",
         scheme: "http",
     };
-    if let Some(policy) = asked::policy(&mut headers, line, None) {
+    if let Some(policy) = asked::policy((&mut headers, asking), line, None) {
         assert!(policy.on != Default::default());
         let _ = retry::wait(
             policy.back_off,

@@ -1,5 +1,6 @@
 //! The head of a request, and what a proxy owes to headers: hop-by-hop ones end here, and forwarding is told.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
 use http::header::{self, HeaderName};
@@ -68,18 +69,22 @@ impl Head {
             .scheme
             .as_ref()
             .and_then(|scheme| known_scheme(scheme.as_str()));
-        let head = Head {
-            scheme: named_scheme.unwrap_or_default(),
-            method: parts.method,
-            path: uri
-                .path_and_query
-                .unwrap_or_else(|| PathAndQuery::from_static("/")),
-            authority: named.or(host),
-            headers,
-            uri: Uri::default(),
-            extensions: parts.extensions,
-        };
-        (Box::new(head), body)
+        let room = Box::new_uninit();
+        let head = Box::write(
+            room,
+            Head {
+                scheme: named_scheme.unwrap_or_default(),
+                method: parts.method,
+                path: uri
+                    .path_and_query
+                    .unwrap_or_else(|| PathAndQuery::from_static("/")),
+                authority: named.or(host),
+                headers,
+                uri: Uri::default(),
+                extensions: parts.extensions,
+            },
+        );
+        (head, body)
     }
 
     /// Path and query.
@@ -271,7 +276,7 @@ pub(super) fn send_back(
     }
     // As in Envoy: how long the upstream took is not known before it had the whole request.
     if !router.suppresses_envoy_headers && completion.has_request() {
-        headers.insert(SERVICE_TIME, milliseconds(latency));
+        headers.insert(SERVICE_TIME, number(latency));
     }
     // The version is that of each side's own connection.
     *response.version_mut() = http::Version::HTTP_11;
@@ -374,11 +379,25 @@ fn client_certificate(
     }
 }
 
-/// A number of milliseconds. Most are small, and cost nothing.
-fn milliseconds(count: u64) -> HeaderValue {
+thread_local! {
+    /// The last large number that was written.
+    static LARGE: RefCell<(u64, HeaderValue)> =
+        const { RefCell::new((0, HeaderValue::from_static("0"))) };
+}
+
+/// A number. Most are small, and cost nothing; of the others, such as time-outs, most are the same as the one before.
+pub(super) fn number(number: u64) -> HeaderValue {
     const SMALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-    let small = usize::try_from(count).ok().and_then(|at| SMALL.get(at));
-    small.map_or_else(|| count.into(), |text| HeaderValue::from_static(text))
+    let small = usize::try_from(number).ok().and_then(|at| SMALL.get(at));
+    if let Some(text) = small {
+        return HeaderValue::from_static(text);
+    }
+    LARGE.with_borrow_mut(|(last, text)| {
+        if *last != number {
+            (*last, *text) = (number, number.into());
+        }
+        text.clone()
+    })
 }
 
 /// A random UUID.

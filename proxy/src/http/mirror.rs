@@ -158,7 +158,7 @@ impl Copy {
             )
             .await?;
         ClusterStats::count(&self.cluster.stats.tries);
-        let mut request = outgoing::request(self.head, self.body);
+        let mut request = outgoing::request(Box::new(self.head), self.body);
         match lease.send(&mut request, Wanted::Once).await {
             Ok(response) => Ok((response, lease)),
             Err(_) => Err(Unanswered(StatusCode::SERVICE_UNAVAILABLE)),

@@ -83,7 +83,7 @@ impl Outgoing {
             },
             body: kept,
         };
-        (Box::new(request(*head, first)), outgoing)
+        (request(head, first), outgoing)
     }
 
     /// Whether the head of the request is left as it is.
@@ -102,7 +102,7 @@ impl Outgoing {
             Kept::Gone => None,
         };
         match (&self.head, body) {
-            (KeptHead::Copy(head), Some(body)) => *sent = request(Head::clone(head), body),
+            (KeptHead::Copy(head), Some(body)) => *sent = *request(head.clone(), body),
             (KeptHead::InPlace, Some(body)) => *sent.body_mut() = body,
             _ => return false,
         }
@@ -127,8 +127,9 @@ impl Outgoing {
 }
 
 /// A request as it is sent.
-pub(super) fn request(head: Head, body: RequestBody) -> Request<RequestBody> {
-    let mut request = Request::new(body);
+pub(super) fn request(head: Box<Head>, body: RequestBody) -> Box<Request<RequestBody>> {
+    let mut request = Box::<Request<RequestBody>>::default();
+    *request.body_mut() = body;
     *request.method_mut() = head.method;
     *request.uri_mut() = head.uri;
     *request.headers_mut() = head.headers;

@@ -6,12 +6,12 @@
 pub mod matches;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use http::{HeaderMap, StatusCode};
 
 use self::matches::{is_match, split_query};
+use super::Named;
 use crate::config::headers::HeaderMutations;
 use crate::config::matching::RequestLine;
 use crate::config::metadata::Metadata;
@@ -24,7 +24,7 @@ use crate::config::route::{
 #[derive(Debug)]
 pub struct RouteTable {
     config: Arc<RouteConfig>,
-    exact: HashMap<Arc<str>, usize>,
+    exact: Named<usize>,
     /// The longest first.
     suffixes: Vec<(Arc<str>, usize)>,
     /// The longest first.
@@ -62,7 +62,7 @@ impl RouteTable {
     /// Indexes a configuration. Of a domain that comes twice the first counts.
     pub fn new(config: Arc<RouteConfig>) -> Self {
         let mut table = RouteTable {
-            exact: HashMap::new(),
+            exact: Named::default(),
             suffixes: vec![],
             prefixes: vec![],
             any: None,

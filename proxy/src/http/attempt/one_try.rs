@@ -112,8 +112,11 @@ impl Attempts<'_> {
             if stale == 0 {
                 ClusterStats::count(&self.cluster.stats.tries);
             }
-            let spare = lease.spare(request);
             let may_switch = present::has(request.headers(), &UPGRADE);
+            let spare = match may_switch {
+                true => None,
+                false => lease.spare(request),
+            };
             let sent = pin!(lease.send(request, wanted)).await;
             let failure = match sent {
                 Ok(response) => {

@@ -18,7 +18,7 @@ use crate::config::route::internal_redirect::InternalRedirects;
 use crate::config::route::{Forward, HostRewrite};
 use crate::config::upgrade::Termination;
 use crate::http::affinity::{self, Aim};
-use crate::http::asked::{self, Timeouts};
+use crate::http::asked::{self, Asking, Timeouts};
 use crate::http::attempt::{Answered, Attempts, HostBefore, Tells};
 use crate::http::body::Source;
 use crate::http::completion::Completion;
@@ -212,10 +212,12 @@ impl Turn<'_> {
             scheme: head.scheme,
         };
         let headers = &mut head.headers;
-        let policy = asked::policy(headers, line, of_route);
-        let hedges = asked::hedges(headers, forward.hedges);
+        let asking = Asking::of(headers);
+        let policy = asked::policy((headers, asking), line, of_route);
+        let hedges = asked::hedges((headers, asking), forward.hedges);
         let respects = config.router.respects_expected_timeout;
-        let timeouts = asked::timeouts(headers, forward, policy.as_deref(), is_grpc, respects);
+        let told = (&mut *headers, asking);
+        let timeouts = asked::timeouts(told, forward, policy.as_deref(), is_grpc, respects);
         let chain = config.max_stream_duration;
         let stream = asked::stream_duration((headers, is_grpc), forward.stream_duration, chain);
         let expected = timeouts.expected(Duration::ZERO, hedges);

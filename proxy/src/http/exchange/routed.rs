@@ -9,7 +9,7 @@ use crate::config::route::RouteAction;
 use crate::config::upgrade::RouteUpgrades;
 use crate::http::completion::Completion;
 use crate::http::failure::Failure;
-use crate::http::headers::{ATTEMPT_COUNT, Head};
+use crate::http::headers::{ATTEMPT_COUNT, Head, number};
 use crate::http::target::{self, Destination};
 use crate::http::{HttpConnection, Scene, formatting};
 use crate::random;
@@ -64,7 +64,7 @@ impl Routed<'_> {
             .selected
             .is_some_and(|selected| selected.host.answers_attempts);
         if is_told {
-            headers.insert(ATTEMPT_COUNT, completion.attempts().into());
+            headers.insert(ATTEMPT_COUNT, number(completion.attempts().into()));
         }
     }
 }

@@ -73,8 +73,10 @@ where
                 return Err(error);
             }
         };
-        // Boxed: between two requests a connection has no room for one.
-        match Box::pin(exchange(line, head, &answer)).await? {
+        // Boxed: between two requests a connection has no room for one. The box comes first, or all of it would be copied.
+        let room = Box::new_uninit();
+        let exchanged = Box::into_pin(Box::write(room, exchange(line, head, &answer)));
+        match exchanged.await? {
             Next::Request => {}
             Next::End => break,
             Next::Switched => return Ok(()),
@@ -111,9 +113,13 @@ where
 {
     let asked = Asked::by(&head);
     let request = begin(line, head);
-    let Ok(response) = {
+    let response = {
         let mut answering = pin!(answer(request));
-        watched(line, |context| answering.as_mut().poll(context).map(Ok)).await?
+        watched(line, |context| {
+            let Ok(response) = ready!(answering.as_mut().poll(context));
+            Poll::Ready(Ok(response))
+        })
+        .await?
     };
     let (mut sending, next) = respond(line, response, asked);
     give_way().await;

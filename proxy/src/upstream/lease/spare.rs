@@ -10,12 +10,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use http::Request;
-use http::header::UPGRADE;
 use http_body::{Body, Frame};
 
 use super::kept::HeadLines;
 use super::{Connection, Lease, SendFailure};
-use crate::present;
 use crate::upstream::body::RequestBody;
 use crate::upstream::body::replay::ReplayBuffer;
 use crate::upstream::io::Mark;
@@ -66,10 +64,10 @@ enum SpareBody {
 const MAX_BODY: usize = 64 * 1024;
 
 impl Lease {
-    /// What the request would be made of again; `None` where the connection was not used before, or would be changed
-    /// by the request. A body that can be read once is changed to one that can be read again.
+    /// What the request would be made of again; `None` where the connection was not used before. A body that can be read
+    /// once is changed to one that can be read again. Not asked for requests that would change the connection.
     pub fn spare(&self, request: &mut Request<RequestBody>) -> Option<Spare> {
-        if !self.is_reused || present::has(request.headers(), &UPGRADE) {
+        if !self.is_reused {
             return None;
         }
         let condition = match &self.connection {
