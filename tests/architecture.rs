@@ -49,6 +49,7 @@ const PROXY_LAYERS: [&[&str]; 7] = [
         "handover",
         "http1",
         "http2",
+        "pace",
         "prefixed",
         "present",
         "proxy_protocol",

@@ -2,7 +2,7 @@
 //!
 //! [`run`] is all of it: `weft proxy` calls it and returns when it does. What is below is cut in layers, of which
 //! lower never imports higher: `app workers admin` › `listener connection xds` › `http tcp` › `tls upstream` ›
-//! `snapshot cluster` › `config telemetry clock drain gather handover http1 http2 prefixed present
+//! `snapshot cluster` › `config telemetry clock drain gather handover http1 http2 pace prefixed present
 //! proxy_protocol socket_option stream turn wire`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
@@ -26,6 +26,7 @@ pub mod http2;
 pub mod identity;
 pub mod listener;
 pub mod overload;
+pub mod pace;
 pub mod prefixed;
 pub mod present;
 pub mod proxy_protocol;

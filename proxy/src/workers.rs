@@ -26,6 +26,7 @@ use crate::drain::{Drain, StillOpen};
 use crate::handover::{Inheritance, SocketName};
 use crate::listener::{BindFailure, Listeners, Placement};
 use crate::overload::{self, Overload};
+use crate::pace;
 use crate::snapshot::{Resolved, Snapshot};
 use crate::telemetry::changes::ConfigurationChanges;
 use crate::telemetry::counters::Counters;
@@ -86,7 +87,12 @@ fn start_worker(index: usize, stop: CancellationToken) -> io::Result<Handle> {
         .spawn(move || {
             shard::enter(index);
             claim_row();
-            runtime.block_on(stop.cancelled());
+            runtime.block_on(async {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = pace::keep() => {}
+                }
+            });
         })?;
     Ok(handle)
 }

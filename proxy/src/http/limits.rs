@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::failure::Failure;
 use crate::config::http::HttpConfig;
 use crate::config::route::Forward;
+use crate::pace;
 use crate::upstream::body::meter::BodyMeter;
 
 /// The limits of one request.
@@ -57,13 +58,14 @@ impl Limits {
         if let (None, None, None, None) = (self.route, self.idle, self.request, self.stream) {
             return attempts.await;
         }
+        pace::ask();
         tokio::select! {
             biased;
             ended = attempts => ended,
-            failure = self.route_exceeded(body) => Err(failure),
-            failure = self.idle_exceeded(body) => Err(failure),
-            failure = self.request_exceeded(body) => Err(failure),
-            failure = self.stream_exceeded(started, body) => Err(failure),
+            failure = self.route_exceeded(body), if self.route.is_some() => Err(failure),
+            failure = self.idle_exceeded(body), if self.idle.is_some() => Err(failure),
+            failure = self.request_exceeded(body), if self.request.is_some() => Err(failure),
+            failure = self.stream_exceeded(started, body), if self.stream.is_some() => Err(failure),
         }
     }
 
