@@ -1,53 +1,58 @@
 //! Writes of an HTTP/2 connection, gathered over one turn of its task.
 //!
-//! The library writes a head, and each frame of data, by a call of its own. What comes together leaves together here:
-//! where it asks for a flush its task has another turn first, at whose end the frames are written that others have added
-//! meanwhile. A turn is a poll of the task, which is told by [`Turns`].
+//! The library writes a head, and each frame of data, by a call of its own. What comes together leaves together here: at
+//! the end of a turn, which is a poll of the connection by its task, and is told by [`Turns`].
 
 use std::cell::RefCell;
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A connection whose writes are gathered.
 #[derive(Debug)]
-pub struct Gathered<IO: AsyncWrite + Unpin> {
+pub struct Gathered<IO: AsyncWrite + Unpin>(Arc<Mutex<Connection<IO>>>);
+
+/// What its task and the library share.
+#[derive(Debug)]
+struct Connection<IO: AsyncWrite + Unpin> {
     io: IO,
     held: Vec<u8>,
     /// How much of it was written.
     written: usize,
     state: State,
-    turns: Turns,
+    /// How often something was read.
+    reads: u32,
+    /// Why nothing more can be written; told with the next write.
+    failed: Option<io::Error>,
 }
 
 /// When what is held is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// At once: the peer has said nothing yet. What greets it is not followed by another turn.
+    /// When it is asked for: the peer has said nothing yet, and nobody may have turns.
     Greeting,
-    /// When it is asked for.
+    /// At the end of the turn.
     Open,
-    /// In the turn after this one.
-    Asked { turn: u32 },
     /// Now: the socket did not take all.
     Writing,
 }
 
-/// Counts the turns of a connection's task, and how often something has been read in them.
-#[derive(Debug, Clone, Default)]
-pub struct Turns(Arc<Counts>);
+/// The turns of a connection's task.
+#[derive(Clone)]
+pub struct Turns(Weak<dyn Turning>);
 
-#[derive(Debug, Default)]
-struct Counts {
-    turns: AtomicU32,
-    reads: AtomicU32,
+trait Turning: Send + Sync {
+    fn end(&self, context: &mut Context<'_>);
+
+    fn reads(&self) -> u32;
 }
 
-/// A connection whose turns are counted.
+/// A connection that its task polls turn by turn.
 #[derive(Debug)]
 pub struct InTurns<C> {
     connection: Pin<Box<C>>,
@@ -64,7 +69,7 @@ thread_local! {
 }
 
 impl Turns {
-    /// Counts those of the connection that is made of the gathered writes.
+    /// Those of the connection that is made of the gathered writes.
     pub fn of<C>(self, connection: C) -> InTurns<C> {
         InTurns {
             connection: Box::pin(connection),
@@ -72,25 +77,40 @@ impl Turns {
         }
     }
 
-    /// The task is polled; to be called before the connection is.
-    pub fn begin(&self) {
-        self.0.turns.fetch_add(1, Ordering::Relaxed);
+    /// The connection was polled, and is not over: writes what is held.
+    pub fn end(&self, context: &mut Context<'_>) {
+        if let Some(connection) = self.0.upgrade() {
+            connection.end(context);
+        }
     }
 
     /// How often something has been read. Who sees another number has heard from the peer.
     pub fn reads(&self) -> u32 {
-        self.0.reads.load(Ordering::Relaxed)
-    }
-
-    fn current(&self) -> u32 {
-        self.0.turns.load(Ordering::Relaxed)
+        self.0.upgrade().map_or(0, |connection| connection.reads())
     }
 }
 
-impl<C> InTurns<C> {
-    /// The connection itself.
-    pub fn connection(&mut self) -> Pin<&mut C> {
-        self.connection.as_mut()
+impl fmt::Debug for Turns {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Turns").finish_non_exhaustive()
+    }
+}
+
+impl<IO: AsyncWrite + Unpin + Send> Turning for Mutex<Connection<IO>> {
+    fn end(&self, context: &mut Context<'_>) {
+        let mut connection = self.lock();
+        // Where the socket did not take all, its task is woken when it does.
+        if connection.held.is_empty() || connection.state == State::Writing {
+            return;
+        }
+        if let Poll::Ready(Err(error)) = connection.write_out(context) {
+            connection.failed = Some(error);
+            context.waker().wake_by_ref();
+        }
+    }
+
+    fn reads(&self) -> u32 {
+        self.lock().reads
     }
 }
 
@@ -98,31 +118,40 @@ impl<C: Future> Future for InTurns<C> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
-        self.turns.begin();
-        self.connection.as_mut().poll(context)
+        let polled = self.connection.as_mut().poll(context);
+        if polled.is_pending() {
+            self.turns.end(context);
+        }
+        polled
     }
 }
 
-impl<IO: AsyncWrite + Unpin> Gathered<IO> {
+impl<IO: AsyncWrite + Unpin + Send + 'static> Gathered<IO> {
     /// Over a connection on which nothing was said yet, and the turns of its task.
     pub fn over(io: IO) -> (Self, Turns) {
-        let turns = Turns::default();
-        let gathered = Gathered {
+        let connection = Arc::new(Mutex::new(Connection {
             io,
             held: Vec::new(),
             written: 0,
             state: State::Greeting,
-            turns: turns.clone(),
-        };
-        (gathered, turns)
+            reads: 0,
+            failed: None,
+        }));
+        let turning: Weak<Mutex<Connection<IO>>> = Arc::downgrade(&connection);
+        (Gathered(connection), Turns(turning))
     }
+}
 
+impl<IO: AsyncWrite + Unpin> Connection<IO> {
     /// Holds as much as there is room for, which is made where there is none.
     fn hold(
         &mut self,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(failed) = self.failed.take() {
+            return Poll::Ready(Err(failed));
+        }
         let length: usize = slices.iter().map(|slice| slice.len()).sum();
         if self.held.len() + length > MAX_HELD {
             ready!(self.write_out(context))?;
@@ -136,6 +165,20 @@ impl<IO: AsyncWrite + Unpin> Gathered<IO> {
             self.held.extend_from_slice(&slice[..slice.len().min(room)]);
         }
         Poll::Ready(Ok(self.held.len() - before))
+    }
+
+    /// Leaves what is held to the end of the turn, but for what cannot wait for it.
+    fn flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(failed) = self.failed.take() {
+            return Poll::Ready(Err(failed));
+        }
+        if self.held.is_empty() {
+            return Pin::new(&mut self.io).poll_flush(context);
+        }
+        match self.state {
+            State::Open => Poll::Ready(Ok(())),
+            State::Greeting | State::Writing => self.write_out(context),
+        }
     }
 
     /// Writes what is held.
@@ -176,16 +219,17 @@ fn give_back(held: &mut Vec<u8>) {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathered<IO> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let mut connection = self.0.lock();
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(context, buffer);
+        let read = Pin::new(&mut connection.io).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            self.turns.0.reads.fetch_add(1, Ordering::Relaxed);
-            if self.state == State::Greeting {
-                self.state = State::Open;
+            connection.reads = connection.reads.wrapping_add(1);
+            if connection.state == State::Greeting {
+                connection.state = State::Open;
             }
         }
         read
@@ -194,48 +238,37 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathered<IO> {
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.hold(context, &[IoSlice::new(bytes)])
+        self.0.lock().hold(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.hold(context, slices)
+        self.0.lock().hold(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.held.is_empty() {
-            return Pin::new(&mut self.io).poll_flush(context);
-        }
-        let turn = self.turns.current();
-        match self.state {
-            State::Open => {
-                self.state = State::Asked { turn };
-                context.waker().wake_by_ref();
-                Poll::Ready(Ok(()))
-            }
-            State::Asked { turn: asked } if asked == turn => Poll::Ready(Ok(())),
-            State::Asked { .. } | State::Greeting | State::Writing => self.write_out(context),
-        }
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().flush(context)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.write_out(context))?;
-        Pin::new(&mut self.io).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut connection = self.0.lock();
+        ready!(connection.write_out(context))?;
+        Pin::new(&mut connection.io).poll_shutdown(context)
     }
 }
 
-impl<IO: AsyncWrite + Unpin> Drop for Gathered<IO> {
+impl<IO: AsyncWrite + Unpin> Drop for Connection<IO> {
     /// What was to be flushed is still written, as far as that can be done at once.
     fn drop(&mut self) {
         if !self.held.is_empty() {
@@ -246,8 +279,6 @@ impl<IO: AsyncWrite + Unpin> Drop for Gathered<IO> {
 
 #[cfg(test)]
 mod tests {
-    use parking_lot::Mutex;
-
     use super::*;
 
     /// Takes so many bytes; says what it was given, call by call.
@@ -329,18 +360,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_in_two_turns_leaves_in_one_call() {
+    fn what_is_written_in_a_turn_leaves_in_one_call() {
         let recorder = Recorder::with_room(usize::MAX);
         let (mut gathered, turns) = open(&recorder);
 
-        for bytes in [&b"head"[..], b"data"] {
+        for bytes in [&b"head"[..], b"data", b"more"] {
             assert_eq!(write(&mut gathered, bytes), Poll::Ready(4));
             assert_eq!(flush(&mut gathered), Poll::Ready(()));
         }
-        assert!(recorder.lengths().is_empty(), "it waits for the next turn");
-        turns.begin();
-        assert_eq!(write(&mut gathered, b"more"), Poll::Ready(4));
-        assert_eq!(flush(&mut gathered), Poll::Ready(()));
+        assert!(recorder.lengths().is_empty(), "it waits for the end");
+        turns.end(&mut context());
 
         assert_eq!(*recorder.writes.lock(), [b"headdatamore"]);
     }
@@ -376,8 +405,7 @@ mod tests {
         let recorder = Recorder::with_room(3);
         let (mut gathered, turns) = open(&recorder);
         assert_eq!(write(&mut gathered, b"headdata"), Poll::Ready(8));
-        assert_eq!(flush(&mut gathered), Poll::Ready(()));
-        turns.begin();
+        turns.end(&mut context());
 
         assert_eq!(flush(&mut gathered), Poll::Pending);
         assert_eq!(write(&mut gathered, &[0; MAX_HELD]), Poll::Pending);

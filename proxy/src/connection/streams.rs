@@ -44,8 +44,11 @@ impl Connection {
         let mut is_draining = false;
         loop {
             let accepted = poll_fn(|context| {
-                turns.begin();
-                connection.poll_accept(context)
+                let accepted = connection.poll_accept(context);
+                if accepted.is_pending() {
+                    turns.end(context);
+                }
+                accepted
             });
             tokio::select! {
                 biased;

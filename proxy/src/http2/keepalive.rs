@@ -125,8 +125,8 @@ mod tests {
         let mut keepalive = Keepalive::of(&options, pings, &turns).expect("it is asked");
         let mut connection = pin!(connection);
         poll_fn(|context| {
-            turns.begin();
             let _ = connection.as_mut().poll(context);
+            turns.end(context);
             keepalive.poll_silence(context)
         })
         .await;

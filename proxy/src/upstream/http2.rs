@@ -239,11 +239,11 @@ async fn drive(
         let mut connection = pin!(connection);
         let mut reads = None;
         poll_fn(|context| {
-            turns.begin();
             let polled = connection.as_mut().poll(context).map_err(Some);
             if polled.is_ready() {
                 return polled;
             }
+            turns.end(context);
             // What the peer allows changes only by what it says.
             if reads.replace(turns.reads()) != Some(turns.reads()) {
                 streams.allow(connection.max_concurrent_send_streams());

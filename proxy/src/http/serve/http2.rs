@@ -164,7 +164,6 @@ impl<IO: Client, A: Answer> Future for Served<IO, A> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        this.turns.begin();
         let begin = |mut connection: server::Connection<_, _>| {
             let pings = connection.ping_pong();
             if this.is_finishing {
@@ -177,13 +176,20 @@ impl<IO: Client, A: Answer> Future for Served<IO, A> {
             }
         };
         let open = ready!(this.state.poll_open(context, begin))?;
-        while let Some(asked) = ready!(open.poll_asked(context)) {
+        loop {
+            let asked = match open.poll_asked(context) {
+                Poll::Ready(Some(asked)) => asked,
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending => {
+                    this.turns.end(context);
+                    return Poll::Pending;
+                }
+            };
             let (request, respond) = asked?;
             // Boxed: the runtime moves what it spawns from place to place.
             let exchange = Box::pin(exchange(Arc::clone(&this.answer), request, respond));
             tokio::spawn(InTurns(exchange));
         }
-        Poll::Ready(Ok(()))
     }
 }
 
