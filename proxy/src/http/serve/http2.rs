@@ -199,9 +199,7 @@ async fn exchange<A: Answer>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
-    let Some((request, tunnel)) = asked(request) else {
-        return respond.send_reset(Reason::PROTOCOL_ERROR);
-    };
+    let (request, tunnel) = asked(request);
     let Some(response) = ({
         let answering = pin!(answer.answer(request));
         unless_reset(&mut respond, answering).await
@@ -226,19 +224,16 @@ async fn exchange<A: Answer>(
     }
 }
 
-/// The request as it is to be answered, and the tunnel that it asks for; `None`: it asks for one and has a body.
-fn asked(request: Request<RecvStream>) -> Option<(Request<ClientBody>, Option<Tunnel>)> {
+/// The request as it is to be answered, and the tunnel that it asks for.
+fn asked(request: Request<RecvStream>) -> (Request<ClientBody>, Option<Tunnel>) {
+    if request.method() == Method::CONNECT {
+        let (request, tunnel) = Tunnel::asked_by(request);
+        return (request, Some(tunnel));
+    }
     let length = match present::has(request.headers(), &CONTENT_LENGTH) {
         true => content_length(request.headers()).ok().flatten(),
         false => None,
     };
-    if request.method() == Method::CONNECT {
-        if length.is_some_and(|length| length > 0) {
-            return None;
-        }
-        let (request, tunnel) = Tunnel::asked_by(request);
-        return Some((request, Some(tunnel)));
-    }
     let request = request.map(|stream| {
         let body = Receiving::new(stream, length);
         match body.is_end_stream() {
@@ -246,7 +241,7 @@ fn asked(request: Request<RecvStream>) -> Option<(Request<ClientBody>, Option<Tu
             false => ClientBody::Http2(body),
         }
     });
-    Some((request, None))
+    (request, None)
 }
 
 /// What comes of an exchange, unless its client resets the stream while it is waited for.
