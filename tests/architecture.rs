@@ -47,6 +47,7 @@ const PROXY_LAYERS: [&[&str]; 7] = [
         "drain",
         "gather",
         "handover",
+        "hop_by_hop",
         "http1",
         "http2",
         "pace",

@@ -2,7 +2,7 @@
 //!
 //! [`run`] is all of it: `weft proxy` calls it and returns when it does. What is below is cut in layers, of which
 //! lower never imports higher: `app workers admin` › `listener connection xds` › `http tcp` › `tls upstream` ›
-//! `snapshot cluster` › `config telemetry clock drain gather handover http1 http2 pace prefixed present
+//! `snapshot cluster` › `config telemetry clock drain gather handover hop_by_hop http1 http2 pace prefixed present
 //! proxy_protocol socket_option stream turn wire`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
@@ -20,6 +20,7 @@ pub mod drain;
 pub mod fuzzing;
 pub mod gather;
 pub mod handover;
+pub mod hop_by_hop;
 pub mod http;
 pub mod http1;
 pub mod http2;

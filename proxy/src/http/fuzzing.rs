@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::failure::Failure;
-use super::headers::{Head, end_hop_by_hop};
+use super::headers::Head;
 use super::{asked, path, retry, target};
 use crate::config::matching::RequestLine;
 use crate::config::paths::{EscapedSlashes, HostOptions, PathOptions, StripPort};
@@ -16,6 +16,7 @@ use crate::config::retry::{AskedBackOff, ResetFormat, ResetHeader};
 use crate::config::route::limits::{GrpcTimeout, StreamDuration};
 use crate::config::route::{Forward, PathMatch, PathRewrite, RouteMatch};
 use crate::fuzzing::{Choices, Target};
+use crate::hop_by_hop;
 
 /// Those of filters.
 pub(crate) const OF_FILTERS: [Target; 6] = super::filter::fuzzing::TARGETS;
@@ -168,7 +169,7 @@ fn headers(bytes: &[u8]) -> HeaderMap {
 fn hop_by_hop(bytes: &[u8]) {
     let before = headers(bytes);
     let mut after = before.clone();
-    end_hop_by_hop(&mut after);
+    hop_by_hop::end(&mut after);
     for name in [
         "connection",
         "keep-alive",

@@ -16,6 +16,7 @@ use super::forwarding;
 use super::upgrade::Upgrade;
 use crate::config::http::{ForwardClientCertificate, HttpConfig, RouterOptions};
 use crate::config::matching::RequestLine;
+use crate::hop_by_hop;
 use crate::present;
 use crate::random;
 use crate::upstream::HttpVersion;
@@ -30,8 +31,6 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
 /// A request without its body.
@@ -146,7 +145,7 @@ pub(super) fn receive(
     config: &HttpConfig,
     upgrade: Option<&Upgrade>,
 ) -> Option<IpAddr> {
-    end_hop_by_hop(&mut head.headers);
+    hop_by_hop::end(&mut head.headers);
     if !config.proxies_continue && expectation::is_of_continue(&head.headers) {
         // The client is asked when the body is first read.
         head.headers.remove(header::EXPECT);
@@ -272,7 +271,7 @@ pub(super) fn send_back(
     completion.status(response.status());
     let headers = response.headers_mut();
     if !is_upgrade {
-        end_hop_by_hop(headers);
+        hop_by_hop::end(headers);
     }
     // As in Envoy: how long the upstream took is not known before it had the whole request.
     if !router.suppresses_envoy_headers && completion.has_request() {
@@ -289,64 +288,6 @@ pub(super) fn ask_something(headers: &HeaderMap) -> bool {
         let own = name.as_str().strip_prefix("x-envoy-");
         own.is_some_and(|own| own != "internal")
     })
-}
-
-/// RFC 9110 §7.6.1: what is for one connection only, and what `Connection` says is.
-pub(super) fn end_hop_by_hop(headers: &mut HeaderMap) {
-    if !headers.keys().any(is_of_connection) {
-        return;
-    }
-    // As often as it comes: what a line that is passed over names would go on.
-    let others: Vec<_> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .skip(1)
-        .cloned()
-        .collect();
-    let first = headers.remove(header::CONNECTION);
-    for connection in first.iter().chain(&others) {
-        let named = text(Some(connection)).split(',').map(str::trim);
-        for name in named.filter(|name| !name.is_empty()) {
-            // TE is for this connection, and what it may say is checked below.
-            if !name.eq_ignore_ascii_case("te") {
-                headers.remove(name);
-            }
-        }
-    }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ] {
-        headers.remove(name);
-    }
-    only_trailers(headers);
-}
-
-/// Whether a header is for one connection only, whatever `Connection` says.
-fn is_of_connection(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade"
-    )
-}
-
-/// Trailers are forwarded, and gRPC insists on being told; of anything else that `TE` says nothing is.
-fn only_trailers(headers: &mut HeaderMap) {
-    let mut lines = headers.get_all(header::TE).iter();
-    let Some(first) = lines.next() else { return };
-    if lines.next().is_none() && first.as_bytes().eq_ignore_ascii_case(b"trailers") {
-        return;
-    }
-    let has_trailers = headers.get_all(header::TE).iter().any(|line| {
-        let line = line.as_bytes().to_ascii_lowercase();
-        line.windows(8).any(|part| part == b"trailers")
-    });
-    headers.remove(header::TE);
-    if has_trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
 }
 
 fn client_certificate(

@@ -2,67 +2,6 @@
 
 use super::*;
 
-fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-    fields
-        .iter()
-        .map(|(name, value)| {
-            (
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            )
-        })
-        .collect()
-}
-
-#[test]
-fn what_connection_names_ends_here() {
-    let mut headers = headers(&[
-        ("connection", "close, X-Private"),
-        ("x-private", "1"),
-        ("keep-alive", "timeout=5"),
-        ("transfer-encoding", "chunked"),
-        ("te", "trailers"),
-        ("x-public", "1"),
-    ]);
-
-    end_hop_by_hop(&mut headers);
-
-    let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-    left.sort_unstable();
-    assert_eq!(left, ["te", "x-public"]);
-}
-
-#[test]
-fn a_second_line_of_connection_is_as_good_as_the_first() {
-    let mut headers = headers(&[("x-private", "1"), ("x-other", "1")]);
-    for named in ["keep-alive", "x-private", "x-other"] {
-        headers.append("connection", HeaderValue::from_static(named));
-    }
-    for coding in ["gzip", "trailers"] {
-        headers.append("te", HeaderValue::from_static(coding));
-    }
-
-    end_hop_by_hop(&mut headers);
-
-    assert_eq!(headers.len(), 1, "{headers:?}");
-    assert_eq!(headers["te"], "trailers");
-}
-
-#[test]
-fn of_te_only_trailers_are_forwarded() {
-    let mut mixed = headers(&[("te", "gzip, trailers;q=0.5")]);
-    let mut other = headers(&[("te", "gzip")]);
-
-    end_hop_by_hop(&mut mixed);
-    end_hop_by_hop(&mut other);
-
-    assert_eq!(
-        mixed.get("te").map(HeaderValue::as_bytes),
-        Some(&b"trailers"[..])
-    );
-    assert!(other.is_empty());
-}
-
 #[test]
 fn the_host_before_is_told_once() {
     let mut headers = HeaderMap::new();

@@ -23,7 +23,7 @@ use super::http1::Client;
 use crate::clock::{self, InTurns};
 use crate::config::http::Http2Options;
 use crate::gather::{Gathered, Turns};
-use crate::http::headers;
+use crate::hop_by_hop;
 use crate::http1::head::content_length;
 use crate::http2::keepalive::Keepalive;
 use crate::http2::receiving::Receiving;
@@ -258,7 +258,7 @@ async fn unless_reset<T>(
 
 /// Makes headers those of a response of HTTP/2 (RFC 9113 §8.2.2), and adds what every response says.
 fn complete<B: Body>(headers: &mut HeaderMap, body: &B) {
-    headers::end_hop_by_hop(headers);
+    hop_by_hop::end(headers);
     present::remove(headers, &TE);
     if !present::has(headers, &DATE) {
         headers.insert(DATE, date::header(clock::time_of_day()));

@@ -3,52 +3,23 @@
 //! A proxy ends what is for one connection only when a request arrives; what routes and filters have added is looked
 //! through here, since the library refuses a head with any of it (RFC 9113 §8.2.2).
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, Method, Request};
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request};
 use http_body::Body;
 
+use crate::hop_by_hop;
 use crate::present;
 use crate::upstream::body::RequestBody;
 
-/// What is for one connection only.
-const OF_CONNECTION: [HeaderName; 5] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
-
 /// Ends what is for one connection only, and tells the length of a body where it is known.
 pub(super) fn prepare(request: &mut Request<RequestBody>) {
-    if request.headers().keys().any(is_suspect) {
-        end_connection(request.headers_mut());
-    }
+    hop_by_hop::end(request.headers_mut());
     let length = request.body().size_hint().exact();
     let is_told = |length| length != 0 || expects_body(request.method());
     if let Some(length) = length.filter(|&length| is_told(length))
         && !present::has(request.headers(), &CONTENT_LENGTH)
     {
         request.headers_mut().insert(CONTENT_LENGTH, length.into());
-    }
-}
-
-/// Whether a header may be for one connection only.
-fn is_suspect(name: &HeaderName) -> bool {
-    *name == TE || OF_CONNECTION.contains(name)
-}
-
-fn end_connection(headers: &mut HeaderMap) {
-    if headers.get(TE).is_some_and(|te| te != "trailers") {
-        headers.remove(TE);
-    }
-    let named = headers.get(CONNECTION).cloned();
-    for name in OF_CONNECTION {
-        headers.remove(name);
-    }
-    let named = named.as_ref().and_then(|named| named.to_str().ok());
-    for name in named.iter().flat_map(|named| named.split(',')) {
-        headers.remove(name.trim());
     }
 }
 
@@ -73,36 +44,17 @@ mod tests {
         request
     }
 
-    fn prepared(headers: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut request = request(Method::GET, RequestBody::Empty);
-        for (name, value) in headers {
-            let value = HeaderValue::from_static(value);
-            request.headers_mut().append(*name, value);
-        }
-        prepare(&mut request);
-        request.into_parts().0.headers
-    }
-
     #[test]
     fn what_is_for_one_connection_ends_here() {
-        let headers = prepared(&[
-            ("connection", "keep-alive, x-mine"),
-            ("keep-alive", "5"),
-            ("proxy-connection", "close"),
-            ("transfer-encoding", "chunked"),
-            ("upgrade", "other"),
-            ("x-mine", "1"),
-            ("x-other", "2"),
-        ]);
+        let mut request = request(Method::GET, RequestBody::Empty);
+        for (name, value) in [("connection", "x-mine"), ("x-mine", "1"), ("te", "gzip")] {
+            let value = HeaderValue::from_static(value);
+            request.headers_mut().append(name, value);
+        }
 
-        assert_eq!(headers.len(), 1, "{headers:?}");
-        assert_eq!(headers["x-other"], "2");
-    }
+        prepare(&mut request);
 
-    #[test]
-    fn te_says_nothing_but_trailers() {
-        assert_eq!(prepared(&[("te", "trailers")])["te"], "trailers");
-        assert!(prepared(&[("te", "gzip")]).is_empty());
+        assert!(request.headers().is_empty());
     }
 
     #[test]

@@ -8,6 +8,9 @@ use tokio::sync::Semaphore;
 /// allows at once.
 pub(super) const UNTOLD: u32 = 1;
 
+/// No more are opened at once, whatever the peer says: what counts them ends somewhere, on small machines not far above.
+const MOST: u32 = 1 << 28;
+
 /// The streams of one connection.
 #[derive(Debug)]
 pub(super) struct Streams {
@@ -59,7 +62,7 @@ impl Streams {
 
     /// The peer allows so many: said by the task of the connection alone.
     pub(super) fn allow(&self, streams: usize) {
-        let streams = u32_of(streams);
+        let streams = u32_of(streams).min(MOST);
         self.allowed.store(streams, Ordering::Relaxed);
         let places = self.places.load(Ordering::Relaxed);
         let places = match streams.checked_sub(places) {
@@ -137,6 +140,16 @@ mod tests {
         assert_eq!(room(&streams), 1);
         streams.allow(3);
         assert_eq!(room(&streams), 1);
+    }
+
+    #[test]
+    fn a_peer_may_allow_as_many_as_it_likes() {
+        let streams = Streams::default();
+
+        streams.allow(usize::MAX);
+
+        assert_eq!(streams.allowed(), MOST);
+        assert_eq!(room(&streams), 10);
     }
 
     #[tokio::test]
