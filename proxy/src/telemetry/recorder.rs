@@ -10,13 +10,14 @@ use tokio::sync::mpsc;
 
 use super::access_log::AccessLogs;
 use super::access_log::operator::Entry;
-use super::recent;
+use super::recent::{self, Counting};
 use super::registry::Registry;
-use super::report::{ReportSink, RequestReport, TcpReport};
-use super::traffic::Traffic;
+use super::report::{Downstream, ReportSink, RequestReport, TcpReport, Upstream};
+use super::traffic::{RequestSeries, TcpSeries, Traffic};
 use super::value::Counter;
 use crate::config::Workload;
 use crate::config::identity::IdentityReceiver;
+use crate::config::listener::Direction;
 
 /// How many reports may wait to become spans.
 pub const SPAN_QUEUE: usize = 2048;
@@ -67,18 +68,43 @@ impl Recorder {
         self.access_logs.reopen()
     }
 
-    fn principal(&self) -> Option<Arc<str>> {
-        self.identity
-            .borrow()
-            .as_ref()
-            .map(|identity| Arc::clone(&identity.spiffe_id))
+    /// Finds the series of what has passed between these two.
+    fn with_counting<S>(
+        &self,
+        downstream: &Downstream,
+        upstream: Option<&Upstream>,
+        find: impl FnOnce(Counting<'_>) -> Arc<S>,
+    ) -> Arc<S> {
+        let is_shown = downstream.direction == Direction::Outbound
+            && upstream.is_some_and(|upstream| upstream.is_mutual_tls);
+        let identity = is_shown.then(|| self.identity.borrow());
+        let identity = identity.as_ref().and_then(|identity| identity.as_ref());
+        find(Counting {
+            recorder: self.number,
+            principal: identity.map(|identity| &identity.spiffe_id),
+        })
+    }
+
+    fn series(&self, report: &RequestReport) -> Arc<RequestSeries> {
+        self.with_counting(&report.downstream, report.upstream.as_ref(), |counting| {
+            let principal = counting.principal.map(|text| &**text);
+            recent::of_request(counting, report, || {
+                self.traffic.request(report, &self.own, principal)
+            })
+        })
+    }
+
+    fn tcp_series(&self, report: &TcpReport) -> Arc<TcpSeries> {
+        self.with_counting(&report.downstream, report.upstream.as_ref(), |counting| {
+            let principal = counting.principal.map(|text| &**text);
+            recent::of_connection(counting, report, || {
+                self.traffic.connection(report, &self.own, principal)
+            })
+        })
     }
 
     fn count(&self, report: &RequestReport) {
-        let series = recent::series(self.number, report, || {
-            self.traffic
-                .request(report, &self.own, self.principal().as_deref())
-        });
+        let series = self.series(report);
         series.requests.increment();
         series.duration.observe(report.duration);
         series.request_bytes.add(report.request_bytes);
@@ -113,16 +139,11 @@ impl ReportSink for Recorder {
     }
 
     fn tcp_open(&self, report: &TcpReport) {
-        let series = self
-            .traffic
-            .connection(report, &self.own, self.principal().as_deref());
-        series.opened.increment();
+        self.tcp_series(report).opened.increment();
     }
 
     fn tcp_close(&self, report: &TcpReport) {
-        let series = self
-            .traffic
-            .connection(report, &self.own, self.principal().as_deref());
+        let series = self.tcp_series(report);
         series.closed.increment();
         series.sent.add(report.sent_bytes);
         series.received.add(report.received_bytes);
