@@ -34,7 +34,7 @@ pub mod tunnel;
 pub mod upgrade;
 pub mod upstream_socket;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cluster::ClusterConfig;
@@ -42,6 +42,10 @@ use endpoints::EndpointsConfig;
 use listener::ListenerConfig;
 use route::RouteConfig;
 use tls::Secret;
+
+/// By names of the configuration. Who sends requests chooses what is looked for, and not what is there: the fastest
+/// hash will do.
+pub type Named<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
 
 /// Everything a proxy has been told, by name. Values are shared: an unchanged resource is the same `Arc`
 /// from one configuration to the next, which is how the snapshot knows.

@@ -16,21 +16,23 @@ mod requests;
 mod streams;
 mod tls;
 
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use self::detect::Seen;
+use self::detect::{FIRST_READ, Seen, classify};
 use self::io::DownstreamIo;
 use self::log::Line;
 use self::race::{Opening, Outcome};
 use self::requests::spoken;
 use crate::cluster::stats::ClusterStats;
-use crate::config::listener::{OriginalSourceOf, TcpConfig, TransportProtocol};
+use crate::config::listener::{OriginalSourceOf, ProxyHeader, TcpConfig, TransportProtocol};
 use crate::config::upstream_socket::ClientSource;
 use crate::drain::Drain;
 use crate::proxy_protocol::Endpoints;
@@ -49,8 +51,8 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// A connection that has just been accepted.
 pub struct Accepted {
-    /// Its bytes, which are sent without delay.
-    pub stream: TcpStream,
+    /// Its bytes, which are sent without delay, and never waited for by a call. Not registered with a worker yet.
+    pub stream: std::net::TcpStream,
     /// The client.
     pub peer: SocketAddr,
     /// Where it arrived.
@@ -82,7 +84,7 @@ struct Connection {
 pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Drain) {
     let _open = (drain.token(), environment.drain.token());
     let Accepted {
-        mut stream,
+        stream,
         peer: direct_peer,
         local,
         listener: bound,
@@ -95,12 +97,21 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
         ClusterStats::count(&bound.live.loops_refused);
         return tracing::debug!(peer = %direct_peer, "connection refused: it was not redirected here");
     }
-    let said = {
-        let _opening = Opened::begin(&bound);
-        said_by_proxy(&bound, &mut stream, direct_peer, &drain).await
+    let mut first = match bound.config.proxy_header {
+        None => first_words(&stream),
+        Some(_) => BytesMut::new(),
     };
-    let Some(said) = said else { return };
-    let (endpoints, first) = said;
+    let mut stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "a connection was lost"),
+    };
+    let mut endpoints = None;
+    if let Some(expected) = &bound.config.proxy_header {
+        let _opening = Opened::begin(&bound);
+        let said = said_by_proxy((&bound, expected), &mut stream, direct_peer, &drain).await;
+        let Some(said) = said else { return };
+        (endpoints, first) = said;
+    }
     let peer = endpoints.map_or(direct_peer, |endpoints| endpoints.source);
     let client_source = client_source(&bound, peer, direct_peer);
     original_destination = endpoints
@@ -129,16 +140,26 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
     connection.open(stream, first).await;
 }
 
+/// What a client has said by now.
+///
+/// Most clients speak first, and have spoken by the time that their connection is accepted: then nobody waits for the
+/// first words. What is read before a socket is registered is no event of it either.
+fn first_words(stream: &std::net::TcpStream) -> BytesMut {
+    let mut room = [MaybeUninit::uninit(); FIRST_READ];
+    match recv(stream, &mut room, RecvFlags::DONTWAIT) {
+        Ok(((said, _), _)) => BytesMut::from(&*said),
+        // Whoever reads next is told as well.
+        Err(_) => BytesMut::new(),
+    }
+}
+
 /// What a proxy before us says of the connection, and the bytes read behind that. `None`: it is not served.
 async fn said_by_proxy(
-    listener: &Listener,
+    (listener, expected): (&Listener, &ProxyHeader),
     stream: &mut TcpStream,
     peer: SocketAddr,
     drain: &Drain,
 ) -> Option<(Option<Endpoints>, BytesMut)> {
-    let Some(expected) = &listener.config.proxy_header else {
-        return Some((None, BytesMut::new()));
-    };
     let read = tokio::select! {
         read = proxied::read_header(stream, expected) => read,
         () = drain.patience_over() => return None,
@@ -218,7 +239,7 @@ fn is_loop(listener: &Listener, local: SocketAddr) -> bool {
 /// Where a redirected connection was going (`SO_ORIGINAL_DST`); of one that was not, the kernel knows nothing.
 fn original_destination(
     listener: &Listener,
-    stream: &TcpStream,
+    stream: &std::net::TcpStream,
     local: SocketAddr,
 ) -> Option<SocketAddr> {
     if !listener.config.use_original_destination {
@@ -260,13 +281,16 @@ impl Connection {
             };
         }
         let opaque = self.opaque_chain();
-        let opening = Opening {
-            connection: &self,
-            opaque: opaque.as_ref().map(|(_, config)| &**config),
-        };
-        let (outcome, stream, first) = {
-            let _opening = Opened::begin(&self.listener);
-            Box::pin(opening.run(stream, first)).await
+        let (outcome, stream, first) = match classify(&first) {
+            Some(seen) => (Outcome::ClientSpoke(seen, None), stream, first.freeze()),
+            None => {
+                let opening = Opening {
+                    connection: &self,
+                    opaque: opaque.as_ref().map(|(_, config)| &**config),
+                };
+                let _opening = Opened::begin(&self.listener);
+                Box::pin(opening.run(stream, first)).await
+            }
         };
         match outcome {
             Outcome::Ended => {}

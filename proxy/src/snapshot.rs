@@ -20,15 +20,11 @@ use self::listener::Listener;
 use self::routes::RouteTable;
 use crate::cluster::Cluster;
 use crate::cluster::zones::vicinity::Vicinity;
-use crate::config::Configuration;
 use crate::config::cluster::{ClusterConfig, Discovery};
 use crate::config::endpoints::EndpointsConfig;
 use crate::config::listener::Binding;
+use crate::config::{Configuration, Named};
 use crate::telemetry::changes::{Change, ConfigurationChanges};
-
-/// By names of the configuration. Who sends requests chooses what is looked for, and not what is there: the fastest
-/// hash will do.
-pub type Named<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
 
 /// What names have been resolved to, by the cluster that needs it.
 pub type Resolved = BTreeMap<Arc<str>, Arc<EndpointsConfig>>;
@@ -39,9 +35,9 @@ pub struct Snapshot {
     /// Counts up; for telling snapshots apart.
     pub version: u64,
     /// Listeners, by name.
-    pub listeners: HashMap<Arc<str>, Arc<Listener>>,
+    pub listeners: Named<Arc<Listener>>,
     /// Routes that listeners name.
-    pub routes: HashMap<Arc<str>, Arc<RouteTable>>,
+    pub routes: Named<Arc<RouteTable>>,
     /// Clusters, by name.
     pub clusters: Named<Arc<Cluster>>,
     /// Where the proxy is, where that makes a difference.
@@ -129,10 +125,7 @@ pub(crate) fn is_unchanged<T: PartialEq>(one: &Arc<T>, other: &Arc<T>) -> bool {
     Arc::ptr_eq(one, other) || one == other
 }
 
-fn routes(
-    previous: &Snapshot,
-    configuration: &Configuration,
-) -> HashMap<Arc<str>, Arc<RouteTable>> {
+fn routes(previous: &Snapshot, configuration: &Configuration) -> Named<Arc<RouteTable>> {
     configuration
         .routes
         .iter()
@@ -149,8 +142,8 @@ fn routes(
 fn listeners(
     previous: &Snapshot,
     configuration: &Configuration,
-    routes: &HashMap<Arc<str>, Arc<RouteTable>>,
-) -> HashMap<Arc<str>, Arc<Listener>> {
+    routes: &Named<Arc<RouteTable>>,
+) -> Named<Arc<Listener>> {
     configuration
         .listeners
         .iter()
@@ -169,9 +162,7 @@ fn listeners(
         .collect()
 }
 
-fn destinations(
-    listeners: &HashMap<Arc<str>, Arc<Listener>>,
-) -> HashMap<SocketAddr, Arc<Listener>> {
+fn destinations(listeners: &Named<Arc<Listener>>) -> HashMap<SocketAddr, Arc<Listener>> {
     listeners
         .values()
         .filter(|listener| listener.config.binding == Binding::Virtual)

@@ -36,6 +36,14 @@ impl DownstreamIo {
         }))
     }
 
+    /// What has been read of it, and not been used.
+    pub(super) fn read_ahead(&self) -> &[u8] {
+        match self {
+            MaybeTls::Plain(io) => &io.prefix,
+            MaybeTls::Tls(io) => &io.prefix,
+        }
+    }
+
     /// Puts back what has been read.
     pub(super) fn unread(&mut self, bytes: Bytes) {
         match self {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::detect::{self, Seen};
+use super::detect::{Seen, classify, look_ahead};
 use super::io::DownstreamIo;
 use super::{Connection, tls};
 use crate::config::http::Codec;
@@ -27,16 +27,19 @@ impl Connection {
             Codec::Http1 => HttpVersion::Http1,
             codec => {
                 let idle = service.config.idle_timeout;
-                let looked = tokio::select! {
-                    looked = detect::look_ahead(&mut io) => looked,
-                    () = passed(idle) => {
-                        managed.stats().count_all([HttpEvent::ConnectionIdle, HttpEvent::EndedHere]);
-                        return;
-                    }
-                    () = self.drain.patience_over() => {
-                        managed.stats().count(HttpEvent::EndedHere);
-                        return;
-                    }
+                let looked = match classify(io.read_ahead()) {
+                    Some(seen) => Ok(seen),
+                    None => tokio::select! {
+                        looked = look_ahead(&mut io) => looked,
+                        () = passed(idle) => {
+                            managed.stats().count_all([HttpEvent::ConnectionIdle, HttpEvent::EndedHere]);
+                            return;
+                        }
+                        () = self.drain.patience_over() => {
+                            managed.stats().count(HttpEvent::EndedHere);
+                            return;
+                        }
+                    },
                 };
                 match looked.map(|seen| spoken(codec, seen)) {
                     Ok(Some(version)) => version,

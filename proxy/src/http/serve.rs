@@ -9,9 +9,11 @@ mod seldom;
 pub(in crate::http) mod switch;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::CONNECTION;
@@ -80,6 +82,12 @@ async fn one_by_one<IO: http1::Client>(
         connection,
         config.idle_timeout
     ));
+    let finished = pin!(async {
+        if used.is_none() {
+            unanswering(&line).await;
+        }
+        Seldom::new(finished).await;
+    });
     let served = pin!(InTurns(served));
     until(finished, served, connection, |_| line.lock().finish()).await
 }
@@ -99,6 +107,7 @@ async fn many<IO: http1::Client>(
     let mut served = http2::serve(io, &config.http2, config.max_header_bytes, answer);
     let drained = pin!(drain.last_call_over());
     let finished = pin!(finished(drained, used, connection, config.idle_timeout));
+    let finished = pin!(Seldom::new(finished));
     let served = Pin::new(&mut served);
     until(finished, served, connection, |served| {
         served.get_mut().finish();
@@ -185,6 +194,17 @@ fn announce_end(response: &mut Response<ResponseBody>) {
     }
 }
 
+/// Returns once no request is being answered. Before its first is over nobody looks for another end of a connection: many
+/// a connection ends with that, and its response tells of a drain.
+async fn unanswering<IO>(line: &http1::SharedLine<IO>) {
+    // Whatever is done for a request wakes the task that asks.
+    poll_fn(|_| match line.lock().is_answering() {
+        true => Poll::Pending,
+        false => Poll::Ready(()),
+    })
+    .await;
+}
+
 /// Returns when a connection is to finish: it drains, has been used enough, has been told to leave, or is idle.
 async fn finished(
     drained: Pin<&mut impl Future<Output = ()>>,
@@ -222,7 +242,7 @@ where
     tokio::select! {
         biased;
         result = served.as_mut() => return result,
-        () = Seldom::new(finished) => {}
+        () = finished => {}
     }
     finish(served.as_mut());
     tokio::select! {

@@ -96,22 +96,21 @@ impl Accepting {
         };
         let listener = Arc::clone(&self.listener);
         let drain = self.drain.clone();
-        self.placement.next().spawn(async move {
-            let stream = match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => stream,
-                Err(error) => return tracing::warn!(%error, "a connection was lost"),
-            };
-            // IPv4 on a socket of both families is IPv4.
-            let canonical =
-                |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-            let accepted = Accepted {
-                stream,
-                peer: canonical(peer),
-                local: canonical(local),
-                listener,
-            };
+        // IPv4 on a socket of both families is IPv4.
+        let canonical =
+            |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        let accepted = Accepted {
+            stream,
+            peer: canonical(peer),
+            local: canonical(local),
+            listener,
+        };
+        // Boxed before it is made: the runtime moves what it is given six times.
+        let room = Box::new_uninit();
+        let served = Box::write(room, async move {
             connection::serve(environment, accepted, drain).await;
             drop(admitted);
         });
+        self.placement.next().spawn(Box::into_pin(served));
     }
 }

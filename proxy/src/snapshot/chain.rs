@@ -1,10 +1,10 @@
 //! A filter chain as it is served.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::routes::RouteTable;
 use crate::cluster::slot::Slot;
+use crate::config::Named;
 use crate::config::filter::gate::Gate;
 use crate::config::filter::{HttpFilter, carried_over};
 use crate::config::http::{HttpConfig, RouteSource};
@@ -72,7 +72,7 @@ impl Chain {
     }
 
     /// Whether its routes are those that have been discovered.
-    pub(super) fn is_current(&self, routes: &HashMap<Arc<str>, Arc<RouteTable>>) -> bool {
+    pub(super) fn is_current(&self, routes: &Named<Arc<RouteTable>>) -> bool {
         let Service::Http(service) = &self.service else {
             return true;
         };
@@ -89,7 +89,7 @@ impl Chain {
     pub(super) fn new(
         config: &FilterChain,
         matches: Option<ChainMatch>,
-        routes: &HashMap<Arc<str>, Arc<RouteTable>>,
+        routes: &Named<Arc<RouteTable>>,
         before: Option<&Chain>,
     ) -> Self {
         let tls = config.tls.as_ref().map(|tls| {

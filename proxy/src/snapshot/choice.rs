@@ -55,6 +55,9 @@ pub(super) fn choose<'a>(
         .filter_map(|chain| Some((chain, chain.matches.as_ref()?)))
         .collect();
     for criterion in CRITERIA {
+        if left.is_empty() {
+            break;
+        }
         let rank = |(_, matches): &(_, &ChainMatch)| criterion(matches, arrival);
         let best = left.iter().filter_map(rank).max();
         left.retain(|chain| best.is_some() && rank(chain) == best);

@@ -1,12 +1,12 @@
 //! A listener as it is served: its chains, and what lives on it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::chain::Chain;
 use super::choice::{Arrival, choose};
 use super::routes::RouteTable;
+use crate::config::Named;
 use crate::config::listener::ListenerConfig;
 
 /// A listener.
@@ -24,7 +24,7 @@ impl Listener {
     /// With the routes it names, going on from its predecessor.
     pub fn new(
         config: Arc<ListenerConfig>,
-        routes: &HashMap<Arc<str>, Arc<RouteTable>>,
+        routes: &Named<Arc<RouteTable>>,
         previous: Option<&Listener>,
     ) -> Self {
         let matched = config
@@ -54,7 +54,7 @@ impl Listener {
     pub fn is_made_of(
         &self,
         config: &Arc<ListenerConfig>,
-        routes: &HashMap<Arc<str>, Arc<RouteTable>>,
+        routes: &Named<Arc<RouteTable>>,
     ) -> bool {
         super::is_unchanged(&self.config, config)
             && self.chains.iter().all(|chain| chain.is_current(routes))

@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use http::{HeaderMap, StatusCode};
 
 use self::matches::{is_match, split_query};
-use super::Named;
+use crate::config::Named;
 use crate::config::headers::HeaderMutations;
 use crate::config::matching::RequestLine;
 use crate::config::metadata::Metadata;

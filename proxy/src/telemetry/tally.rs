@@ -3,13 +3,13 @@
 //! Each worker writes a row of its own, so that counting several things at once costs one look for the row and an
 //! addition for each. A scrape sums the rows.
 
-use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
 use super::value::{Grid, Shards};
+use crate::config::Named;
 
 /// What is counted of one kind of thing: an enum, of which each variant has a column.
 pub trait Event: Copy + 'static {
@@ -101,7 +101,7 @@ impl<E: Event> Tally<E> {
 const GONE: &str = "";
 
 /// What is kept of things of one prefix, by listener.
-type OfListeners<S> = HashMap<Arc<str>, Arc<S>>;
+type OfListeners<S> = Named<Arc<S>>;
 
 /// What is kept of each thing of one kind, by its prefix and by its listener. Both come from configuration.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ pub struct Tallies<S> {
     shards: Shards,
     make: fn(Shards) -> S,
     absorb: fn(&S, &S),
-    all: RwLock<HashMap<Arc<str>, OfListeners<S>>>,
+    all: RwLock<Named<OfListeners<S>>>,
 }
 
 impl<S> Tallies<S> {

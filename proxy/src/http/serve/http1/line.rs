@@ -37,6 +37,8 @@ pub(in crate::http::serve) struct Line<IO> {
     keeps_alive: bool,
     /// Whether there is to be none.
     is_finishing: bool,
+    /// Whether one has begun and its exchange is not over.
+    is_answering: bool,
     /// What is still to be said to ask the client for its body.
     ask: &'static [u8],
     is_switched: bool,
@@ -100,6 +102,7 @@ pub(in crate::http::serve) fn over<IO>(io: IO, options: Options) -> SharedLine<I
         request: RequestState::Over,
         keeps_alive: true,
         is_finishing: false,
+        is_answering: false,
         ask: &[],
         is_switched: false,
         server: None,
@@ -114,6 +117,11 @@ impl<IO> Line<IO> {
         self.is_finishing = true;
     }
 
+    /// Whether a request is being answered.
+    pub(in crate::http::serve) fn is_answering(&self) -> bool {
+        self.is_answering
+    }
+
     /// Where the response is written to.
     pub(super) fn io(&mut self) -> Option<&mut IO> {
         self.io.as_mut()
@@ -126,6 +134,7 @@ impl<IO> Line<IO> {
 
     /// A request begins.
     pub(super) fn begin(&mut self, head: &RequestHead) {
+        self.is_answering = true;
         self.keeps_alive &= head.keeps_alive;
         if head.has_body() {
             self.request = RequestState::Coming;
@@ -220,6 +229,7 @@ impl<IO: Client> Line<IO> {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<Option<RequestHead>, ServeError>> {
+        self.is_answering = false;
         loop {
             if !self.reading.unread.is_empty() {
                 if let Some(head) = self.take_head()? {
