@@ -76,9 +76,9 @@ class Deployment:
         os.makedirs(hop, exist_ok=True)
         os.chmod(hop, 0o777)
 
-        names = dict(bin=self.binary(), conf=conf, work=work, hop=hop, pod=side, listen="%s:%d" % listen,
-                     up="%s:%d" % up, listen_port=str(listen[1]), up_port=str(up[1]),
-                     client_pod_ip=self.client_ip, server_pod_ip=self.server_ip)
+        names = dict(bin=self.binary(), python=sys.executable, tools=os.path.join(m.HERE, "tools"), conf=conf, work=work,
+                     hop=hop, pod=side, listen="%s:%d" % listen, up="%s:%d" % up, listen_port=str(listen[1]),
+                     up_port=str(up[1]), client_pod_ip=self.client_ip, server_pod_ip=self.server_ip)
 
         def filled(words):
             return [proxies.substitute(word, names) for word in words]
