@@ -57,7 +57,13 @@ class Http1(Client):
     request = b"GET /b/1024 HTTP/1.1\r\nHost: bench.local\r\nUser-Agent: count\r\nAccept: */*\r\n\r\n"
 
     def exchange(self):
+        self.question()
+        self.answer()
+
+    def question(self):
         self.socket.sendall(self.request)
+
+    def answer(self):
         while b"\r\n\r\n" not in self.read:
             self.receive()
         head, _, self.read = self.read.partition(b"\r\n\r\n")
@@ -73,6 +79,56 @@ class Http1Post(Http1):
                + 1024 * b"x")
 
 
+class Http1Many(Client):
+    """The same over many connections, with a request on each of them at a time."""
+
+    connections = 64
+
+    def __init__(self, port):
+        self.clients = [Http1(port) for _ in range(self.connections)]
+
+    def __exit__(self, *_):
+        for client in self.clients:
+            client.socket.close()
+
+    def ask(self, count):
+        while count > 0:
+            asked = self.clients[:count]
+            for client in asked:
+                client.question()
+            for client in asked:
+                client.answer()
+            count -= len(asked)
+
+
+class Connecting(Client):
+    """A connection for each exchange of a client of this kind."""
+
+    kind = None
+
+    def __init__(self, port):
+        self.port = port
+
+    def __exit__(self, *_):
+        pass
+
+    def exchange(self):
+        with self.kind(self.port) as client:
+            client.exchange()
+
+
+class Http1Last(Http1):
+    """A GET that ends its connection."""
+
+    request = Http1.request.replace(b"Accept", b"Connection: close\r\nAccept")
+
+
+class Http1Close(Connecting):
+    """A connection for each GET of 1 KiB."""
+
+    kind = Http1Last
+
+
 class PingPong(Client):
     """64 bytes there and back."""
 
@@ -80,6 +136,12 @@ class PingPong(Client):
         self.socket.sendall(64 * b"p")
         if self.take(64) != 64 * b"p":
             raise OSError("the echo is not what was sent")
+
+
+class TcpConnect(Connecting):
+    """A connection for each of them."""
+
+    kind = PingPong
 
 
 class Http2(Client):

@@ -6,8 +6,8 @@
   count.py -s h1,h2 --keep       some scenarios; the profiles stay, for callgrind_annotate
   count.py -p weft,haproxy       weft beside other proxies, with ratios; compares with no record
 
-A proxy with one worker runs under callgrind, a client asks one request after another over one connection. After the
-warm-up come two stretches of different length; the difference is free of what is done once per stretch, and of timers.
+A proxy with one worker runs under callgrind, a client asks one request after another, over one connection where nothing else
+is said. After the warm-up come two stretches of different length; the difference is free of what is done once per stretch, and of timers.
 Needs valgrind, a C compiler and openssl; no root. The proxy is WEFT_BIN. See README.md.
 """
 import argparse
@@ -50,8 +50,11 @@ FEATURES = ("aes", "avx", "avx2", "bmi2", "pclmulqdq", "rdrand", "rdseed", "sse4
 COUNTED = {
     "h1": ("http", ((),), 0, sc.HTTP, clients.Http1),
     "h1-post": ("http", ((),), 0, sc.HTTP, clients.Http1Post),
+    "h1-many": ("http", ((),), 0, sc.HTTP, clients.Http1Many),
+    "h1-close": ("http", ((),), 0, sc.HTTP, clients.Http1Close),
     "h2": ("http", (("H2",),), 0, sc.H2, clients.Http2),
     "tcp": ("tcp", (("TCP",),), 0, sc.ECHO, clients.PingPong),
+    "tcp-conn": ("tcp", (("TCP",),), 0, sc.ECHO, clients.TcpConnect),
     "h1-mtls-client": ("http", sc.pair(), 0, sc.HTTP, clients.Http1),
     "h1-mtls-server": ("http", sc.pair(), 1, sc.HTTP, clients.Http1),
     "h1-all": ("http", (("ISTIO",),), 0, sc.HTTP, clients.Http1),
