@@ -63,7 +63,7 @@ say "The mesh is running"
 cat <<TOUR
 
   the shop            http://$address/
-  the commands below  export PATH=\$PWD/$(dirname "$weft"):\$PATH
+  the commands below  export PATH=$(dirname "$(realpath "$weft")"):\$PATH
   what runs           weft ps -o wide
   golden signals      weft top
   break something     weft fault ratings --abort 503 --percent 30
