@@ -13,6 +13,8 @@ use crate::refusal::Refusal;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a call that does not stream may take.
 pub(super) const CALL: Duration = Duration::from_secs(10);
+/// How long one may take that starts a process: longer than the node gives it, which can say why it has not come.
+pub(super) const START: Duration = Duration::from_secs(80);
 /// No message of the node is larger.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -52,7 +54,16 @@ impl Node {
         &self,
         call: impl AsyncFnOnce(NodeClient<Channel>) -> Result<tonic::Response<T>, Status>,
     ) -> Result<T, Refusal> {
-        let answer = tokio::time::timeout(CALL, call(self.client()?))
+        self.call_within(CALL, call).await
+    }
+
+    /// Makes a call that may take so long.
+    pub(super) async fn call_within<T>(
+        &self,
+        limit: Duration,
+        call: impl AsyncFnOnce(NodeClient<Channel>) -> Result<tonic::Response<T>, Status>,
+    ) -> Result<T, Refusal> {
+        let answer = tokio::time::timeout(limit, call(self.client()?))
             .await
             .map_err(|_| Refusal::Timeout("the node does not answer".to_owned()))?;
         answer

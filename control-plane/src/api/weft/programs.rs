@@ -11,6 +11,7 @@ use weft_proto::weft::node::v1::{ImportProgramRequest, Program, ReplaceProcessRe
 use super::images::{Pump, line, permit};
 use super::machine::container;
 use crate::api::Api;
+use crate::api::node::START;
 use crate::refusal::Refusal;
 
 /// Takes a program in: one line of JSON, `{"done": {"digest": …}}`.
@@ -60,7 +61,9 @@ pub(super) async fn replace_process(
     };
     let answer = api
         .node
-        .call(async move |mut client| client.replace_process(request).await)
+        .call_within(START, async move |mut client| {
+            client.replace_process(request).await
+        })
         .await?;
     Ok(Json(container(&answer)))
 }
