@@ -16,17 +16,15 @@ mod requests;
 mod streams;
 mod tls;
 
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use self::detect::{FIRST_READ, Seen, classify};
+use self::detect::{Seen, classify, first_words};
 use self::io::DownstreamIo;
 use self::log::Line;
 use self::race::{Opening, Outcome};
@@ -99,7 +97,7 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
     }
     let mut first = match bound.config.proxy_header {
         None => first_words(&stream),
-        Some(_) => BytesMut::new(),
+        Some(_) => Ok(BytesMut::new()),
     };
     let mut stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
@@ -110,7 +108,8 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
         let _opening = Opened::begin(&bound);
         let said = said_by_proxy((&bound, expected), &mut stream, direct_peer, &drain).await;
         let Some(said) = said else { return };
-        (endpoints, first) = said;
+        endpoints = said.0;
+        first = Ok(said.1);
     }
     let peer = endpoints.map_or(direct_peer, |endpoints| endpoints.source);
     let client_source = client_source(&bound, peer, direct_peer);
@@ -137,19 +136,9 @@ pub async fn serve(environment: Arc<Environment>, accepted: Accepted, drain: Dra
         line: None,
     };
     connection.begin_line();
-    connection.open(stream, first).await;
-}
-
-/// What a client has said by now.
-///
-/// Most clients speak first, and have spoken by the time that their connection is accepted: then nobody waits for the
-/// first words. What is read before a socket is registered is no event of it either.
-fn first_words(stream: &std::net::TcpStream) -> BytesMut {
-    let mut room = [MaybeUninit::uninit(); FIRST_READ];
-    match recv(stream, &mut room, RecvFlags::DONTWAIT) {
-        Ok(((said, _), _)) => BytesMut::from(&*said),
-        // Whoever reads next is told as well.
-        Err(_) => BytesMut::new(),
+    match first {
+        Ok(first) => connection.open(stream, first).await,
+        Err(error) => tracing::debug!(peer = %connection.peer, %error, "the client has gone"),
     }
 }
 

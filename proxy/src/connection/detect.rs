@@ -5,9 +5,13 @@
 //! only shortly.
 
 use std::io;
+use std::mem::MaybeUninit;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::io::DownstreamIo;
@@ -98,6 +102,22 @@ impl Seen {
     }
 }
 
+/// What a client has said by now.
+///
+/// Most clients speak first, and have spoken by the time that their connection is accepted: then nobody waits for the
+/// first words. What is read before a socket is registered is no event of it either.
+///
+/// # Errors
+/// The connection was reset. Nobody is told that twice: whoever read next would take it for the end of what is said.
+pub(super) fn first_words(stream: &TcpStream) -> io::Result<BytesMut> {
+    let mut room = [MaybeUninit::uninit(); FIRST_READ];
+    match recv(stream, &mut room, RecvFlags::DONTWAIT) {
+        Ok(((said, _), _)) => Ok(BytesMut::from(&*said)),
+        Err(Errno::WOULDBLOCK) => Ok(BytesMut::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Reads until it is decided, or the client pauses for too long; what was read is in the buffer. Waits for
 /// the first byte without a limit. Cancel-safe: nothing read is lost.
 pub(super) async fn look(
@@ -185,10 +205,45 @@ fn of_request_line(after_method: &[u8]) -> Seen {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
     use rand::rngs::SmallRng;
     use rand::{RngExt, SeedableRng};
 
     use super::*;
+
+    /// A connection, accepted once its client has done this with its side.
+    fn accepted(client: impl FnOnce(&mut TcpStream)) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client(&mut stream);
+        (listener.accept().unwrap().0, stream)
+    }
+
+    #[test]
+    fn a_client_that_has_spoken_is_heard_and_a_silent_one_not_waited_for() {
+        let (spoken, _client) = accepted(|stream| stream.write_all(b"GET /").unwrap());
+        let (silent, _client) = accepted(|_| {});
+
+        assert_eq!(first_words(&spoken).unwrap(), b"GET /"[..]);
+        assert!(first_words(&silent).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_reset_is_no_end_of_what_is_said() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (served, _) = listener.accept().unwrap();
+        socket2::SockRef::from(&client)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(client);
+
+        let error = first_words(&served).unwrap_err();
+
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
 
     #[test]
     fn a_request_line_is_http() {
