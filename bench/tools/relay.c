@@ -5,9 +5,11 @@
 //       connect IP:PORT          or unix:PATH
 //       tls-listen PEM CA        TLS with clients: certificate with key, and who has to have signed that of a client
 //       tls-connect PEM CA       TLS with the server, likewise
+//       reuse                    a request of HTTP/1.1 that says `Connection: close` ends the client's connection alone:
+//                                the server is told something else, and its connection serves the next client
 //
 // What any proxy of this machine has to do at least: wait, read and write once for each direction, in one thread, and
-// seal or open what is encrypted. A connection to the server for each of a client.
+// seal or open what is encrypted. A connection to the server for each of a client, but for `reuse`.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -31,6 +33,9 @@ typedef struct end {
     size_t len, off;
     int ended;   // it has said all
     int drained; // its socket had no more to read
+    int last;    // reuse, of a client: its connection ends with the answer
+    size_t due;  // reuse, of a server: bytes of the answer that are still to come; 0: not known
+    int kept;    // reuse, of a server: serves nobody; its peer is the next such
 } end;
 typedef struct {
     union {
@@ -51,6 +56,8 @@ static size_t sealed_len;
 static side listening, server;
 static BIO_METHOD *socket_method;
 static end *over[2]; // what ended with this event: freed after it
+static int reuse;
+static end *idle; // connections to the server that serve nobody
 
 static void die(const char *what) {
     perror(what);
@@ -164,6 +171,32 @@ static int is_open(end *one) {
     return emit(one, sealed, sealed_len) && done == 1;
 }
 
+// -- connections to the server that are used again
+// Whether a request is the client's last; the server does not hear of it.
+static int is_last(char *request, size_t len) {
+    static const char close_after[] = "Connection: close";
+    char *said = memmem(request, len, close_after, sizeof close_after - 1);
+    if (said) memcpy(said, "Connection: alive", sizeof close_after - 1);
+    return said != NULL;
+}
+// Bytes of an answer, whose head came whole.
+static size_t length_of(char *answer, size_t len) {
+    static const char name[] = "Content-Length: ";
+    char *body = memmem(answer, len, "\r\n\r\n", 4), *length = memmem(answer, len, name, sizeof name - 1);
+    if (!body || !length || length > body) wrong("an answer without a length cannot be followed by another client's");
+    return body + 4 - answer + strtoul(length + sizeof name - 1, NULL, 10);
+}
+// Ends the client's connection once the answer is complete. Whether it is.
+static int has_answered(end *from, size_t got) {
+    if (!from->due) from->due = length_of(bytes, got);
+    from->due -= got < from->due ? got : from->due;
+    if (from->due || from->peer->held) return 0;
+    over[0] = from->peer;
+    close(over[0]->fd);
+    from->kept = 1, from->peer = idle, idle = from;
+    return 1;
+}
+
 // -- copying
 // What `from` says, until there is no more of it or its peer does not take it. A short read is the last one unless an end
 // is known to follow.
@@ -184,7 +217,9 @@ static void pump(end *from, int until_end) {
             shutdown(to->fd, SHUT_WR);
             return;
         }
+        if (reuse && is_last(bytes, got)) from->last = 1;
         if (!put(to, bytes, got)) return;
+        if (to->last && has_answered(from, got)) return;
         if (from->drained && !(from->tls && SSL_has_pending(from->tls)) && !until_end) return;
     }
 }
@@ -202,6 +237,8 @@ static void flush(end *to) {
 }
 static void act(end *one, unsigned what) {
     unsigned ends = what & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+    if (one->kept && ends) wrong("the server has ended a connection that is to be used again");
+    if (one->kept) return;
     if (one->held && what & EPOLLOUT) flush(one);
     if (over[0]) return;
     int was_open = !one->tls || SSL_is_init_finished(one->tls);
@@ -229,25 +266,41 @@ static end *watch(int fd, SSL_CTX *context, int is_server) {
     is_server ? SSL_set_accept_state(made->tls) : SSL_set_connect_state(made->tls);
     return made;
 }
+static end *add(end *one, end *peer) {
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = one};
+    one->peer = peer;
+    if (epoll_ctl(ep, EPOLL_CTL_ADD, one->fd, &event)) die("epoll_ctl");
+    return one;
+}
+static void forget(void) {
+    for (int i = 0; i < 2; i++) {
+        if (!over[i]) continue;
+        if (over[i]->tls) SSL_free(over[i]->tls);
+        free(over[i]->held);
+        free(over[i]);
+        over[i] = NULL;
+    }
+}
 static void take(int listener) {
     int fd;
     while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
+        end *again = idle;
+        if (again) {
+            idle = again->peer;
+            again->kept = 0;
+            again->peer = add(watch(fd, listening.tls, 1), again);
+            // Most have said something by now, and need not be waited for. Nothing of them is among the events at hand.
+            if (is_open(again->peer) && !over[0]) pump(again->peer, 0);
+            forget();
+            continue;
+        }
         int up = socket(server.at.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
         if (up < 0) die("socket");
         if (connect(up, &server.at.any, server.len) && errno != EINPROGRESS) die("connect");
-        end *ends[2] = {watch(fd, listening.tls, 1), watch(up, server.tls, 0)};
-        ends[0]->peer = ends[1];
-        ends[1]->peer = ends[0];
-        for (int i = 0; i < 2; i++) {
-            struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = ends[i]};
-            if (epoll_ctl(ep, EPOLL_CTL_ADD, ends[i]->fd, &event)) die("epoll_ctl");
-        }
+        end *client = watch(fd, listening.tls, 1);
+        client->peer = add(watch(up, server.tls, 0), client);
+        add(client, client->peer);
     }
-}
-static void release(end *one) {
-    if (one->tls) SSL_free(one->tls);
-    free(one->held);
-    free(one);
 }
 static void configure(const char *path) {
     FILE *file = fopen(path, "r");
@@ -259,7 +312,8 @@ static void configure(const char *path) {
         else if (count == 2 && !strcmp(key, "connect")) address(&server, first);
         else if (count == 3 && !strcmp(key, "tls-listen")) use_tls(&listening, 1, first, second);
         else if (count == 3 && !strcmp(key, "tls-connect")) use_tls(&server, 0, first, second);
-        else if (count > 0) wrong("a line is neither listen, connect, tls-listen nor tls-connect");
+        else if (count == 1 && !strcmp(key, "reuse")) reuse = 1;
+        else if (count > 0) wrong("a line is neither listen, connect, tls-listen, tls-connect nor reuse");
     }
     fclose(file);
     if (!listening.len || !server.len) wrong("it needs a line for listen and one for connect");
@@ -291,12 +345,11 @@ int main(int count, char **words) {
             act(one, events[i].events);
             if (!over[0]) continue;
             // Events of either end that are still to come are for nobody.
-            for (int k = i + 1; k < ready; k++)
-                if (events[k].data.ptr == over[0] || events[k].data.ptr == over[1]) events[k].events = 0;
-            for (int k = 0; k < 2; k++) {
-                release(over[k]);
-                over[k] = NULL;
+            for (int k = i + 1; k < ready; k++) {
+                end *next = events[k].data.ptr;
+                if (next && (next == over[0] || next == over[1])) events[k].events = 0;
             }
+            forget();
         }
     }
 }
