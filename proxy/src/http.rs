@@ -4,6 +4,7 @@
 //! request, and the file to read first.
 
 mod affinity;
+mod alarm;
 mod asked;
 mod attempt;
 mod body;
@@ -41,6 +42,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use self::alarm::Alarm;
 use crate::clock;
 use crate::cluster::outlier::millis;
 use crate::config::Network;
@@ -66,6 +68,8 @@ pub struct HttpConnection {
     scene: Mutex<Scene>,
     /// What filters keep of it.
     kept: Mutex<Vec<Kept>>,
+    /// That of the request before: whoever is answered next need not set another.
+    alarm: Mutex<Alarm>,
     active: AtomicU32,
     last_active: AtomicU64,
     /// Told when it is to end, and HTTP/2 has a frame to say so.
@@ -132,6 +136,7 @@ impl HttpConnection {
             chain: entry.chain,
             scene: Mutex::new(Scene { snapshot, service }),
             kept: Mutex::default(),
+            alarm: Mutex::default(),
             active: AtomicU32::new(0),
             last_active: AtomicU64::new(millis(Instant::now())),
             leave: Notify::new(),
@@ -192,6 +197,16 @@ impl HttpConnection {
         // What is kept for all is held on to, so that nothing else is ever found at its place.
         kept.push((Arc::clone(of_all) as _, Arc::clone(&own) as _));
         own
+    }
+
+    /// For a request that is limited; its own where another has the connection's.
+    fn lend_alarm(&self) -> Alarm {
+        std::mem::take(&mut *self.alarm.lock())
+    }
+
+    /// For the next request.
+    fn take_alarm_back(&self, alarm: Alarm) {
+        *self.alarm.lock() = alarm;
     }
 
     fn begin_request(self: &Arc<Self>) -> ActiveRequest {

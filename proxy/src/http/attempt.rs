@@ -8,7 +8,6 @@ mod priorities;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -18,11 +17,12 @@ use self::again::{Course, is_timeout};
 use self::priorities::Visited;
 use super::HttpConnection;
 use super::affinity::Aim;
+use super::alarm::Alarm;
 use super::asked::{self, Timeouts};
 use super::completion::Completion;
 use super::failure::{Failure, LocalReply};
 use super::headers::{ATTEMPT_COUNT, Head, number};
-use super::limits;
+use super::limits::{Exceeded, Limits};
 use super::outgoing::{self, Keep, KeepHead, Outgoing};
 use super::retry;
 use crate::cluster::Cluster;
@@ -310,21 +310,21 @@ impl Attempts<'_> {
         request: (&mut Request<RequestBody>, Wanted),
         course: &Course<'_>,
     ) -> Result<Box<Answered>, Missed> {
-        let Timeouts {
-            per_try,
-            per_try_idle,
-            ..
-        } = self.timeouts;
+        let limits = Limits::of_try(self.timeouts.per_try, self.timeouts.per_try_idle);
         // Pinned here: what is moved into a future is in it twice.
-        let mut one = pin!(self.one_try(request, self.apart(course), course.log));
-        if per_try.is_none() && per_try_idle.is_none() {
-            return one.await;
-        }
-        let cluster = || Arc::clone(self.cluster.name());
-        let failure = tokio::select! {
-            ended = one.as_mut() => return ended,
-            limit = after_request(per_try, self.meter.as_ref()) => Failure::PerTryTimeout { cluster: cluster(), limit },
-            limit = limits::silence(per_try_idle, self.meter.as_ref()) => Failure::PerTryIdle { cluster: cluster(), limit },
+        let one = pin!(self.one_try(request, self.apart(course), course.log));
+        let since = (course.started, self.meter.as_ref());
+        let mut alarm = Alarm::default();
+        let exceeded = match pin!(limits.watch(one, since, &mut alarm)).await {
+            Ok(ended) => return ended,
+            Err(exceeded) => exceeded,
+        };
+        let cluster = Arc::clone(self.cluster.name());
+        let failure = match exceeded {
+            Exceeded::Idle(limit) => Failure::PerTryIdle { cluster, limit },
+            Exceeded::Route(limit) | Exceeded::Request(limit) | Exceeded::Stream(limit) => {
+                Failure::PerTryTimeout { cluster, limit }
+            }
         };
         let stats = &self.cluster.stats;
         ClusterStats::count(match failure {
@@ -334,18 +334,6 @@ impl Attempts<'_> {
         course.log.lock().blame_endpoint(self.cluster);
         Err(Missed::sent(failure))
     }
-}
-
-/// Returns so long after all of the request has come in; never without a limit.
-async fn after_request(limit: Option<Duration>, body: Option<&Arc<BodyMeter>>) -> Duration {
-    let Some(limit) = limit else {
-        return std::future::pending().await;
-    };
-    if let Some(body) = body {
-        body.ended().await;
-    }
-    tokio::time::sleep(limit).await;
-    limit
 }
 
 impl Missed {

@@ -2,13 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Sleep;
 
+use super::alarm::Alarm;
 use super::completion::Completion;
 use super::failure::Reset;
 use crate::clock;
@@ -50,8 +50,8 @@ pub(super) struct ResponseBody {
     source: Source,
     completion: Completion,
     watch: Watch,
-    /// When the watch looks next; made when the body is first waited for.
-    alarm: Option<Pin<Box<Sleep>>>,
+    /// When the watch looks next.
+    alarm: Alarm,
     /// Where silence is limited.
     last_frame: Option<Instant>,
     /// Whether the response has no body by its status, whatever its source says.
@@ -69,6 +69,22 @@ pub(super) struct Watch {
     pub(super) idle: Option<Duration>,
     /// The whole stream must have ended by then.
     pub(super) stream_deadline: Option<Instant>,
+}
+
+impl Watch {
+    /// The limit that comes first, and when. `last_frame`: when the body was last heard of.
+    fn first_due(&self, last_frame: Option<Instant>) -> Option<(Instant, ResponseError)> {
+        let idle = self.idle.and_then(|idle| last_frame?.checked_add(idle));
+        let stream = self.stream_deadline;
+        [
+            self.deadline.map(|due| (due, ResponseError::Timeout)),
+            idle.map(|due| (due, ResponseError::Idle)),
+            stream.map(|due| (due, ResponseError::Duration)),
+        ]
+        .into_iter()
+        .flatten()
+        .min_by_key(|(due, _)| *due)
+    }
 }
 
 /// Why a body ended early.
@@ -94,7 +110,7 @@ impl ResponseBody {
             source,
             completion,
             watch,
-            alarm: None,
+            alarm: Alarm::default(),
             last_frame: watch.idle.map(|_| clock::now()),
             has_no_body: false,
             failed: None,
@@ -108,51 +124,17 @@ impl ResponseBody {
     }
 
     /// Called while nothing comes: whether it has taken too long.
-    fn poll_watch(&mut self, context: &mut Context<'_>) -> Option<ResponseError> {
-        loop {
-            let (due, error) = self.due()?;
-            let due = due.into();
-            let alarm = match &mut self.alarm {
-                Some(alarm) => alarm,
-                none => none.insert(Box::pin(tokio::time::sleep_until(due))),
-            };
-            // Set anew only when it has gone off: what is due only ever moves on.
-            if alarm.is_elapsed() {
-                alarm.as_mut().reset(due);
-            }
-            if alarm.as_mut().poll(context).is_pending() {
-                return None;
-            }
-            // What was due may have moved on while the alarm was set.
-            if self.due().is_some_and(|(due, _)| due <= Instant::now()) {
-                let flag = match error {
-                    ResponseError::Idle => ResponseFlags::STREAM_IDLE_TIMEOUT,
-                    // Envoy has none for it.
-                    ResponseError::Duration => ResponseFlags::default(),
-                    _ => ResponseFlags::UPSTREAM_TIMEOUT,
-                };
-                self.completion.fail(flag, error.to_string().into());
-                return Some(error);
-            }
-        }
-    }
-
-    /// The limit that comes first.
-    fn due(&self) -> Option<(Instant, ResponseError)> {
-        let idle = self
-            .watch
-            .idle
-            .and_then(|idle| self.last_frame?.checked_add(idle));
-        [
-            self.watch.deadline.map(|due| (due, ResponseError::Timeout)),
-            idle.map(|due| (due, ResponseError::Idle)),
-            self.watch
-                .stream_deadline
-                .map(|due| (due, ResponseError::Duration)),
-        ]
-        .into_iter()
-        .flatten()
-        .min_by_key(|(due, _)| *due)
+    fn poll_watch(&mut self, context: &mut Context<'_>) -> Poll<ResponseError> {
+        let (watch, last_frame) = (self.watch, self.last_frame);
+        let error = ready!(self.alarm.poll(context, || watch.first_due(last_frame)));
+        let flag = match error {
+            ResponseError::Idle => ResponseFlags::STREAM_IDLE_TIMEOUT,
+            // Envoy has none for it.
+            ResponseError::Duration => ResponseFlags::default(),
+            _ => ResponseFlags::UPSTREAM_TIMEOUT,
+        };
+        self.completion.fail(flag, error.to_string().into());
+        Poll::Ready(error)
     }
 
     fn fail(&mut self, error: SourceError) -> ResponseError {
@@ -244,10 +226,7 @@ impl Body for ResponseBody {
         let frame = match Pin::new(&mut this.source).poll_frame(context) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                return match this.poll_watch(context) {
-                    Some(error) => Poll::Ready(Some(Err(error))),
-                    None => Poll::Pending,
-                };
+                return this.poll_watch(context).map(|error| Some(Err(error)));
             }
         };
         match &frame {

@@ -89,32 +89,42 @@ impl Completion {
         if has_body && !config.proxies_continue && expectation::is_of_continue(headers) {
             connection.stats().count(HttpEvent::Informational);
         }
-        // Made in its place: what is made before its box is copied there.
+        let downstream = Arc::clone(&connection.downstream);
+        let is_grpc = is_grpc(headers);
+        let method = request.method().clone();
+        let path = request.uri().path_and_query().cloned();
+        let user_agent = headers.get(header::USER_AGENT).cloned();
+        let route = Arc::default();
+        let access_logs = Arc::clone(&config.access_logs);
+        let tracing = config.tracing.clone();
+        let (started, start) = (clock::now(), clock::time_of_day());
+        let request = connection.begin_request();
+        // Made in its place, with nothing called meanwhile: else it is made on the stack, and copied.
         let room = Box::new_uninit();
         let inner = Box::write(
             room,
             Inner {
                 report: RequestReport {
-                    downstream: Arc::clone(&connection.downstream),
+                    downstream,
                     client: None,
-                    start: clock::time_of_day(),
+                    start,
                     duration: std::time::Duration::ZERO,
                     request_duration: None,
                     upstream_latency: None,
                     protocol,
-                    is_grpc: is_grpc(headers),
+                    is_grpc,
                     is_health_check: false,
                     scheme: "",
-                    method: request.method().clone(),
-                    path: request.uri().path_and_query().cloned(),
+                    method,
+                    path,
                     rewritten_path: None,
                     authority,
                     rewritten_authority: None,
-                    user_agent: headers.get(header::USER_AGENT).cloned(),
+                    user_agent,
                     forwarded_for: None,
                     request_id: None,
                     trace: None,
-                    route: Arc::default(),
+                    route,
                     cluster: None,
                     upstream: None,
                     attempts: 0,
@@ -125,17 +135,17 @@ impl Completion {
                     grpc_status: None,
                     request_bytes: 0,
                     response_bytes: 0,
-                    access_logs: Arc::clone(&config.access_logs),
+                    access_logs,
                     request_headers: None,
                     response_headers: None,
                     response_trailers: None,
                     route_metadata: None,
-                    tracing: config.tracing.clone(),
+                    tracing,
                     operation: None,
                     metadata: Metadata::new(),
                 },
-                started: clock::now(),
-                request: connection.begin_request(),
+                started,
+                request,
                 meter: None,
                 endpoint: None,
                 borrowed: None,

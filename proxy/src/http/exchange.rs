@@ -34,8 +34,8 @@ use crate::upstream::body::client::ClientBody;
 /// first, with all the room for what comes of it. For the same reason what is large is boxed, or behind a reference.
 pub(super) async fn exchange(
     connection: &Arc<HttpConnection>,
-    request: Request<ClientBody>,
-) -> Result<Response<ResponseBody>, Infallible> {
+    request: Box<Request<ClientBody>>,
+) -> Result<Box<Response<ResponseBody>>, Infallible> {
     let scene = connection.scene();
     let mut completion = Completion::begin(connection, &scene.service.config, &request);
     let mut passage = Passage::default();
@@ -75,7 +75,7 @@ struct Arrived<'a> {
 fn arrive<'a>(
     connection: &HttpConnection,
     scene: &'a Scene,
-    mut request: Request<ClientBody>,
+    mut request: Box<Request<ClientBody>>,
     completion: &mut Completion,
 ) -> Result<Arrived<'a>, Failure> {
     let config = &scene.service.config;

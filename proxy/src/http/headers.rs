@@ -52,7 +52,7 @@ pub(super) struct Head {
 
 impl Head {
     /// Takes a request apart. Nothing is copied.
-    pub(super) fn of(request: Request<ClientBody>) -> (Box<Self>, ClientBody) {
+    pub(super) fn of(request: Box<Request<ClientBody>>) -> (Box<Self>, ClientBody) {
         let (parts, body) = request.into_parts();
         let mut headers = parts.headers;
         if parts.version == http::Version::HTTP_2 {

@@ -125,7 +125,7 @@ struct Answers {
 impl http2::Answer for Answers {
     type Body = ResponseBody;
 
-    async fn answer(&self, request: Request<ClientBody>) -> Response<ResponseBody> {
+    async fn answer(&self, request: Box<Request<ClientBody>>) -> Box<Response<ResponseBody>> {
         let turn = (&self.drain, self.used.as_deref());
         let Ok(response) = pin!(answer(&self.connection, turn, request)).await;
         response
@@ -144,8 +144,8 @@ fn count_error(error: &ServeError, stats: &ManagerStats) {
 async fn answer(
     connection: &Arc<HttpConnection>,
     (drain, used): (&Drain, Option<&Use>),
-    request: Request<ClientBody>,
-) -> Result<Response<ResponseBody>, Infallible> {
+    request: Box<Request<ClientBody>>,
+) -> Result<Box<Response<ResponseBody>>, Infallible> {
     if let Some(used) = used {
         used.begin_request();
     }

@@ -2,6 +2,7 @@
 //! wins, and the others are dropped.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -9,11 +10,13 @@ use futures_util::stream::FuturesUnordered;
 use http::Request;
 
 use super::again::{Apart, Course};
-use super::{Answered, Attempts, Log, Missed, after_request};
+use super::{Answered, Attempts, Log, Missed};
 use crate::cluster::breaker::Permit;
 use crate::cluster::priorities::Priorities;
 use crate::cluster::stats::ClusterStats;
+use crate::http::alarm::Alarm;
 use crate::http::failure::Failure;
+use crate::http::limits::Limits;
 use crate::http::outgoing::Outgoing;
 use crate::upstream::body::RequestBody;
 use crate::upstream::lease::Wanted;
@@ -30,6 +33,7 @@ impl Attempts<'_> {
         course: &mut Course<'_>,
     ) -> Result<Box<Answered>, Failure> {
         let mut running = FuturesUnordered::new();
+        let mut alarm = Alarm::default();
         let mut next = Some((request, None, Duration::ZERO));
         let mut may_hedge = true;
         loop {
@@ -39,10 +43,10 @@ impl Attempts<'_> {
                 running.push(self.delayed_try(request, (permit, wait), not, course.log));
             }
             let limit = self.timeouts.per_try.filter(|_| may_hedge);
-            let ended: Option<Ended> = tokio::select! {
-                ended = running.next() => ended,
-                _ = after_request(limit, self.meter.as_ref()) => None,
-            };
+            let since = (course.started, self.meter.as_ref());
+            let first = pin!(running.next());
+            let watched = Limits::of_try(limit, None).watch(first, since, &mut alarm);
+            let ended: Option<Ended> = watched.await.unwrap_or_default();
             let (last, again, after_timeout) = match ended {
                 Some((ended, permit)) => {
                     let again = self.again(&ended, course);

@@ -45,7 +45,7 @@ impl Completion {
     pub(in crate::http) fn carried_by(
         mut self,
         response: Response<Source>,
-    ) -> Response<ResponseBody> {
+    ) -> Box<Response<ResponseBody>> {
         let status = response.status();
         self.status(status);
         self.count_response();
@@ -59,7 +59,9 @@ impl Completion {
             .as_ref()
             .map_or_else(Watch::default, |inner| inner.watch);
         let has_no_body = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        response.map(|source| ResponseBody::new(source, self, watch).left_out(has_no_body))
+        let carried =
+            response.map(|source| ResponseBody::new(source, self, watch).left_out(has_no_body));
+        Box::new(carried)
     }
 
     /// Notes how long it has taken so far, and how much has come.

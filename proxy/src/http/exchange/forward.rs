@@ -95,10 +95,15 @@ impl Turn<'_> {
         attempts.meter.clone_from(&meter);
         let completion = &mut *self.completion;
         let started = completion.started();
+        let mut alarm = connection.lend_alarm();
         let answered = {
             let attempts = pin!(attempts.run(head, body, completion));
-            pin!(limits.enforce(attempts, started, meter.as_ref())).await
+            let course = (started, meter.as_ref());
+            pin!(limits.watch(attempts, course, &mut alarm)).await
         };
+        connection.take_alarm_back(alarm);
+        let answered =
+            answered.unwrap_or_else(|exceeded| Err(limits.failure(exceeded, meter.as_ref())));
         let mut answered = answered.inspect_err(|failure| {
             count(&cluster, Err(failure));
             // The attempt that was cut short has failed, too.

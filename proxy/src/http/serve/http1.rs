@@ -19,6 +19,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::response::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Empty;
@@ -57,8 +58,8 @@ enum Next {
 pub(super) async fn serve<IO, A, F, B>(line: &SharedLine<IO>, answer: A) -> Result<(), ServeError>
 where
     IO: Client,
-    A: Fn(Request<ClientBody>) -> F,
-    F: Future<Output = Result<Response<B>, Infallible>>,
+    A: Fn(Box<Request<ClientBody>>) -> F,
+    F: Future<Output = Result<Box<Response<B>>, Infallible>>,
     B: Body<Data = Bytes, Error: fmt::Display> + Unpin,
 {
     let _closed = Closed(line);
@@ -107,8 +108,8 @@ async fn exchange<IO, A, F, B>(
 ) -> Result<Next, ServeError>
 where
     IO: Client,
-    A: Fn(Request<ClientBody>) -> F,
-    F: Future<Output = Result<Response<B>, Infallible>>,
+    A: Fn(Box<Request<ClientBody>>) -> F,
+    F: Future<Output = Result<Box<Response<B>>, Infallible>>,
     B: Body<Data = Bytes, Error: fmt::Display> + Unpin,
 {
     let asked = Asked::by(&head);
@@ -121,7 +122,7 @@ where
         })
         .await?
     };
-    let (mut sending, next) = respond(line, response, asked);
+    let (mut sending, next) = respond(line, response.into_parts(), asked);
     give_way().await;
     let sent = watched(line, |context| {
         let sent = sending.poll(context, &mut Writer(line));
@@ -146,11 +147,14 @@ where
 }
 
 /// The response as it is to be written, and what follows it as far as it says.
-fn respond<IO, B>(line: &SharedLine<IO>, response: Response<B>, asked: Asked) -> (Sending<B>, Next)
+fn respond<IO, B>(
+    line: &SharedLine<IO>,
+    (parts, body): (Parts, B),
+    asked: Asked,
+) -> (Sending<B>, Next)
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let (parts, body) = response.into_parts();
     let mut line = line.lock();
     let style = Style {
         keeps_alive: line.keeps_alive(),
@@ -191,7 +195,7 @@ async fn watched<IO: Client, T>(
 }
 
 /// The request, whose body is here already or is still to come.
-fn begin<IO: Client>(line: &SharedLine<IO>, head: RequestHead) -> Request<ClientBody> {
+fn begin<IO: Client>(line: &SharedLine<IO>, head: RequestHead) -> Box<Request<ClientBody>> {
     let mut held = line.lock();
     held.begin(&head);
     let body = match head.length {
@@ -203,7 +207,8 @@ fn begin<IO: Client>(line: &SharedLine<IO>, head: RequestHead) -> Request<Client
         BodyLength::Chunked => Http1Body::chunked(line, held.options.limits),
     };
     drop(held);
-    let mut request = head.request.map(|()| body);
+    let mut request = head.request;
+    *request.body_mut() = body;
     if head.asks_for_upgrade {
         request.extensions_mut().insert(Switch::of(line.clone()));
     }

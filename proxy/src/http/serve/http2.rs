@@ -45,8 +45,8 @@ pub(super) trait Answer: Send + Sync + 'static {
 
     fn answer(
         &self,
-        request: Request<ClientBody>,
-    ) -> impl Future<Output = Response<Self::Body>> + Send;
+        request: Box<Request<ClientBody>>,
+    ) -> impl Future<Output = Box<Response<Self::Body>>> + Send;
 }
 
 /// A request, and how it is answered.
@@ -201,7 +201,7 @@ async fn exchange<A: Answer>(
 ) {
     let (request, tunnel) = asked(request);
     let Some(response) = ({
-        let answering = pin!(answer.answer(request));
+        let answering = pin!(answer.answer(Box::new(request)));
         unless_reset(&mut respond, answering).await
     }) else {
         return;

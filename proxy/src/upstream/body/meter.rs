@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body::Frame;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use super::BodyError;
 
@@ -16,7 +16,6 @@ use super::BodyError;
 pub struct BodyMeter {
     bytes: AtomicU64,
     ended_at: OnceLock<Instant>,
-    ended: Notify,
     is_malformed: AtomicBool,
     is_cut_off: AtomicBool,
     /// What a filter says of a body that it cannot read.
@@ -62,19 +61,6 @@ impl BodyMeter {
         self.ended_at.get().copied()
     }
 
-    /// Returns when all of it has been taken.
-    pub async fn ended(&self) -> Instant {
-        loop {
-            let ended = self.ended.notified();
-            let mut ended = std::pin::pin!(ended);
-            ended.as_mut().enable();
-            if let Some(at) = self.ended_at() {
-                return at;
-            }
-            ended.await;
-        }
-    }
-
     /// A copy of it. Asked for before it is first read.
     pub fn copy(&self) -> mpsc::Receiver<Copied> {
         let (sender, receiver) = mpsc::channel(MAX_LAG);
@@ -83,7 +69,7 @@ impl BodyMeter {
     }
 
     /// A frame has been taken from the client.
-    pub(super) fn count(self: &Arc<Self>, frame: &Frame<Bytes>) {
+    pub(crate) fn count(self: &Arc<Self>, frame: &Frame<Bytes>) {
         let Some(data) = frame.data_ref() else { return };
         self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
         let mut copies = self.copies.lock();
@@ -105,7 +91,7 @@ impl BodyMeter {
     }
 
     /// All of it has been taken.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         if self.ended_at.set(Instant::now()).is_err() {
             return;
         }
@@ -113,7 +99,6 @@ impl BodyMeter {
             // A copy without room for this is not whole, and ends as such.
             let _ = copy.try_send(Copied::End);
         }
-        self.ended.notify_waiters();
     }
 }
 

@@ -34,7 +34,7 @@ fn take(unread: &mut Bytes) -> Taken<Head> {
         BodyLength::Known(length) => Decoder::Length(length),
         BodyLength::Chunked => Decoder::Chunked(Box::new(Chunked::new(LIMITS))),
     };
-    let (request, ()) = head.request.into_parts();
+    let (request, _) = head.request.into_parts();
     let head = Head {
         method: request.method,
         target: request.uri,

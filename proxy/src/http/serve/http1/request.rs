@@ -14,11 +14,13 @@ use crate::http1::head::{
 use crate::http1::malformed::Malformed;
 use crate::http1::maps;
 use crate::http1::names::Spelling;
+use crate::upstream::body::client::ClientBody;
 
 /// A head that has been read.
 #[derive(Debug)]
 pub(super) struct RequestHead {
-    pub(super) request: Request<()>,
+    /// With an empty body: it is read by whoever wants it. Boxed, as it is handed on from one to the other.
+    pub(super) request: Box<Request<ClientBody>>,
     pub(super) length: BodyLength,
     /// Whether the client will send another request after this one.
     pub(super) keeps_alive: bool,
@@ -93,7 +95,8 @@ fn built(parsed: &httparse::Request<'_, '_>, bytes: &Bytes) -> Result<RequestHea
     if target.len() > MAX_TARGET_BYTES {
         return Err(Malformed::LongTarget);
     }
-    let mut request = Request::new(());
+    // In its place at once: what is made before its box is copied there.
+    let mut request = Box::write(Box::new_uninit(), Request::new(ClientBody::Empty));
     *request.method_mut() = Method::from_bytes(method).map_err(|_| Malformed::Method)?;
     *request.uri_mut() =
         Uri::from_maybe_shared(bytes.slice_ref(target)).map_err(|_| Malformed::Target)?;
@@ -153,7 +156,7 @@ struct Said {
 }
 
 impl Said {
-    fn of(request: &Request<()>) -> Self {
+    fn of(request: &Request<ClientBody>) -> Self {
         Said {
             is_old: request.version() == Version::HTTP_10,
             persistence: Persistence::of(request.version()),
@@ -191,7 +194,7 @@ impl Said {
         }
     }
 
-    fn head(self, request: Request<()>) -> Result<RequestHead, Malformed> {
+    fn head(self, request: Box<Request<ClientBody>>) -> Result<RequestHead, Malformed> {
         let length = match self.is_chunked {
             Some(true) => BodyLength::Chunked,
             // RFC 9112 §6.3: it ends nowhere.

@@ -46,7 +46,13 @@ where
     let (here, io) = duplex(64 * 1024);
     let line = over(here, OPTIONS);
     let own = Arc::clone(&line);
-    let served = tokio::spawn(async move { serve(&own, answer).await });
+    let served = tokio::spawn(async move {
+        let answer = |request: Box<_>| {
+            let answering = answer(*request);
+            async { answering.await.map(Box::new) }
+        };
+        serve(&own, answer).await
+    });
     Peer { io, line, served }
 }
 

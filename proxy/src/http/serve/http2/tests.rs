@@ -32,9 +32,10 @@ where
 
     fn answer(
         &self,
-        request: Request<ClientBody>,
-    ) -> impl Future<Output = Response<AnyBody>> + Send {
-        (self.0)(request)
+        request: Box<Request<ClientBody>>,
+    ) -> impl Future<Output = Box<Response<AnyBody>>> + Send {
+        let answering = (self.0)(*request);
+        async { Box::new(answering.await) }
     }
 }
 
