@@ -33,7 +33,8 @@ typedef struct end {
     size_t len, off;
     int ended;   // it has said all
     int drained; // its socket had no more to read
-    int last;    // reuse, of a client: its connection ends with the answer
+    int client;  // it is one, and no server
+    int last;    // reuse, of a client: its connection ends with the answer; 2: which is complete, if not written
     size_t due;  // reuse, of a server: bytes of the answer that are still to come; 0: not known
     int kept;    // reuse, of a server: serves nobody; its peer is the next such
 } end;
@@ -50,6 +51,8 @@ typedef struct {
 #define LARGEST (256 * 1024)
 #define RECORD 16384
 static int ep;
+static struct epoll_event events[256];
+static int ready, current; // how many there are, and which is acted upon
 static char bytes[LARGEST];
 static char sealed[2 * LARGEST]; // what TLS has to say with a call
 static size_t sealed_len;
@@ -186,14 +189,22 @@ static size_t length_of(char *answer, size_t len) {
     if (!body || !length || length > body) wrong("an answer without a length cannot be followed by another client's");
     return body + 4 - answer + strtoul(length + sizeof name - 1, NULL, 10);
 }
-// Ends the client's connection once the answer is complete. Whether it is.
+// Ends the client's connection, and keeps that with the server.
+static void part(end *client) {
+    end *from = client->peer;
+    if (client->ended) return finish(client);
+    over[0] = client;
+    close(client->fd);
+    from->kept = 1, from->peer = idle, idle = from;
+}
+// Whether the answer is complete, after so much more of it; then its client has no more to say.
 static int has_answered(end *from, size_t got) {
+    end *client = from->peer;
     if (!from->due) from->due = length_of(bytes, got);
     from->due -= got < from->due ? got : from->due;
-    if (from->due || from->peer->held) return 0;
-    over[0] = from->peer;
-    close(over[0]->fd);
-    from->kept = 1, from->peer = idle, idle = from;
+    if (from->due) return 0;
+    client->last = 2;
+    if (!client->held) part(client);
     return 1;
 }
 
@@ -217,7 +228,7 @@ static void pump(end *from, int until_end) {
             shutdown(to->fd, SHUT_WR);
             return;
         }
-        if (reuse && is_last(bytes, got)) from->last = 1;
+        if (reuse && from->client && is_last(bytes, got)) from->last = 1;
         if (!put(to, bytes, got)) return;
         if (to->last && has_answered(from, got)) return;
         if (from->drained && !(from->tls && SSL_has_pending(from->tls)) && !until_end) return;
@@ -232,6 +243,7 @@ static void flush(end *to) {
     }
     free(to->held);
     to->held = NULL, to->off = to->len = 0;
+    if (to->last == 2) return part(to);
     // Its peer may have said more meanwhile, of which nothing will be told again.
     if (is_open(to->peer) && !over[0] && is_open(to)) pump(to->peer, 1);
 }
@@ -255,6 +267,7 @@ static end *watch(int fd, SSL_CTX *context, int is_server) {
     end *made = calloc(1, sizeof *made);
     if (!made) die("calloc");
     made->fd = fd;
+    made->client = is_server;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (!context) return made;
     BIO *bio = BIO_new(socket_method);
@@ -272,9 +285,12 @@ static end *add(end *one, end *peer) {
     if (epoll_ctl(ep, EPOLL_CTL_ADD, one->fd, &event)) die("epoll_ctl");
     return one;
 }
+// Frees what is over. Events of it that are still to come are for nobody.
 static void forget(void) {
     for (int i = 0; i < 2; i++) {
         if (!over[i]) continue;
+        for (int k = current + 1; k < ready; k++)
+            if (events[k].data.ptr == over[i]) events[k].events = 0;
         if (over[i]->tls) SSL_free(over[i]->tls);
         free(over[i]->held);
         free(over[i]);
@@ -289,7 +305,7 @@ static void take(int listener) {
             idle = again->peer;
             again->kept = 0;
             again->peer = add(watch(fd, listening.tls, 1), again);
-            // Most have said something by now, and need not be waited for. Nothing of them is among the events at hand.
+            // Most have said something by now, and need not be waited for.
             if (is_open(again->peer) && !over[0]) pump(again->peer, 0);
             forget();
             continue;
@@ -330,25 +346,16 @@ int main(int count, char **words) {
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(listener, &listening.at.any, listening.len) || listen(listener, 4096)) die("listen");
     ep = epoll_create1(0);
-    struct epoll_event events[256], first = {.events = EPOLLIN, .data.ptr = NULL};
+    struct epoll_event first = {.events = EPOLLIN, .data.ptr = NULL};
     if (ep < 0 || epoll_ctl(ep, EPOLL_CTL_ADD, listener, &first)) die("epoll");
     for (;;) {
-        int ready = epoll_wait(ep, events, 256, -1);
+        ready = epoll_wait(ep, events, 256, -1);
         if (ready < 0 && errno != EINTR) die("epoll_wait");
-        for (int i = 0; i < ready; i++) {
-            end *one = events[i].data.ptr;
-            if (!events[i].events) continue;
-            if (!one) {
-                take(listener);
-                continue;
-            }
-            act(one, events[i].events);
-            if (!over[0]) continue;
-            // Events of either end that are still to come are for nobody.
-            for (int k = i + 1; k < ready; k++) {
-                end *next = events[k].data.ptr;
-                if (next && (next == over[0] || next == over[1])) events[k].events = 0;
-            }
+        for (current = 0; current < ready; current++) {
+            end *one = events[current].data.ptr;
+            if (!events[current].events) continue;
+            if (one) act(one, events[current].events);
+            else take(listener);
             forget();
         }
     }

@@ -199,14 +199,16 @@ impl HttpConnection {
         own
     }
 
-    /// For a request that is limited; its own where another has the connection's.
+    /// The connection's alarm; one that is not set where another request has it.
     fn lend_alarm(&self) -> Alarm {
         std::mem::take(&mut *self.alarm.lock())
     }
 
-    /// For the next request.
+    /// For the next request, if it is set.
     fn take_alarm_back(&self, alarm: Alarm) {
-        *self.alarm.lock() = alarm;
+        if alarm.is_set() {
+            let _before = std::mem::replace(&mut *self.alarm.lock(), alarm);
+        }
     }
 
     fn begin_request(self: &Arc<Self>) -> ActiveRequest {

@@ -2,8 +2,8 @@
 //!
 //! Who sets a timer that is due before all others has the runtime write to a descriptor of its own, and wait once more
 //! for events: some other thread might have set it. The time-out of a request that is alone is such a timer, each time. Beside
-//! one that is due within a second no time-out of more than that is. It runs while there are requests with
-//! limits, and no longer: an idle worker sleeps.
+//! one that is due within a second no time-out of more than that is. It runs for a second after somebody has set such a
+//! timer, and no longer: an idle worker sleeps.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

@@ -22,7 +22,7 @@ use super::asked::{self, Timeouts};
 use super::completion::Completion;
 use super::failure::{Failure, LocalReply};
 use super::headers::{ATTEMPT_COUNT, Head, number};
-use super::limits::{Exceeded, Limits};
+use super::limits::{Exceeded, Limits, Progress};
 use super::outgoing::{self, Keep, KeepHead, Outgoing};
 use super::retry;
 use crate::cluster::Cluster;
@@ -313,9 +313,9 @@ impl Attempts<'_> {
         let limits = Limits::of_try(self.timeouts.per_try, self.timeouts.per_try_idle);
         // Pinned here: what is moved into a future is in it twice.
         let one = pin!(self.one_try(request, self.apart(course), course.log));
-        let since = (course.started, self.meter.as_ref());
+        let mut progress = Progress::begin(course.started, self.meter.as_ref());
         let mut alarm = Alarm::default();
-        let exceeded = match pin!(limits.watch(one, since, &mut alarm)).await {
+        let exceeded = match pin!(limits.watch(one, &mut progress, &mut alarm)).await {
             Ok(ended) => return ended,
             Err(exceeded) => exceeded,
         };

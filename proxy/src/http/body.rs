@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::alarm::Alarm;
+use super::alarm::{self, Alarm};
 use super::completion::Completion;
 use super::failure::Reset;
 use crate::clock;
@@ -76,14 +76,11 @@ impl Watch {
     fn first_due(&self, last_frame: Option<Instant>) -> Option<(Instant, ResponseError)> {
         let idle = self.idle.and_then(|idle| last_frame?.checked_add(idle));
         let stream = self.stream_deadline;
-        [
+        alarm::first([
             self.deadline.map(|due| (due, ResponseError::Timeout)),
             idle.map(|due| (due, ResponseError::Idle)),
             stream.map(|due| (due, ResponseError::Duration)),
-        ]
-        .into_iter()
-        .flatten()
-        .min_by_key(|(due, _)| *due)
+        ])
     }
 }
 

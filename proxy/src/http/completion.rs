@@ -17,7 +17,7 @@ use http_body::Body as _;
 use super::attempt::Borrowed;
 use super::body::Watch;
 use super::headers::{self, Head};
-use super::limits::Limits;
+use super::limits::{Limits, Progress};
 use super::{ActiveRequest, HttpConnection, expectation};
 use crate::clock;
 use crate::cluster::Cluster;
@@ -98,8 +98,8 @@ impl Completion {
         let access_logs = Arc::clone(&config.access_logs);
         let tracing = config.tracing.clone();
         let (started, start) = (clock::now(), clock::time_of_day());
-        let request = connection.begin_request();
-        // Made in its place, with nothing called meanwhile: else it is made on the stack, and copied.
+        let active = connection.begin_request();
+        // Made in its place, with nothing called meanwhile that is not inlined: else it is made on the stack, and copied.
         let room = Box::new_uninit();
         let inner = Box::write(
             room,
@@ -145,7 +145,7 @@ impl Completion {
                     metadata: Metadata::new(),
                 },
                 started,
-                request,
+                request: active,
                 meter: None,
                 endpoint: None,
                 borrowed: None,
@@ -392,10 +392,10 @@ impl Completion {
     }
 
     /// What the response's body may take.
-    pub(super) fn limited_by(&mut self, limits: Limits, body: Option<&Arc<BodyMeter>>) {
+    pub(super) fn limited_by(&mut self, limits: Limits, progress: &Progress<'_>) {
         self.tell(|inner| {
             inner.watch = Watch {
-                deadline: limits.deadline(inner.started, body),
+                deadline: limits.deadline(progress),
                 idle: limits.idle,
                 stream_deadline: limits.stream_deadline(inner.started),
             };

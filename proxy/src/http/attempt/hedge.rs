@@ -16,7 +16,7 @@ use crate::cluster::priorities::Priorities;
 use crate::cluster::stats::ClusterStats;
 use crate::http::alarm::Alarm;
 use crate::http::failure::Failure;
-use crate::http::limits::Limits;
+use crate::http::limits::{Limits, Progress};
 use crate::http::outgoing::Outgoing;
 use crate::upstream::body::RequestBody;
 use crate::upstream::lease::Wanted;
@@ -43,9 +43,9 @@ impl Attempts<'_> {
                 running.push(self.delayed_try(request, (permit, wait), not, course.log));
             }
             let limit = self.timeouts.per_try.filter(|_| may_hedge);
-            let since = (course.started, self.meter.as_ref());
+            let mut progress = Progress::begin(course.started, self.meter.as_ref());
             let first = pin!(running.next());
-            let watched = Limits::of_try(limit, None).watch(first, since, &mut alarm);
+            let watched = Limits::of_try(limit, None).watch(first, &mut progress, &mut alarm);
             let ended: Option<Ended> = watched.await.unwrap_or_default();
             let (last, again, after_timeout) = match ended {
                 Some((ended, permit)) => {

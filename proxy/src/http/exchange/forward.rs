@@ -25,7 +25,7 @@ use crate::http::completion::Completion;
 use crate::http::expectation;
 use crate::http::failure::Failure;
 use crate::http::headers::{self, Head};
-use crate::http::limits::Limits;
+use crate::http::limits::{Limits, Progress};
 use crate::http::target::{self, Destination, Rewriting};
 use crate::http::upgrade::{Upgrade, terminate};
 use crate::http::{HttpConnection, mirror};
@@ -94,16 +94,14 @@ impl Turn<'_> {
         attempts.is_wanted_again = before.is_some();
         attempts.meter.clone_from(&meter);
         let completion = &mut *self.completion;
-        let started = completion.started();
+        let mut progress = Progress::begin(completion.started(), meter.as_ref());
         let mut alarm = connection.lend_alarm();
         let answered = {
             let attempts = pin!(attempts.run(head, body, completion));
-            let course = (started, meter.as_ref());
-            pin!(limits.watch(attempts, course, &mut alarm)).await
+            pin!(limits.watch(attempts, &mut progress, &mut alarm)).await
         };
         connection.take_alarm_back(alarm);
-        let answered =
-            answered.unwrap_or_else(|exceeded| Err(limits.failure(exceeded, meter.as_ref())));
+        let answered = answered.unwrap_or_else(|exceeded| Err(limits.failure(exceeded, &progress)));
         let mut answered = answered.inspect_err(|failure| {
             count(&cluster, Err(failure));
             // The attempt that was cut short has failed, too.
@@ -129,7 +127,7 @@ impl Turn<'_> {
         headers::send_back(&mut answered.response, completion, router);
         routed.tell_attempts(answered.response.headers_mut(), completion);
         routed.finish(answered.response.headers_mut(), completion);
-        completion.limited_by(limits.within_try(per_try_idle), meter.as_ref());
+        completion.limited_by(limits.within_try(per_try_idle), &progress);
         let response = finish(
             answered,
             (upgrade, version),
@@ -170,7 +168,8 @@ impl Turn<'_> {
             }
             Tunnel::Post => {
                 let meter = meter(&body, completion);
-                completion.limited_by(limits, meter.as_ref());
+                let progress = Progress::begin(completion.started(), meter.as_ref());
+                completion.limited_by(limits, &progress);
                 let body = match meter {
                     None => RequestBody::Empty,
                     Some(meter) => RequestBody::Once {

@@ -69,7 +69,7 @@ impl BodyMeter {
     }
 
     /// A frame has been taken from the client.
-    pub(crate) fn count(self: &Arc<Self>, frame: &Frame<Bytes>) {
+    pub(super) fn count(self: &Arc<Self>, frame: &Frame<Bytes>) {
         let Some(data) = frame.data_ref() else { return };
         self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
         let mut copies = self.copies.lock();
@@ -91,7 +91,7 @@ impl BodyMeter {
     }
 
     /// All of it has been taken.
-    pub(crate) fn end(&self) {
+    pub(super) fn end(&self) {
         if self.ended_at.set(Instant::now()).is_err() {
             return;
         }
