@@ -228,6 +228,8 @@ mod tests {
             Some((progress.started + 3 * LIMIT, Exceeded::Stream(3 * LIMIT)))
         );
         assert_eq!(progress.first_due(&Limits::default()), None);
+        // Its response has as long as its head had.
+        assert_eq!(limits.deadline(&progress), route.map(|(at, _)| at));
     }
 
     #[test]
