@@ -7,12 +7,15 @@ mod load;
 mod process;
 mod upstream;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use load::{Load, get};
 use nix::sys::signal::Signal;
 use process::{Place, until};
+use weft_proxy::handover::Epoch;
+use weft_proxy::handover::predecessor::Offer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_is_replaced_under_load_and_nobody_notices() {
@@ -70,6 +73,33 @@ async fn a_newer_process_that_fails_changes_nothing() {
     assert_eq!(get(place.web).await.unwrap(), 200);
     assert!(first.ended().await);
     drop(second);
+}
+
+#[tokio::test]
+async fn whoever_serves_can_be_replaced_before_the_older_one_has_let_go() {
+    let place = Place::new().await;
+    let older = Offer::at(&place.handover()).unwrap();
+    let offered = || std::fs::metadata(place.handover()).unwrap().ino();
+    let by_older = offered();
+    let newer = place.start();
+    let mut asking = older.asked().await;
+    let epoch = Epoch {
+        number: 6,
+        first_started: 1,
+    };
+    asking.hand(epoch, &[]).await.unwrap();
+
+    // It serves, and the older one has neither confirmed it nor given up its own name.
+    place.until_epoch(7).await;
+    assert_ne!(offered(), by_older, "the newer one is asked from now on");
+    let newest = place.start();
+    drop(older);
+    asking.confirm().await;
+
+    place.until_epoch(8).await;
+    assert!(newer.ended().await, "it is relieved");
+    assert_eq!(get(place.web).await.unwrap(), 200);
+    drop(newest);
 }
 
 #[tokio::test]

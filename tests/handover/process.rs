@@ -59,12 +59,17 @@ impl Place {
             .args(["proxy", "--concurrency", "2", "-c"])
             .arg(file)
             .arg("--handover")
-            .arg(self.directory.path().join("handover.sock"))
+            .arg(self.handover())
             .args(["--parent-shutdown-time-s", "50"])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         Process::followed(child)
+    }
+
+    /// Where newer processes ask older ones.
+    pub(crate) fn handover(&self) -> PathBuf {
+        self.directory.path().join("handover.sock")
     }
 
     /// Where the processes write of requests.

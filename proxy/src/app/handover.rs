@@ -66,6 +66,16 @@ impl Succession {
             relieved: watch::Sender::new(None),
         })
     }
+
+    /// From now on it is this process that newer ones ask.
+    fn place_offer(&self) -> Option<Offer> {
+        let path = self.path.as_deref()?;
+        Offer::at(path)
+            .inspect_err(|error| {
+                tracing::error!(path = %path.display(), %error, "this proxy cannot be replaced while it runs");
+            })
+            .ok()
+    }
 }
 
 impl Proxy {
@@ -75,23 +85,24 @@ impl Proxy {
     /// # Errors
     /// This process does not get ready: it should end, for the older one serves on.
     pub async fn take_over(&mut self, drain: Duration) -> Result<(), NotTakenOver> {
-        if let Some(predecessor) = self.succession.predecessor.take() {
+        let predecessor = self.succession.predecessor.take();
+        if predecessor.is_some() {
             let readiness = &self.state.readiness;
             tokio::time::timeout(READY_LIMIT, ready(readiness))
                 .await
                 .or_else(|_| readiness.unready().map_or(Ok(()), Err))
                 .map_err(|reason| NotTakenOver { reason })?;
+        }
+        // Before anybody can see that this process serves, so that whoever wants to replace it finds it; and while
+        // the older one still offers, which takes only its own offer away.
+        let offer = self.succession.place_offer();
+        if let Some(predecessor) = predecessor {
             // Both accept for a moment: there is none in which nobody does.
             self.succession.inheritance.enter();
             predecessor.relieve(drain).await;
         }
-        if let Some(path) = &self.succession.path {
-            match Offer::at(path) {
-                Ok(offer) => self.offer(offer),
-                Err(error) => {
-                    tracing::error!(path = %path.display(), %error, "this proxy cannot be replaced while it runs");
-                }
-            }
+        if let Some(offer) = offer {
+            self.offer(offer);
         }
         Ok(())
     }

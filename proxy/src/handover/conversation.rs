@@ -17,7 +17,7 @@ use super::{Epoch, SocketName};
 /// Who speaks another version is refused.
 pub(super) const PROTOCOL: u32 = 1;
 /// How long either side waits for what the other can say at once.
-pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// No proxy has more listening sockets than it may have descriptors.
 pub(super) const MAX_SOCKETS: u32 = 65_536;
 

@@ -11,6 +11,11 @@ use tokio::net::UnixStream;
 use super::conversation::{ANSWER_LIMIT, MAX_SOCKETS, PROTOCOL, Reply, Request, receive, send};
 use super::{Epoch, Inheritance, SocketName};
 
+/// How many processes are asked that are relieved just then.
+const MAX_ATTEMPTS: u32 = 5;
+/// How long whoever relieves them may take to listen in their place.
+const RETIRED_PAUSE: Duration = Duration::from_millis(100);
+
 /// The older process, which serves until it is relieved.
 #[derive(Debug)]
 pub struct Predecessor {
@@ -50,20 +55,21 @@ impl Predecessor {
             path: path.to_owned(),
             source,
         };
-        let mut stream = match UnixStream::connect(path).await {
-            Ok(stream) => stream,
+        let mut attempts = 1;
+        let asked = loop {
+            match ask(path).await {
+                Err(error) if is_retired(&error) && attempts < MAX_ATTEMPTS => {
+                    attempts += 1;
+                    tokio::time::sleep(RETIRED_PAUSE).await;
+                }
+                asked => break asked,
+            }
+        };
+        let (mut stream, reply) = match asked {
+            Ok(answered) => answered,
             Err(error) if is_nobody(&error) => return Ok(None),
             Err(error) => return Err(asking(error)),
         };
-        let request = Request::Replace {
-            protocol: PROTOCOL,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        let asked = async {
-            send(&mut stream, &request, None).await?;
-            receive(&mut stream, ANSWER_LIMIT).await
-        };
-        let (reply, _) = asked.await.map_err(asking)?;
         let (version, epoch, count) = match reply {
             Reply::Replaceable { sockets, .. } if sockets > MAX_SOCKETS => {
                 return Err(CannotReplace::Nonsense("so many sockets"));
@@ -114,6 +120,26 @@ impl Predecessor {
     }
 }
 
+/// Asks the process that listens there; what it answers at once.
+async fn ask(path: &Path) -> io::Result<(UnixStream, Reply)> {
+    let mut stream = UnixStream::connect(path).await?;
+    let request = Request::Replace {
+        protocol: PROTOCOL,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    send(&mut stream, &request, None).await?;
+    let (reply, _) = receive(&mut stream, ANSWER_LIMIT).await?;
+    Ok((stream, reply))
+}
+
+/// Whoever was asked hung up without a word, as one does that another has just relieved: that one is asked next.
+fn is_retired(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
 /// Nobody listens there: no file, or one that a process left behind.
 fn is_nobody(error: &io::Error) -> bool {
     matches!(
@@ -142,6 +168,8 @@ fn socket(
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::UnixListener;
+
     use super::super::predecessor::{NotReplaced, Offer};
     use super::super::{Role, SocketName};
     use super::*;
@@ -190,6 +218,27 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
 
         assert!(Predecessor::find(&path).await.expect("nobody").is_none());
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_one_that_is_just_relieved_asks_the_next() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("handover.sock");
+        let retired = UnixListener::bind(&path).expect("bound");
+        let newer = tokio::spawn({
+            let path = path.clone();
+            async move { Predecessor::find(&path).await }
+        });
+
+        let (unanswered, _) = retired.accept().await.expect("asked");
+        let offer = Offer::at(&path).expect("offered");
+        drop((unanswered, retired));
+        let mut asking = offer.asked().await;
+        let handing = tokio::spawn(async move { asking.hand(EPOCH, &[]).await });
+
+        let found = newer.await.expect("joined").expect("asked").expect("one");
+        assert_eq!(found.epoch.number, 5);
+        handing.abort();
     }
 
     #[tokio::test]
