@@ -280,11 +280,15 @@ fn a_newer_sidecar_that_does_not_serve_changes_nothing(bookstore: &Bookstore) {
     let sidecar = bookstore.sidecar(&before);
     let load = load(bookstore);
 
-    // A program, but no sidecar: it ends at once.
-    let words = ["restart", "--sidecars", "front", "--program", "/bin/true"];
+    // A program, but no sidecar: it complains and ends at once.
+    let words = ["restart", "--sidecars", "front", "--program", "/bin/cat"];
     let said = bookstore.weft(&words).fails_with(1);
     load.until_sent(100);
 
+    assert!(
+        said.contains("it said last: ") && said.contains("--help' for more"),
+        "{said}"
+    );
     assert!(said.contains("the older sidecar serves on"), "{said}");
     assert_nothing_lost(&load.stop());
     assert!(sidecar.is_alive());

@@ -137,21 +137,30 @@ impl Supervisor {
     fn launch(&mut self) -> Result<i32, LaunchError> {
         self.terminal = None;
         let bundle = self.place.bundle();
-        let Launched { pid, terminal } = if self.bundle.process.terminal {
-            launch::launch(&self.program, &bundle, Stdio::null(), Stdio::null())?
+        let pid = if self.bundle.process.terminal {
+            let Launched { pid, terminal } =
+                launch::launch(&self.program, &bundle, Stdio::null(), Stdio::null())?;
+            if let Some(terminal) = terminal {
+                self.terminal = terminal.try_clone().ok();
+                let copying = self.output.terminal(terminal).map_err(failed)?;
+                self.output.is_of(copying, pid);
+            }
+            pid
         } else {
-            let (stdout, stderr) = self.output.pipes().map_err(failed)?;
-            launch::launch(&self.program, &bundle, stdout, stderr)?
+            self.launch_with_pipes(&bundle)?
         };
-        if let Some(terminal) = terminal {
-            self.terminal = terminal.try_clone().ok();
-            self.output.log_terminal(terminal).map_err(failed)?;
-        }
         self.status.state = State::Running;
         self.status.pid = pid;
         self.status.started_at = now();
         self.publish();
         Ok(pid)
+    }
+
+    fn launch_with_pipes(&mut self, bundle: &Path) -> Result<i32, LaunchError> {
+        let (stdout, stderr, copying) = self.output.pipes().map_err(failed)?;
+        let launched = launch::launch(&self.program, bundle, stdout, stderr)?;
+        self.output.is_of(copying, launched.pid);
+        Ok(launched.pid)
     }
 
     /// Waits for the end of a run, and does what is asked for meanwhile.
@@ -172,19 +181,21 @@ impl Supervisor {
                     .recv_timeout(at.saturating_duration_since(Instant::now())),
             };
             match event {
-                Ok(Event::Ended { pid, exit_code }) => match runs.end(pid) {
-                    Ending::Container => {
-                        self.output.drain();
-                        let mut end = run_end(exit_code, stopping);
-                        if self.bundle.group.memory_kills() > kills {
-                            "OOMKilled".clone_into(&mut end.reason);
+                Ok(Event::Ended { pid, exit_code }) => {
+                    let last_words = self.output.end(pid);
+                    match runs.end(pid) {
+                        Ending::Container => {
+                            let mut end = run_end(exit_code, stopping);
+                            if self.bundle.group.memory_kills() > kills {
+                                "OOMKilled".clone_into(&mut end.reason);
+                            }
+                            return end;
                         }
-                        return end;
+                        Ending::Replacement => self.note_failed_replacement(exit_code, &last_words),
+                        Ending::Older => {}
+                        Ending::Relieved { pid, bundle } => self.note_relieved(pid, bundle),
                     }
-                    Ending::Replacement => self.note_failed_replacement(exit_code),
-                    Ending::Older => {}
-                    Ending::Relieved { pid, bundle } => self.note_relieved(pid, bundle),
-                },
+                }
                 Ok(Event::Request(Request::Stop {
                     signal,
                     grace_millis,
@@ -241,15 +252,16 @@ impl Supervisor {
         };
         let file = self.place.next_bundle();
         files::replace_json(&file, &bundle).map_err(failed)?;
-        let (stdout, stderr) = self.output.pipes().map_err(failed)?;
-        let launched = launch::launch(&self.program, &file, stdout, stderr)?;
-        Ok((launched.pid, bundle))
+        Ok((self.launch_with_pipes(&file)?, bundle))
     }
 
-    fn note_failed_replacement(&mut self, exit_code: i32) {
+    fn note_failed_replacement(&mut self, exit_code: i32, last_words: &str) {
+        let said = match last_words {
+            "" => "it said nothing of why".to_owned(),
+            words => format!("it said last: \"{words}\""),
+        };
         self.status.replacement_failure = format!(
-            "the newer process ended with exit status {exit_code} before it had relieved the older one; \
-             its last words are in the log"
+            "the newer process ended with exit status {exit_code} before it had relieved the older one; {said}"
         );
         self.publish();
     }
