@@ -14,6 +14,7 @@ import proxies
 import scenarios as sc
 
 DIRECT = ("direct", "direct-ct")        # no proxy; the second with connection tracking on, as redirection has it
+KNOWN_LOADS = ("wrk", "h2load")         # load generators besides wbtool
 
 
 class Deployment:
@@ -144,7 +145,11 @@ class Deployment:
 
     def load(self, arguments, seconds, warm, sample, at_end=None):
         """Runs the load generator; returns what it says and the samples taken at start and end of its window."""
-        command = [self.machine.path("wbtool"), "load", "--addr", "%s:%d" % self.front, "--host", self.host,
+        generator = [self.machine.path("wbtool"), "load"]
+        if arguments[0] in KNOWN_LOADS:
+            generator = [sys.executable, os.path.join(m.HERE, "tools", "known_load.py"), arguments[0]]
+            arguments = arguments[1:]
+        command = [*generator, "--addr", "%s:%d" % self.front, "--host", self.host,
                    "--dur", str(seconds), "--warm", str(warm), *arguments]
         process = self.machine.spawn(command, self.client_ns, self.machine.load_cpu, pipe=True)
         timer = threading.Timer(seconds + warm + 30, process.kill)

@@ -80,14 +80,16 @@ def tree(pid):
 
 
 def cpu_times(pids):
-    """Per process: seconds in user mode and in the kernel (ticks of 10 ms), and the exact sum over its live threads."""
+    """Per process, with its children that have ended: seconds in user mode and in the kernel (ticks of 10 ms); and the exact sum
+    over its live threads."""
     times, hz = {}, os.sysconf("SC_CLK_TCK")
     for pid in pids:
         fields, nanoseconds = stat_fields(pid), 0
         for thread in os.listdir("/proc/%d/task" % pid):
             with contextlib.suppress(OSError), open("/proc/%d/task/%s/schedstat" % (pid, thread)) as f:
                 nanoseconds += int(f.read().split()[0])
-        times[pid] = int(fields[11]) / hz, int(fields[12]) / hz, nanoseconds / 1e9
+        user, system, children_user, children_system = (int(field) / hz for field in fields[11:15])
+        times[pid] = user + children_user, system + children_system, nanoseconds / 1e9
     return times
 
 

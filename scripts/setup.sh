@@ -26,7 +26,8 @@ if [ "${1:-}" = --test ]; then
     python3 -c 'import ensurepip, venv' 2>/dev/null || needs="$needs no-venv:python3-venv"
 fi
 if [ -n "$bench" ]; then
-    needs="$needs valgrind:valgrind callgrind_control:valgrind openssl:openssl haproxy:haproxy nginx:nginx"
+    needs="$needs valgrind:valgrind callgrind_control:valgrind openssl:openssl haproxy:haproxy nginx:nginx \
+        wrk:wrk h2load:nghttp2-client"
     [ -e /usr/include/openssl/ssl.h ] || needs="$needs no-openssl-headers:libssl-dev"
     [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || needs="$needs no-stream:libnginx-mod-stream"
 fi
