@@ -147,6 +147,8 @@ class Deployment:
         """Runs the load generator; returns what it says and the samples taken at start and end of its window."""
         generator = [self.machine.path("wbtool"), "load"]
         if arguments[0] in KNOWN_LOADS:
+            if not shutil.which(arguments[0]):
+                raise RuntimeError("%s is not installed (scripts/setup.sh --bench)" % arguments[0])
             generator = [sys.executable, os.path.join(m.HERE, "tools", "known_load.py"), arguments[0]]
             arguments = arguments[1:]
         command = [*generator, "--addr", "%s:%d" % self.front, "--host", self.host,
