@@ -129,7 +129,7 @@ class Deployment:
         if self.name in DIRECT or self.backend_port in (sc.SOURCE, sc.SINK):
             return
         task = dict(front=self.front, host=self.host, speaks=self.role.speaks,
-                    hop_speaks=self.spec.get("hop_speaks", self.role.speaks),
+                    hop_speaks=self.spec.get("hop_speaks", {}).get(self.role.template, self.role.speaks),
                     uid=m.SIDECAR_UID if self.role.pod else 0,
                     hop=None if self.spec.get("own_mtls") else self.hop, work=self.machine.folder)
         command = [sys.executable, os.path.join(m.HERE, "check.py"), json.dumps(task)]
