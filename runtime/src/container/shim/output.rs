@@ -60,8 +60,8 @@ impl Output {
         Ok(copying)
     }
 
-    /// The output is that of this process.
-    pub(super) fn is_of(&mut self, copying: Copying, pid: i32) {
+    /// What is copied is written by this process.
+    pub(super) fn assign(&mut self, copying: Copying, pid: i32) {
         self.copies.push((pid, copying));
     }
 
@@ -151,10 +151,10 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("log");
         let mut output = Output::open(&path).expect("a log");
-        let (_older_stdout, mut older, copying) = output.pipes().expect("pipes");
-        output.is_of(copying, 1);
+        let (older_stdout, mut older, copying) = output.pipes().expect("pipes");
+        output.assign(copying, 1);
         let (mut stdout, mut newer, copying) = output.pipes().expect("pipes");
-        output.is_of(copying, 2);
+        output.assign(copying, 2);
 
         writeln!(older, "serving").expect("written");
         writeln!(newer, "first\nerror: \x1b[31mno port\n").expect("written");
@@ -163,7 +163,7 @@ mod tests {
         drop(stdout);
 
         assert_eq!(output.end(2), "error:  [31mno port");
-        drop((older, _older_stdout));
+        drop((older, older_stdout));
         assert_eq!(output.end(1), "serving");
         assert_eq!(output.end(1), "", "it has ended before");
         let lines = LogReader::open(&path).expect("a log").read(1 << 20);

@@ -143,7 +143,7 @@ impl Supervisor {
             if let Some(terminal) = terminal {
                 self.terminal = terminal.try_clone().ok();
                 let copying = self.output.terminal(terminal).map_err(failed)?;
-                self.output.is_of(copying, pid);
+                self.output.assign(copying, pid);
             }
             pid
         } else {
@@ -159,7 +159,7 @@ impl Supervisor {
     fn launch_with_pipes(&mut self, bundle: &Path) -> Result<i32, LaunchError> {
         let (stdout, stderr, copying) = self.output.pipes().map_err(failed)?;
         let launched = launch::launch(&self.program, bundle, stdout, stderr)?;
-        self.output.is_of(copying, launched.pid);
+        self.output.assign(copying, launched.pid);
         Ok(launched.pid)
     }
 
