@@ -38,7 +38,7 @@ pub(crate) struct Daemon {
     /// Whether sidecars of this machine speak over local channels instead of TCP with TLS
     #[arg(long, env = "WEFT_LOCAL_CHANNELS", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     local_channels: bool,
-    /// Whether opaque connections between two sidecars share one with TLS
+    /// Whether requests of HTTP/1.1, and opaque connections with TLS, share one connection between two sidecars
     #[arg(long, env = "WEFT_SHARED_CONNECTIONS", default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
     shared_connections: bool,
 }

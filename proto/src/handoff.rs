@@ -128,6 +128,17 @@ pub struct Introduction {
 
 /// What the receiver of a local channel writes first, once it believes its peer and has a filter chain for it.
 pub const WELCOME: u8 = 1;
+/// What it writes in its place where requests of HTTP/1.1 will share the channel ([`crate::names::ALPN_HTTP1_STREAMS`]): whoever does
+/// not know that word would take what comes for something else.
+pub const WELCOME_STREAMS: u8 = 2;
+
+/// What the receiver of a local channel for this protocol writes first.
+pub fn welcome(protocol: Option<&str>) -> u8 {
+    match protocol {
+        Some(crate::names::ALPN_HTTP1_STREAMS) => WELCOME_STREAMS,
+        _ => WELCOME,
+    }
+}
 
 /// What the daemon asks of the node's hand-off socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -57,6 +57,10 @@ pub const ALPN_HTTP2: &str = "h2";
 /// know it leaves it out, and opaque bytes follow the handshake as ever.
 pub const ALPN_STREAMS: &str = "weft-streams";
 
+/// What a sidecar offers by ALPN, and nothing beside it, that would have requests of HTTP/1.1 share a connection of HTTP/2, each as a
+/// request of it. Whoever does not know it leaves it out, and is spoken HTTP/1.1 to.
+pub const ALPN_HTTP1_STREAMS: &str = "weft-http1";
+
 /// SDS name of a workload's own certificate.
 pub const SECRET_IDENTITY: &str = "identity";
 /// SDS name of the roots to trust.
@@ -69,7 +73,7 @@ pub const METADATA_NETWORK: &str = "network";
 /// The value that means the host's network.
 pub const NETWORK_HOST: &str = "host";
 
-/// `{"connections": "shared"}`: opaque connections to a cluster's sidecars may share one.
+/// `{"connections": "shared"}`: opaque connections to a cluster's sidecars may share one, and so may requests of HTTP/1.1.
 pub const METADATA_CONNECTIONS: &str = "connections";
 /// The value that means that they may.
 pub const CONNECTIONS_SHARED: &str = "shared";

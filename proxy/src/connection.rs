@@ -388,7 +388,8 @@ impl Connection {
                 match spoken(service.config.codec, seen) {
                     Some(version) => {
                         let service = (service, managed);
-                        self.serve_http(io, chain, service, version, None).await;
+                        self.serve_http(io, chain, service, version.into(), None)
+                            .await;
                     }
                     None => managed.end_without_http2(),
                 }

@@ -62,6 +62,7 @@ pub struct HttpConnection {
     original_destination: Option<SocketAddr>,
     client_source: Option<ClientSource>,
     is_tls: bool,
+    spoken: Spoken,
     is_published: bool,
     client_certificate: Option<HeaderValue>,
     chain: Arc<Chain>,
@@ -90,6 +91,33 @@ struct Scene {
     service: Arc<HttpService>,
 }
 
+/// What a connection speaks, and what the requests are of that it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spoken {
+    /// What its bytes are.
+    pub version: HttpVersion,
+    /// What its requests are answered as.
+    pub requests: HttpVersion,
+}
+
+impl Spoken {
+    /// A connection of HTTP/2 that requests of HTTP/1.1 share.
+    pub const SHARED_HTTP1: Spoken = Spoken {
+        version: HttpVersion::Http2,
+        requests: HttpVersion::Http1,
+    };
+}
+
+impl From<HttpVersion> for Spoken {
+    /// As ever: one and the same.
+    fn from(version: HttpVersion) -> Self {
+        Spoken {
+            version,
+            requests: version,
+        }
+    }
+}
+
 /// How a connection came in.
 pub struct Entry {
     /// The client's side.
@@ -99,7 +127,7 @@ pub struct Entry {
     /// The client's address, where connections to upstreams are to have it.
     pub client_source: Option<ClientSource>,
     /// What it speaks.
-    pub version: HttpVersion,
+    pub spoken: Spoken,
     /// Its place among those of its connection manager.
     pub managed: ManagedConnection,
     /// Whether it is in TLS.
@@ -121,7 +149,7 @@ impl HttpConnection {
         entry: Entry,
     ) -> Arc<Self> {
         let mut managed = entry.managed;
-        managed.speak(match entry.version {
+        managed.speak(match entry.spoken.version {
             HttpVersion::Http1 => Protocol::Http11,
             HttpVersion::Http2 => Protocol::Http2,
         });
@@ -131,6 +159,7 @@ impl HttpConnection {
             original_destination: entry.original_destination,
             client_source: entry.client_source,
             is_tls: entry.is_tls,
+            spoken: entry.spoken,
             is_published: entry.network == Network::Host,
             client_certificate: entry.client_certificate,
             chain: entry.chain,

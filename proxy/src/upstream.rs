@@ -115,6 +115,12 @@ pub enum ConnectFailure {
         /// Why.
         source: Arc<h2::Error>,
     },
+    /// The peer does not let requests of HTTP/1.1 share a connection.
+    #[error("{address} lets no requests share a connection")]
+    Declined {
+        /// Where to.
+        address: SocketAddr,
+    },
     /// It is no tunnel.
     #[error("tunnel through {address}")]
     Tunnel {

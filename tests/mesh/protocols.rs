@@ -12,6 +12,7 @@ crate::harness::tests![
     grpc_calls_are_told_apart_and_their_status_is_counted,
     redis_is_used_over_tcp_through_the_mesh,
     opaque_connections_share_one_where_they_are_to,
+    requests_of_http1_share_connections_where_they_are_to,
     tcp_connections_are_counted_on_both_sides,
     a_server_that_speaks_first_is_heard_by_a_client_that_says_nothing,
     a_websocket_is_upgraded_through_two_sidecars,
@@ -57,7 +58,6 @@ fn redis_is_used_over_tcp_through_the_mesh(bookstore: &Bookstore) {
 
 /// Local channels come first: connections are shared where there are none.
 fn opaque_connections_share_one_where_they_are_to(bookstore: &Bookstore) {
-    let is_to = std::env::var("WEFT_SHARED_CONNECTIONS").as_deref() == Ok("true");
     let streams = || {
         let metrics = bookstore.metrics("redis");
         metrics.sum("weft_listener_streams_total", &[])
@@ -69,8 +69,26 @@ fn opaque_connections_share_one_where_they_are_to(bookstore: &Bookstore) {
     }
 
     let opened = streams() - before;
-    let shares = is_to && !has_local_channels();
+    let shares = shares_connections() && !has_local_channels();
     assert_eq!(opened >= 5.0, shares, "{opened} streams");
+}
+
+fn shares_connections() -> bool {
+    std::env::var("WEFT_SHARED_CONNECTIONS").as_deref() == Ok("true")
+}
+
+/// Over local channels as well.
+fn requests_of_http1_share_connections_where_they_are_to(bookstore: &Bookstore) {
+    bookstore
+        .load("front", "http://books:8080/books/dune", 40, 4)
+        .assert_all_ok();
+
+    let stats = "http://127.0.0.1:15000/stats?filter=books.*upstream_cx_http2_total";
+    let (status, told) = bookstore.get("front", stats);
+    assert_eq!(status, 200, "{told}");
+    let mut values = told.lines().filter_map(|line| line.rsplit_once(": "));
+    let shared = values.any(|(_, value)| value != "0");
+    assert_eq!(shared, shares_connections(), "{told}");
 }
 
 fn tcp_connections_are_counted_on_both_sides(bookstore: &Bookstore) {

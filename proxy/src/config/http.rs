@@ -240,6 +240,10 @@ pub struct Http2Options {
     pub allows_connect: bool,
 }
 
+/// So many requests of HTTP/1.1 share a connection at most.
+const SHARED_STREAMS: u32 = 200;
+/// The largest window there is: RFC 9113, section 6.9.1.
+const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// Bytes in flight of a stream where nothing is said. Small beside those of a connection, so that many streams that nobody
 /// reads leave room for the others.
 pub const DEFAULT_STREAM_WINDOW: u32 = 256 * 1024;
@@ -252,6 +256,19 @@ impl Http2Options {
     /// Bytes in flight of a stream.
     pub fn stream_window(&self) -> u32 {
         self.initial_stream_window.unwrap_or(DEFAULT_STREAM_WINDOW)
+    }
+
+    /// Of a connection that requests of HTTP/1.1 share: who does not read holds up nobody else, because its window is as
+    /// large as those of its streams together.
+    pub fn shared(&self) -> Self {
+        let together = self.stream_window().saturating_mul(SHARED_STREAMS);
+        let window = self.connection_window().max(together.min(MAX_WINDOW));
+        let streams = self.max_concurrent_streams.unwrap_or(SHARED_STREAMS);
+        Http2Options {
+            initial_connection_window: Some(window),
+            max_concurrent_streams: Some(streams.min(SHARED_STREAMS)),
+            ..self.clone()
+        }
     }
 
     /// Lets no more be in flight of a stream than is buffered of a connection, where nothing is said of streams; RFC

@@ -10,11 +10,11 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use weft_proto::handoff::{Introduction, WELCOME};
+use weft_proto::handoff::{Introduction, welcome};
 use weft_proto::names;
 
 use super::io::DownstreamIo;
-use super::tls::{Agreed, Peer};
+use super::tls::{Agreed, Peer, inside};
 use super::{Connection, Counted};
 use crate::cluster::stats::ClusterStats;
 use crate::config::listener::{Binding, Direction, TransportProtocol};
@@ -25,7 +25,7 @@ use crate::snapshot::listener::Listener;
 use crate::telemetry::session::Session;
 use crate::tls::introduced::{Side, believe};
 use crate::upstream::environment::Environment;
-use crate::upstream::{HttpVersion, explain};
+use crate::upstream::explain;
 
 /// How long the first byte may take to be written.
 const WELCOME_LIMIT: Duration = Duration::from_secs(1);
@@ -71,12 +71,13 @@ pub async fn serve(environment: Arc<Environment>, introduced: Introduced, drain:
     let Some(_counted) = Counted::admit(&connection.listener) else {
         return;
     };
-    let welcomed = tokio::time::timeout(WELCOME_LIMIT, stream.write_all(&[WELCOME])).await;
+    let protocol = introduction.protocol.as_deref();
+    let welcomed =
+        tokio::time::timeout(WELCOME_LIMIT, stream.write_all(&[welcome(protocol)])).await;
     if !matches!(welcomed, Ok(Ok(()))) {
         return;
     }
     ClusterStats::count(&connection.listener.live.local_channels);
-    let protocol = introduction.protocol.as_deref();
     connection.begin_line();
     connection
         .serve_introduced(chain, peer, protocol, stream)
@@ -100,12 +101,20 @@ fn listener(snapshot: &Snapshot, destination: SocketAddr) -> Option<Arc<Listener
 impl Connection {
     /// The chain that is for it, and the peer, believed.
     fn admit(&self, introduction: &Introduction) -> Option<(Arc<Chain>, Peer)> {
-        let protocols: Vec<&str> = introduction.protocol.as_deref().into_iter().collect();
+        let protocol = introduction.protocol.as_deref();
+        let protocols: Vec<&str> = protocol.map(inside).into_iter().collect();
         let server_name = introduction.server_name.as_deref();
         let arrival = self.arrival(Some(TransportProtocol::Tls), &protocols, server_name);
         let chain = self.listener.chain(&arrival)?;
         // Without TLS in the chain it is somebody further on who would have to end it.
-        let tls = &chain.tls.as_ref()?.config;
+        let termination = chain.tls.as_ref()?;
+        let tls = &termination.config;
+        // What is shared has been offered for what the chain is for, or not at all.
+        let is_shared =
+            protocol == Some(names::ALPN_STREAMS) || protocol == Some(names::ALPN_HTTP1_STREAMS);
+        if is_shared && protocol != termination.streams {
+            return None;
+        }
         let is_spoken = |protocol: &&str| tls.alpn.iter().any(|each| **each == **protocol);
         if !tls.alpn.is_empty() && !protocols.iter().all(is_spoken) {
             return None;
@@ -139,11 +148,7 @@ impl Connection {
         protocol: Option<&str>,
         stream: UnixStream,
     ) {
-        let agreed = match protocol {
-            Some(names::ALPN_HTTP2) => Agreed::Http(HttpVersion::Http2),
-            Some(names::ALPN_HTTP1) => Agreed::Http(HttpVersion::Http1),
-            _ => Agreed::Nothing,
-        };
+        let agreed = Agreed::by(protocol);
         self.serve_secured(DownstreamIo::local(stream), chain, agreed, peer)
             .await;
     }

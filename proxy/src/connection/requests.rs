@@ -7,7 +7,7 @@ use super::detect::{Seen, classify, look_ahead};
 use super::io::DownstreamIo;
 use super::{Connection, tls};
 use crate::config::http::Codec;
-use crate::http::{Entry, HttpConnection, serve};
+use crate::http::{Entry, HttpConnection, Spoken, serve};
 use crate::snapshot::chain::{Chain, HttpService};
 use crate::tcp::gate;
 use crate::telemetry::managers::{HttpEvent, ManagedConnection};
@@ -51,7 +51,7 @@ impl Connection {
                 }
             }
         };
-        self.serve_http(io, chain, (service, managed), version, peer)
+        self.serve_http(io, chain, (service, managed), version.into(), peer)
             .await;
     }
 
@@ -72,7 +72,7 @@ impl Connection {
         io: DownstreamIo,
         chain: Arc<Chain>,
         (service, managed): (Arc<HttpService>, ManagedConnection),
-        version: HttpVersion,
+        spoken: Spoken,
         peer: Option<tls::Peer>,
     ) {
         let downstream = self.downstream(peer.as_ref());
@@ -88,7 +88,7 @@ impl Connection {
             downstream,
             original_destination: self.original_destination,
             client_source: self.client_source,
-            version,
+            spoken,
             managed,
             is_tls: peer.is_some(),
             network: self.listener.config.network,
@@ -97,7 +97,7 @@ impl Connection {
         };
         let connection = HttpConnection::new(self.environment, self.snapshot, service, entry);
         // Boxed: where bytes are proxied in its place, nobody holds the room for it.
-        let served = Box::pin(serve::serve(io, version, connection, self.drain));
+        let served = Box::pin(serve::serve(io, spoken.version, connection, self.drain));
         if let Err(error) = served.await {
             tracing::debug!(peer = %self.peer, %error, "downstream connection ended");
         }

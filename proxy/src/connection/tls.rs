@@ -23,6 +23,7 @@ use crate::config::http::{ForwardClientCertificate, HttpConfig};
 use crate::config::identity::IdentityReceiver;
 use crate::config::listener::TransportProtocol;
 use crate::config::tls::{NameKind, Shown};
+use crate::http::Spoken;
 use crate::snapshot::chain::{Chain, Service, TlsTermination};
 use crate::tcp::{Dialled, TcpFailure};
 use crate::telemetry::session::Session;
@@ -84,16 +85,17 @@ pub(super) enum Agreed {
     /// Nothing.
     Nothing,
     /// They are HTTP.
-    Http(HttpVersion),
+    Http(Spoken),
     /// Streams, each a connection of opaque bytes.
     Streams,
 }
 
 impl Agreed {
-    fn by(protocol: Option<&[u8]>) -> Self {
-        match protocol.and_then(|name| std::str::from_utf8(name).ok()) {
-            Some(names::ALPN_HTTP2) => Agreed::Http(HttpVersion::Http2),
-            Some(names::ALPN_HTTP1) => Agreed::Http(HttpVersion::Http1),
+    pub(super) fn by(protocol: Option<&str>) -> Self {
+        match protocol {
+            Some(names::ALPN_HTTP2) => Agreed::Http(HttpVersion::Http2.into()),
+            Some(names::ALPN_HTTP1) => Agreed::Http(HttpVersion::Http1.into()),
+            Some(names::ALPN_HTTP1_STREAMS) => Agreed::Http(Spoken::SHARED_HTTP1),
             Some(names::ALPN_STREAMS) => Agreed::Streams,
             _ => Agreed::Nothing,
         }
@@ -112,6 +114,14 @@ impl Secured {
         } = self;
         let served = connection.serve_secured(io, chain, agreed, peer);
         Box::pin(served).await;
+    }
+}
+
+/// What chains know by another name: requests of HTTP/1.1, whatever carries them.
+pub(super) fn inside(protocol: &str) -> &str {
+    match protocol {
+        names::ALPN_HTTP1_STREAMS => names::ALPN_HTTP1,
+        protocol => protocol,
     }
 }
 
@@ -156,7 +166,7 @@ impl Connection {
                 return None;
             }
         };
-        let protocols: Vec<&str> = hello.protocols.iter().map(String::as_str).collect();
+        let protocols: Vec<&str> = hello.protocols.iter().map(|word| inside(word)).collect();
         let server_name = hello.server_name.as_deref();
         let arrival = self.arrival(Some(TransportProtocol::Tls), &protocols, server_name);
         let Some(chain) = self.listener.chain(&arrival).cloned() else {
@@ -236,7 +246,8 @@ impl Connection {
             }
         };
         let peer = peer(&stream, own, server_name);
-        let agreed = Agreed::by(stream.get_ref().1.alpn_protocol());
+        let agreed = stream.get_ref().1.alpn_protocol();
+        let agreed = Agreed::by(agreed.and_then(|word| std::str::from_utf8(word).ok()));
         Some(Secured {
             io: DownstreamIo::tls(stream),
             connection: self,
@@ -265,11 +276,11 @@ impl Connection {
                 let proxied = self.proxy(io, (&chain, &config), None, Some(peer));
                 Box::pin(proxied).await;
             }
-            (Service::Http(service), Agreed::Http(version)) => {
+            (Service::Http(service), Agreed::Http(spoken)) => {
                 let service = Arc::clone(service);
                 let managed = self.managed(&service, Some(&peer));
                 let service = (service, managed);
-                self.serve_http(io, chain, service, version, Some(peer))
+                self.serve_http(io, chain, service, spoken, Some(peer))
                     .await;
             }
             (Service::Http(service), Agreed::Nothing | Agreed::Streams) => {

@@ -266,7 +266,9 @@ impl Attempts<'_> {
     fn keep(&self, is_idempotent: bool) -> Keep {
         let is_http2 = self.version == HttpVersion::Http2;
         let may_resend = self.policy.as_ref().is_some_and(|policy| {
-            let is_resent = retry::may_resend(&policy.on, is_idempotent, is_http2);
+            // Streams of a connection that requests share can be refused as well.
+            let has_streams = is_http2 || self.cluster.config.shares_connections;
+            let is_resent = retry::may_resend(&policy.on, is_idempotent, has_streams);
             policy.retries > 0 && (self.hedges || is_resent)
         });
         // What stays in place is sent by one try at a time, over HTTP/1.1, and to whichever endpoint as it is.

@@ -317,12 +317,12 @@ impl Completion {
     }
 
     /// Whence the endpoint is reached, by which TLS, and what is spoken with it.
-    pub(super) fn connected(&mut self, lease: &Lease, version: HttpVersion) {
+    pub(super) fn connected(&mut self, lease: &Lease) {
         self.tell(|inner| {
             if let Some(upstream) = &mut inner.report.upstream {
                 upstream.local = lease.local_address();
                 upstream.session = lease.session().cloned();
-                upstream.protocol = Some(match version {
+                upstream.protocol = Some(match lease.version() {
                     HttpVersion::Http1 => Protocol::Http11,
                     HttpVersion::Http2 => Protocol::Http2,
                 });

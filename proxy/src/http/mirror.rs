@@ -26,7 +26,7 @@ use crate::upstream::body::RequestBody;
 use crate::upstream::body::meter::BodyMeter;
 use crate::upstream::environment::Environment;
 use crate::upstream::guise::Guise;
-use crate::upstream::lease::{Freshness, Lease, Wanted};
+use crate::upstream::lease::{Freshness, Lease, Terms, Wanted};
 use crate::upstream::response::UpstreamBody;
 
 /// No copy takes longer.
@@ -148,15 +148,9 @@ impl Copy {
         endpoint: &Arc<Endpoint>,
     ) -> Result<(Response<UpstreamBody>, Lease), Unanswered> {
         let upstreams = &self.environment.upstreams;
-        let mut lease = upstreams
-            .lend(
-                &self.cluster,
-                endpoint,
-                self.version,
-                Freshness::Any,
-                Guise::own(&self.cluster.config),
-            )
-            .await?;
+        let guise = Guise::own(&self.cluster.config);
+        let terms = Terms::alone(self.version, Freshness::Any, guise);
+        let mut lease = upstreams.lend(&self.cluster, endpoint, terms).await?;
         ClusterStats::count(&self.cluster.stats.tries);
         let mut request = outgoing::request(Box::new(self.head), self.body);
         match lease.send(&mut request, Wanted::Once).await {

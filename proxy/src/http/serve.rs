@@ -16,17 +16,17 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::CONNECTION;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::error::ServeError;
 use self::lifespan::Use;
 use self::seldom::Seldom;
-use super::HttpConnection;
 use super::body::ResponseBody;
 use super::exchange::exchange;
 use super::metered::Metered;
+use super::{HttpConnection, Spoken};
 use crate::clock::InTurns;
 use crate::config::http::HttpConfig;
 use crate::config::overload::Action;
@@ -104,7 +104,11 @@ async fn many<IO: http1::Client>(
         drain: drain.clone(),
         used: used.clone(),
     };
-    let mut served = http2::serve(io, &config.http2, config.max_header_bytes, answer);
+    let options = match connection.spoken == Spoken::SHARED_HTTP1 {
+        true => &config.http2.shared(),
+        false => &config.http2,
+    };
+    let mut served = http2::serve(io, options, config.max_header_bytes, answer);
     let drained = pin!(drain.last_call_over());
     let finished = pin!(finished(drained, used, connection, config.idle_timeout));
     let finished = pin!(Seldom::new(finished));
@@ -144,7 +148,7 @@ fn count_error(error: &ServeError, stats: &ManagerStats) {
 async fn answer(
     connection: &Arc<HttpConnection>,
     (drain, used): (&Drain, Option<&Use>),
-    request: Box<Request<ClientBody>>,
+    mut request: Box<Request<ClientBody>>,
 ) -> Result<Box<Response<ResponseBody>>, Infallible> {
     if let Some(used) = used {
         used.begin_request();
@@ -152,6 +156,9 @@ async fn answer(
     let is_told = request.version() < Version::HTTP_2;
     let is_last = request.version() == Version::HTTP_10 && !wants_more(request.headers());
     let is_connect = request.method() == Method::CONNECT;
+    if connection.spoken == Spoken::SHARED_HTTP1 {
+        as_http1(&mut request);
+    }
     let mut response = pin!(exchange(connection, request)).await?;
     let environment = &connection.environment;
     let is_used_up = used.is_some_and(|used| used.is_over());
@@ -174,6 +181,19 @@ async fn answer(
         connection.leave.notify_one();
     }
     Ok(response)
+}
+
+/// A request of HTTP/1.1 that has come over a shared connection, as it was before.
+fn as_http1<B>(request: &mut Request<B>) {
+    *request.version_mut() = Version::HTTP_11;
+    let parts = std::mem::take(request.uri_mut()).into_parts();
+    if let Some(host) = parts
+        .authority
+        .and_then(|host| HeaderValue::from_str(host.as_str()).ok())
+    {
+        request.headers_mut().insert(HOST, host);
+    }
+    *request.uri_mut() = parts.path_and_query.map(Uri::from).unwrap_or_default();
 }
 
 /// Whether a client of HTTP/1.0 asks for its connection to be kept.

@@ -7,12 +7,14 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 
+use super::Spoken;
 use super::failure::{Failure, LocalReply};
 use crate::config::http::UnderscoredNames;
 use crate::config::http1::Http1Options;
 use crate::present;
 use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::ResponseFlags;
+use crate::upstream::HttpVersion;
 
 /// Gives a request of HTTP/1.0 that names no host the one that is meant.
 pub(super) fn complete<B>(request: &mut Request<B>, options: &Http1Options) {
@@ -94,9 +96,17 @@ const CODEC_ERROR: &str = "http1.codec_error";
 const PSEUDO_HEADERS: usize = 4;
 
 /// More headers than a request may have; those of HTTP/1 are counted as they are read.
-pub(super) fn too_many_headers<B>(request: &Request<B>, max_headers: usize) -> Option<Failure> {
-    let is_counted = request.version() == Version::HTTP_2;
-    (is_counted && request.headers().len() + PSEUDO_HEADERS > max_headers).then(|| {
+pub(super) fn too_many_headers<B>(
+    request: &Request<B>,
+    spoken: Spoken,
+    max_headers: usize,
+) -> Option<Failure> {
+    let others = match spoken.requests {
+        HttpVersion::Http1 => 0,
+        HttpVersion::Http2 => PSEUDO_HEADERS,
+    };
+    let is_counted = spoken.version == HttpVersion::Http2;
+    (is_counted && request.headers().len() + others > max_headers).then(|| {
         refusal(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "http2.too_many_headers",
@@ -257,6 +267,8 @@ fn refusal(
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn status(request: http::request::Builder) -> Option<u16> {
@@ -285,6 +297,23 @@ mod tests {
             assert_eq!(is_host(host.as_bytes()), is_one, "{host}");
             assert_eq!(Authority::try_from(host).is_ok(), is_one, "{host}");
         }
+    }
+
+    #[test]
+    fn headers_are_counted_as_the_version_has_them_that_was_spoken() {
+        let mut request = request("/").body(()).expect("a request");
+        for index in 0..100 {
+            let name = HeaderName::try_from(format!("x-{index}")).expect("a name");
+            request.headers_mut().insert(name, HeaderValue::from(1));
+        }
+        let is_refused = |spoken: Spoken, max| too_many_headers(&request, spoken, max).is_some();
+
+        // Those of HTTP/1.1 were counted as they were read.
+        assert!(!is_refused(HttpVersion::Http1.into(), 10));
+        assert!(is_refused(HttpVersion::Http2.into(), 103));
+        assert!(!is_refused(HttpVersion::Http2.into(), 104));
+        assert!(is_refused(Spoken::SHARED_HTTP1, 99));
+        assert!(!is_refused(Spoken::SHARED_HTTP1, 100));
     }
 
     #[test]

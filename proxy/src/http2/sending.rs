@@ -12,6 +12,8 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::Body;
 
+use crate::hop_by_hop;
+
 /// So much is handed to the library without asking whether the peer takes it.
 const MAX_UNASKED: usize = 32 * 1024;
 
@@ -136,7 +138,8 @@ where
                     }
                 }
                 Err(frame) => {
-                    if let Ok(trailers) = frame.into_trailers() {
+                    if let Ok(mut trailers) = frame.into_trailers() {
+                        hop_by_hop::end(&mut trailers);
                         let sent = this.stream.send_trailers(trailers);
                         return Poll::Ready(sent.map_err(SendError::Lost));
                     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use weft_proto::names;
+
 use super::routes::RouteTable;
 use crate::cluster::slot::Slot;
 use crate::config::Named;
@@ -55,8 +57,9 @@ pub struct HttpService {
 pub struct TlsTermination {
     /// As configured.
     pub config: Arc<DownstreamTls>,
-    /// Whether opaque connections of sidecars may come as streams of one that they share.
-    pub takes_streams: bool,
+    /// What sidecars offer by ALPN whose connections, or requests of HTTP/1.1, would come as streams of one that they
+    /// share; none where they may not.
+    pub streams: Option<&'static str>,
     /// What `tls` makes of it.
     pub built: Slot,
 }
@@ -93,18 +96,15 @@ impl Chain {
         before: Option<&Chain>,
     ) -> Self {
         let tls = config.tls.as_ref().map(|tls| {
-            // What is spoken inside is told by nothing else, and it is for nobody but sidecars.
-            let takes_streams = matches!(config.filter, NetworkFilter::Tcp(_))
-                && tls.alpn.is_empty()
-                && tls.is_of_mesh();
+            let streams = streams(&config.filter, tls);
             before
                 .and_then(|before| before.tls.as_ref())
-                .filter(|before| before.config == *tls && before.takes_streams == takes_streams)
+                .filter(|before| before.config == *tls && before.streams == streams)
                 .cloned()
                 .unwrap_or_else(|| {
                     Arc::new(TlsTermination {
                         config: Arc::clone(tls),
-                        takes_streams,
+                        streams,
                         built: Slot::default(),
                     })
                 })
@@ -155,4 +155,17 @@ fn filters(http: &HttpConfig, before: Option<&Chain>) -> Arc<[HttpFilter]> {
         Service::Tcp(_) => None,
     });
     carried_over(&http.filters, before.unwrap_or_default())
+}
+/// What is spoken inside is told by nothing else, and it is for nobody but sidecars.
+fn streams(filter: &NetworkFilter, tls: &DownstreamTls) -> Option<&'static str> {
+    let speaks_http1 = tls.alpn.iter().any(|each| **each == *names::ALPN_HTTP1);
+    match filter {
+        NetworkFilter::Tcp(_) if tls.is_of_mesh() && tls.alpn.is_empty() => {
+            Some(names::ALPN_STREAMS)
+        }
+        NetworkFilter::Http(_) if tls.is_of_mesh() && speaks_http1 => {
+            Some(names::ALPN_HTTP1_STREAMS)
+        }
+        _ => None,
+    }
 }

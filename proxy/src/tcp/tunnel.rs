@@ -29,7 +29,7 @@ use crate::telemetry::access_log::operator::Subject;
 use crate::telemetry::report::{Downstream, ResponseFlags, TcpReport};
 use crate::upstream::body::RequestBody;
 use crate::upstream::guise::Guise;
-use crate::upstream::lease::{Freshness, Lease, Wanted};
+use crate::upstream::lease::{Freshness, Lease, Terms, Wanted};
 use crate::upstream::response::UpstreamBody;
 use crate::upstream::upgraded;
 use crate::upstream::{ConnectFailure, HttpVersion, TunnelFailure, Upstreams};
@@ -190,8 +190,8 @@ async fn through(
         failed(TunnelFailure::Request { authority, source })
     })?;
     // One that lay idle may have been closed meanwhile, and there is no second try on the same endpoint.
-    let lent = upstreams.lend(cluster, endpoint, version, Freshness::Fresh, guise);
-    let mut lease = lent.await?;
+    let terms = Terms::alone(version, Freshness::Fresh, guise);
+    let mut lease = upstreams.lend(cluster, endpoint, terms).await?;
     ClusterStats::count(&cluster.stats.tries);
     let opened = async {
         let response = lease.send(&mut request, Wanted::Once).await;

@@ -7,7 +7,6 @@ use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use weft_proto::names;
 
 use super::authority::AuthorityVerifier;
 use super::peer::PeerVerifier;
@@ -25,7 +24,7 @@ struct Built(Mutex<Option<(CurrentIdentity, Configs)>>);
 struct Configs {
     with_alpn: Arc<ServerConfig>,
     without_alpn: Arc<ServerConfig>,
-    /// For sidecars that would share connections; none for others.
+    /// For sidecars that would share a connection; none for others.
     for_streams: Option<Arc<ServerConfig>>,
 }
 
@@ -46,8 +45,9 @@ pub fn config(
             configs
         }
     };
-    let streams = offered.iter().any(|each| each == names::ALPN_STREAMS);
-    if let Some(config) = configs.for_streams.as_ref().filter(|_| streams) {
+    let is_offered = |word: &str| offered.iter().any(|each| each == word);
+    let would_share = termination.streams.is_some_and(is_offered);
+    if let Some(config) = configs.for_streams.as_ref().filter(|_| would_share) {
         return Ok(Arc::clone(config));
     }
     let is_accepted = |protocol: &String| tls.alpn.iter().any(|each| **each == **protocol);
@@ -67,9 +67,9 @@ fn build(termination: &TlsTermination, identity: &CurrentIdentity) -> Result<Con
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     config.send_tls13_tickets = 1;
     let without_alpn = Arc::new(config.clone());
-    let for_streams = termination.takes_streams.then(|| {
+    let for_streams = termination.streams.map(|word| {
         let mut config = config.clone();
-        config.alpn_protocols = vec![names::ALPN_STREAMS.as_bytes().to_vec()];
+        config.alpn_protocols = vec![word.as_bytes().to_vec()];
         Arc::new(config)
     });
     config.alpn_protocols = tls

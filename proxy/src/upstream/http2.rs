@@ -19,9 +19,9 @@ use tokio::sync::OnceCell;
 
 pub use self::body::Http2Body;
 use self::streams::Streams;
-use super::ConnectFailure;
 use super::guise::Guise;
 use super::io::{UpstreamIo, Watch};
+use super::{ConnectFailure, HttpVersion};
 use crate::clock;
 use crate::cluster::connections::ConnectionPermit;
 use crate::cluster::outlier::millis;
@@ -33,7 +33,7 @@ use crate::telemetry::session::Session;
 
 /// A connection that requests share. It is in its pool before it is made, so that all who come meanwhile
 /// wait for the same one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Http2Connection {
     made: OnceCell<Result<SendRequest<Bytes>, ConnectFailure>>,
     active: Arc<AtomicU32>,
@@ -45,6 +45,7 @@ pub(super) struct Http2Connection {
     made_at: AtomicU64,
     watch: OnceLock<Watch>,
     guise: Guise,
+    carries: HttpVersion,
 }
 
 /// How many requests a connection is given before the peer has said how many streams it allows; RFC 9113 §6.5.2
@@ -58,16 +59,30 @@ const SEND_BUFFER_BYTES: usize = 1024 * 1024;
 const MAX_LOCAL_RESETS: usize = 1024;
 
 impl Http2Connection {
-    pub(super) fn new(guise: Guise) -> Arc<Self> {
+    /// One for requests of this version.
+    pub(super) fn new(guise: Guise, carries: HttpVersion) -> Arc<Self> {
         Arc::new(Http2Connection {
             guise,
-            ..Http2Connection::default()
+            carries,
+            made: OnceCell::new(),
+            active: Arc::default(),
+            streams: Arc::default(),
+            requests: AtomicU32::new(0),
+            last_used: AtomicU64::new(0),
+            is_retired: AtomicBool::new(false),
+            made_at: AtomicU64::new(0),
+            watch: OnceLock::new(),
         })
     }
 
-    /// Whether it shows the same.
-    pub(super) fn has_guise(&self, guise: Guise) -> bool {
-        self.guise == guise
+    /// Whether it shows the same, and carries requests of this version.
+    pub(super) fn is_for(&self, guise: Guise, version: HttpVersion) -> bool {
+        self.guise == guise && self.carries == version
+    }
+
+    /// Of which version its requests are.
+    pub(super) fn carries(&self) -> HttpVersion {
+        self.carries
     }
 
     /// Whom it shows.
@@ -204,7 +219,7 @@ impl Http2Connection {
         self.made_at
             .store(millis(Instant::now()), Ordering::Relaxed);
         let (io, turns) = Gathered::over(io);
-        let (sender, mut connection) = builder(config).handshake(io).await?;
+        let (sender, mut connection) = builder(config, self.carries).handshake(io).await?;
         let keepalive = Keepalive::of(&config.http2, connection.ping_pong(), &turns);
         let streams = Arc::clone(&self.streams);
         tokio::spawn(drive(connection, turns, keepalive, streams));
@@ -212,13 +227,25 @@ impl Http2Connection {
     }
 }
 
-/// How connections are begun.
-fn builder(config: &ClusterConfig) -> Builder {
-    let options: &Http2Options = &config.http2;
+/// A byte takes as many at most, in a head that is compressed (RFC 7541, appendix B).
+const HUFFMAN_GROWTH: u32 = 4;
+
+/// How connections are begun that carry requests of this version.
+fn builder(config: &ClusterConfig, carries: HttpVersion) -> Builder {
+    let (options, max_header_bytes) = match carries {
+        HttpVersion::Http2 => (config.http2.clone(), config.bounds.max_header_bytes),
+        // A head that is larger as HTTP/2 counts must not end what all share: the server's side has bounded it as one
+        // of HTTP/1.1.
+        HttpVersion::Http1 => {
+            let most = config.bounds.max_header_bytes;
+            (config.http2.shared(), most.saturating_mul(HUFFMAN_GROWTH))
+        }
+    };
+    let options: &Http2Options = &options;
     let mut builder = Builder::new();
     builder
         .enable_push(false)
-        .max_header_list_size(config.bounds.max_header_bytes)
+        .max_header_list_size(max_header_bytes)
         .initial_window_size(options.stream_window())
         .initial_connection_window_size(options.connection_window())
         .initial_max_send_streams(streams::UNTOLD as usize)
@@ -277,6 +304,11 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn connection(&self) -> &Http2Connection {
         &self.connection
+    }
+
+    /// Whether the request is of HTTP/1.1.
+    pub(super) fn carries_http1(&self) -> bool {
+        self.connection.carries == HttpVersion::Http1
     }
 }
 

@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio_rustls::client::TlsStream;
+use weft_proto::names;
 
 pub(super) use self::arrival::Mark;
 use self::counted::Counted;
@@ -100,6 +101,11 @@ impl UpstreamIo {
             MaybeTls::Plain(_) => None,
             MaybeTls::Tls(stream) => stream.get_ref().1.alpn_protocol(),
         }
+    }
+
+    /// Whether its peer has agreed that requests of HTTP/1.1 share it; of a local channel, by its welcome.
+    pub(super) fn is_shared(&self) -> bool {
+        !self.is_tls() || self.agreed() == Some(names::ALPN_HTTP1_STREAMS.as_bytes())
     }
 
     fn socket(&self) -> &Socket {

@@ -13,8 +13,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::{EXPECT, HOST, UPGRADE};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use tokio::time::Instant;
+use weft_proto::names;
 
 pub use self::spare::Spare;
 use super::body::RequestBody;
@@ -24,12 +27,15 @@ use super::http1::Http1Connection;
 use super::http2::{Http2Connection, Stream};
 use super::pool::Pool;
 use super::response::UpstreamBody;
+use super::shared::may_share;
 use super::{ConnectFailure, HttpVersion, Upstreams};
 use crate::cluster::Cluster;
 use crate::cluster::breaker::{Gauge, Overflow};
 use crate::cluster::connections::{ConnectionPermit, Need};
 use crate::cluster::endpoint::Endpoint;
 use crate::cluster::stats::ClusterStats;
+use crate::config::http1::Http1Options;
+use crate::present;
 use crate::telemetry::session::Session;
 
 /// A connection on loan.
@@ -95,6 +101,32 @@ pub enum Wanted {
     Again,
 }
 
+/// What a connection is wanted for.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// Of which version the request is.
+    pub version: HttpVersion,
+    /// Whether a kept one will do.
+    pub freshness: Freshness,
+    /// Whom it shows.
+    pub guise: Guise,
+    /// Whether a request of HTTP/1.1 may be one of many on a connection of HTTP/2, where cluster and peer agree to that:
+    /// see [`may_be_shared`].
+    pub may_share: bool,
+}
+
+impl Terms {
+    /// A connection of HTTP/1.1 for this request alone; of HTTP/2 there are none.
+    pub fn alone(version: HttpVersion, freshness: Freshness, guise: Guise) -> Self {
+        Terms {
+            version,
+            freshness,
+            guise,
+            may_share: false,
+        }
+    }
+}
+
 /// Which connections will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
@@ -108,6 +140,14 @@ impl Lease {
     /// Whether requests have used it before.
     pub fn is_reused(&self) -> bool {
         self.is_reused
+    }
+
+    /// The version of HTTP that it speaks, whatever the request is of.
+    pub fn version(&self) -> HttpVersion {
+        match &self.connection {
+            Connection::Http1(_) => HttpVersion::Http1,
+            Connection::Http2(_) => HttpVersion::Http2,
+        }
     }
 
     /// Whence its endpoint is reached, where that is known.
@@ -126,8 +166,8 @@ impl Lease {
         }
     }
 
-    /// Sends the request; its body is taken, and sent while the response may already be coming. On a connection of
-    /// HTTP/1.1 its head is its own until something of the response has come.
+    /// Sends the request; its body is taken, and sent while the response may already be coming. The head of one of
+    /// HTTP/1.1 is its own until something of the response has come.
     pub async fn send(
         &mut self,
         request: &mut Request<RequestBody>,
@@ -135,6 +175,9 @@ impl Lease {
     ) -> Result<Response<UpstreamBody>, SendFailure> {
         match &mut self.connection {
             Connection::Http1(connection) => pin!(connection.send(request, wanted)).await,
+            Connection::Http2(stream) if stream.carries_http1() => {
+                Box::pin(stream.send_http1(request)).await
+            }
             Connection::Http2(stream) => pin!(stream.send(request)).await,
         }
     }
@@ -174,16 +217,30 @@ impl Upstreams {
         &self,
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
-        version: HttpVersion,
-        freshness: Freshness,
-        guise: Guise,
+        terms: Terms,
     ) -> Result<Lease, ConnectFailure> {
-        self.preconnect_next(cluster, version, guise);
+        let Terms {
+            version,
+            freshness,
+            guise,
+            may_share,
+        } = terms;
+        let shares = version == HttpVersion::Http1
+            && may_share
+            && requests_may_share(cluster, endpoint, guise);
+        if !shares {
+            self.preconnect_next(cluster, version, guise);
+        }
         let (connection, is_reused) = match version {
+            HttpVersion::Http1 if shares => {
+                Box::pin(self.lend_shared(cluster, endpoint, freshness, guise)).await?
+            }
             HttpVersion::Http1 => {
                 pin!(self.lend_http1(cluster, endpoint, freshness, guise)).await?
             }
-            HttpVersion::Http2 => pin!(self.lend_http2(cluster, endpoint, guise)).await?,
+            HttpVersion::Http2 => {
+                pin!(self.lend_http2(cluster, endpoint, (guise, version))).await?
+            }
         };
         if is_reused {
             ClusterStats::count(&cluster.stats.reused);
@@ -252,15 +309,43 @@ impl Upstreams {
         Ok(Box::new(connection))
     }
 
+    /// A place on a connection that requests of HTTP/1.1 share, or one of their own where the peer wants none of that.
+    async fn lend_shared(
+        &self,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        freshness: Freshness,
+        guise: Guise,
+    ) -> Result<(Connection, bool), ConnectFailure> {
+        let wanted = (guise, HttpVersion::Http1);
+        let lent = self.lend_http2(cluster, endpoint, wanted).await;
+        match &lent {
+            Ok(_) => Pool::of(endpoint).agree(),
+            // Some say so by ending the handshake.
+            Err(ConnectFailure::Declined { .. } | ConnectFailure::Tls { .. }) => {
+                Pool::of(endpoint).decline();
+            }
+            // Those that are alone wait for one another.
+            Err(ConnectFailure::Overflow(Overflow(Gauge::Connections))) => {}
+            Err(_) => return lent,
+        }
+        match lent {
+            Ok(lent) => Ok(lent),
+            Err(_) => self.lend_http1(cluster, endpoint, freshness, guise).await,
+        }
+    }
+
     async fn lend_http2(
         &self,
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
-        guise: Guise,
+        (guise, version): (Guise, HttpVersion),
     ) -> Result<(Connection, bool), ConnectFailure> {
-        let (shared, need) = Pool::of(endpoint).share_http2(cluster, guise);
+        let (shared, need) = Pool::of(endpoint).share_http2(cluster, (guise, version));
         let (stream, before) = shared.begin();
-        self.preconnect(cluster, endpoint, HttpVersion::Http2, guise);
+        if version == HttpVersion::Http2 {
+            self.preconnect(cluster, endpoint, version, guise);
+        }
         if shared.is_made() {
             return Ok((Connection::Http2(stream), before > 0));
         }
@@ -283,20 +368,56 @@ impl Upstreams {
     ) -> Result<(), ConnectFailure> {
         let make = async {
             let permit = admit()?;
+            let offered = match shared.carries() {
+                HttpVersion::Http1 => names::ALPN_HTTP1_STREAMS,
+                HttpVersion::Http2 => names::ALPN_HTTP2,
+            };
             let io = self
-                .dial(
-                    cluster,
-                    endpoint,
-                    Some(HttpVersion::Http2.alpn()),
-                    shared.guise(),
-                )
+                .dial(cluster, endpoint, Some(offered), shared.guise())
                 .await?;
+            if shared.carries() == HttpVersion::Http1 && !io.is_shared() {
+                let address = endpoint.address;
+                return Err(ConnectFailure::Declined { address });
+            }
             ClusterStats::count(&cluster.stats.http2_connections);
             Ok((io, permit))
         };
         let to_failure = |error| http_failure(endpoint, error);
         shared.make(make, &cluster.config, to_failure).await
     }
+}
+
+/// Whether requests of HTTP/1.1 may share a connection to it.
+fn requests_may_share(cluster: &Cluster, endpoint: &Endpoint, guise: Guise) -> bool {
+    // A sidecar sends what it was sent; whoever wants it said in another way is no sidecar.
+    let is_usual = cluster.config.http1 == Http1Options::default();
+    is_usual && may_share(cluster, endpoint, guise) && !Pool::of(endpoint).is_declined()
+}
+
+/// The largest head of a request that is shared, as RFC 9113 counts it in section 10.5.1. A byte can take four where heads are
+/// compressed, and what is too large for the peer would end the connection for all.
+const MAX_SHARED_HEAD: usize = 16 * 1024;
+/// What a header counts besides its name and value.
+const HEADER_OVERHEAD: usize = 32;
+
+/// Whether a request of HTTP/1.1 can be said as one of HTTP/2, and the same be made of it again: not one that asks for
+/// another protocol, or to be asked for its body first, whose host or path has no place there, or that is large.
+pub fn may_be_shared(request: &Request<RequestBody>) -> bool {
+    let headers = request.headers();
+    let is_plain = !present::has(headers, &UPGRADE) && !present::has(headers, &EXPECT);
+    let path = request.uri().path_and_query().map(PathAndQuery::as_str);
+    let header = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() + HEADER_OVERHEAD
+    };
+    let size = path.map_or(0, str::len) + headers.iter().map(header).sum::<usize>();
+    is_plain
+        && size <= MAX_SHARED_HEAD
+        && request.uri().authority().is_none()
+        && path.is_some_and(|path| path.starts_with('/'))
+        && request.method() != Method::CONNECT
+        && headers
+            .get(HOST)
+            .is_some_and(|host| Authority::try_from(host.as_bytes()).is_ok())
 }
 
 fn http_failure(endpoint: &Endpoint, error: h2::Error) -> ConnectFailure {
@@ -335,6 +456,7 @@ async fn wait_for_http1(
         if let Ok(permit) = cluster.admit_connection(endpoint, Need::Waiting) {
             return Ok(Waited::Permit(permit));
         }
+        pool.close_unused_shared();
         if !guise.is_shared() {
             pool.make_room(guise);
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use weft_proto::handoff::{BrokerRequest, Certificates, WELCOME};
+use weft_proto::handoff::{BrokerRequest, Certificates, welcome};
 
 use super::host_network::Broker;
 use crate::config::identity::Identity;
@@ -86,7 +86,8 @@ impl LocalChannels {
             let introduced = self.broker.introduce(&request, PATIENCE).await;
             let (introduction, socket) = introduced.map_err(NoChannel::None)?;
             believe(identity, &introduction, &tls.believes.names, Side::Server)?;
-            welcomed(socket).await.map_err(NoChannel::Closed)
+            let expected = welcome(protocol);
+            welcomed(socket, expected).await.map_err(NoChannel::Closed)
         };
         let opened = tokio::time::timeout(PATIENCE, introduced).await;
         opened.unwrap_or_else(|_| {
@@ -102,12 +103,12 @@ pub fn certificates(identity: &Identity) -> Certificates {
 }
 
 /// The channel, once the peer has said that it believes us.
-async fn welcomed(socket: OwnedFd) -> io::Result<UnixStream> {
+async fn welcomed(socket: OwnedFd, expected: u8) -> io::Result<UnixStream> {
     let channel = std::os::unix::net::UnixStream::from(socket);
     channel.set_nonblocking(true)?;
     let mut channel = UnixStream::from_std(channel)?;
-    match channel.read_u8().await? {
-        WELCOME => Ok(channel),
-        _ => Err(io::ErrorKind::InvalidData.into()),
+    match channel.read_u8().await? == expected {
+        true => Ok(channel),
+        false => Err(io::ErrorKind::InvalidData.into()),
     }
 }

@@ -4,12 +4,14 @@
 //! made changes. Each worker has a shard of its own: its lock is uncontended, and a request and its
 //! connection stay on one thread. A connection that shows its client is for requests of that client alone.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
+use super::HttpVersion;
 use super::guise::Guise;
 use super::http1::Http1Connection;
 use super::http2::Http2Connection;
@@ -19,6 +21,7 @@ use crate::clock;
 use crate::cluster::Cluster;
 use crate::cluster::connections::Need;
 use crate::cluster::endpoint::Endpoint;
+use crate::cluster::outlier::millis;
 use crate::cluster::stats::ClusterStats;
 use crate::snapshot::Snapshot;
 
@@ -28,6 +31,8 @@ pub(super) struct Pool {
     shards: Box<[Mutex<Shard>]>,
     /// Those that opaque connections share.
     shared: OnceLock<SharedConnections>,
+    /// Until when requests of HTTP/1.1 are not to share any, on the scale of [`millis`].
+    declined_until: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -44,12 +49,16 @@ struct Shard {
 /// No more idle HTTP/1 connections are kept in a shard, and no more of HTTP/2 that are for one client.
 const MAX_IDLE: usize = 256;
 
+/// How long whoever lets no requests share a connection is not asked again: it may be replaced meanwhile.
+const DECLINED: Duration = Duration::from_secs(60);
+
 impl Pool {
     /// That of an endpoint.
     pub(super) fn of(endpoint: &Endpoint) -> &Pool {
         endpoint.connections.get_or_init(|| Pool {
             shards: (0..shard::count()).map(|_| Mutex::default()).collect(),
             shared: OnceLock::new(),
+            declined_until: AtomicU64::new(0),
         })
     }
 
@@ -96,11 +105,58 @@ impl Pool {
         shard.http1.push(connection);
     }
 
-    /// A connection with room for one more request, made or not, and what it is needed for where it is not.
+    /// Whether the peer has said lately that requests of HTTP/1.1 are to have connections of their own. Once that is a
+    /// while ago, one request is told that it has not, and asks again.
+    pub(super) fn is_declined(&self) -> bool {
+        let until = self.declined_until.load(Ordering::Relaxed);
+        if until == 0 {
+            return false;
+        }
+        let now = clock::now();
+        let later = millis(now + DECLINED);
+        let asks = || {
+            let order = Ordering::Relaxed;
+            let changed = self
+                .declined_until
+                .compare_exchange(until, later, order, order);
+            changed.is_ok()
+        };
+        millis(now) < until || !asks()
+    }
+
+    /// Remembers that the peer has said so.
+    pub(super) fn decline(&self) {
+        let until = millis(clock::now() + DECLINED);
+        self.declined_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Remembers that the peer lets them share.
+    pub(super) fn agree(&self) {
+        if self.declined_until.load(Ordering::Relaxed) != 0 {
+            self.declined_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Closes a connection that requests of HTTP/1.1 have shared and none does now, for one that is needed alone.
+    pub(super) fn close_unused_shared(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let is_unused = |each: &Arc<Http2Connection>| {
+                each.carries() == HttpVersion::Http1 && each.is_made() && each.active() == 0
+            };
+            if let Some(index) = shard.http2.iter().position(is_unused) {
+                shard.http2.remove(index).retire();
+                return;
+            }
+        }
+    }
+
+    /// A connection for requests of this version with room for one more, made or not, and what it is needed for where
+    /// it is not.
     pub(super) fn share_http2(
         &self,
         cluster: &Cluster,
-        guise: Guise,
+        (guise, version): (Guise, HttpVersion),
     ) -> (Arc<Http2Connection>, Need) {
         let now = Instant::now();
         let max_requests = cluster.config.max_requests_per_connection;
@@ -128,18 +184,18 @@ impl Pool {
         let found = shard
             .http2
             .iter()
-            .find(|each| each.has_guise(guise) && each.has_room(max_requests))
+            .find(|each| each.is_for(guise, version) && each.has_room(max_requests))
             .cloned();
         let connection = found.unwrap_or_else(|| {
             if !guise.is_shared() && shard.http2.len() >= MAX_IDLE {
                 shard.retire_idle(now);
             }
-            let connection = Http2Connection::new(guise);
+            let connection = Http2Connection::new(guise, version);
             shard.http2.push(Arc::clone(&connection));
             connection
         });
         let of_use = shard.http2.iter();
-        let need = match of_use.filter(|each| each.has_guise(guise)).count() {
+        let need = match of_use.filter(|each| each.is_for(guise, version)).count() {
             1 => Need::First,
             _ => Need::Waiting,
         };
@@ -156,7 +212,8 @@ impl Pool {
     ) -> Option<Arc<Http2Connection>> {
         let mut shard = self.own().lock();
         let (mut active, mut capacity) = (0_u32, 0_u32);
-        for each in &shard.http2 {
+        let of_http2 = shard.http2.iter();
+        for each in of_http2.filter(|each| each.carries() == HttpVersion::Http2) {
             active += each.active();
             let of_each = each.active().saturating_add(each.room(max_requests));
             capacity = capacity.saturating_add(of_each);
@@ -164,7 +221,7 @@ impl Pool {
         if f64::from(active + awaited) * ratio <= f64::from(capacity) {
             return None;
         }
-        let connection = Http2Connection::new(Guise::default());
+        let connection = Http2Connection::new(Guise::default(), HttpVersion::Http2);
         shard.http2.push(Arc::clone(&connection));
         Some(connection)
     }

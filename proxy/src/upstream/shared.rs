@@ -231,7 +231,7 @@ impl Upstreams {
         endpoint: &Endpoint,
         guise: Guise,
     ) -> Result<Opaque, ConnectFailure> {
-        if !may_share(cluster, endpoint, guise) {
+        if !may_share(cluster, endpoint, guise) || names_protocols(endpoint) {
             let io = self.dial(cluster, endpoint, None, guise).await?;
             return Ok(Opaque::Own(io));
         }
@@ -290,7 +290,7 @@ impl Upstreams {
 }
 
 /// Whether the peer is asked: it is a sidecar of the mesh, by an address that is for all alike.
-fn may_share(cluster: &Cluster, endpoint: &Endpoint, guise: Guise) -> bool {
+pub(super) fn may_share(cluster: &Cluster, endpoint: &Endpoint, guise: Guise) -> bool {
     let EndpointTransport::Tls(transport) = &endpoint.transport else {
         return false;
     };
@@ -298,7 +298,12 @@ fn may_share(cluster: &Cluster, endpoint: &Endpoint, guise: Guise) -> bool {
         && guise.is_shared()
         && cluster.config.network == Network::Sandbox
         && transport.config.is_of_mesh()
-        && transport.config.alpn.is_empty()
+}
+
+/// Whether it says what will be spoken, which is not known of opaque bytes.
+fn names_protocols(endpoint: &Endpoint) -> bool {
+    let transport = &endpoint.transport;
+    matches!(transport, EndpointTransport::Tls(tls) if !tls.config.alpn.is_empty())
 }
 
 /// Who is asked for is whom the connection has reached: there is nobody else behind it.

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
 use weft_proto::handoff::{self, BrokerReply, BrokerRequest, Certificates, Introduction};
+use weft_proxy::config::cluster::ClusterConfig;
 use weft_proxy::config::identity::Identity;
 use weft_proxy::config::listener::ListenerConfig;
 use weft_proxy::config::route::Forward;
@@ -137,6 +138,98 @@ async fn requests_over_a_channel_are_those_of_mutual_tls() {
     assert_eq!(report.downstream.principal.as_deref(), Some(PRODUCTPAGE));
     let sent = client.reports.request(0).await;
     assert!(sent.upstream.unwrap().is_mutual_tls);
+}
+
+#[tokio::test]
+async fn requests_of_http1_share_a_channel_where_they_may() {
+    let (authority, app) = (Authority::new(), Upstream::echoing().await);
+    let reviews = authority.identity(REVIEWS);
+    let shown = certificates(&reviews);
+    let server = server(reviews, app.address).await;
+    let matchmaker = Matchmaker::of(&server, shown, &TRUTH);
+    let requests = filter(http(all_to(Forward::to("reviews"))));
+    let sharing = ClusterConfig {
+        shares_connections: true,
+        ..over_tls(server.address, REVIEWS)
+    };
+    let client = Proxy::start_near(
+        configuration([listener(requests)], [sharing]),
+        known(authority.identity(PRODUCTPAGE)),
+        matchmaker.channels(),
+    )
+    .await;
+    let mut callers = vec![];
+    for _ in 0..6 {
+        callers.push(Client::http1(client.address).await);
+    }
+
+    for caller in &mut callers {
+        let got = caller.get("/x").await;
+
+        let line = got.body.lines().next().unwrap();
+        assert!(line.ends_with("HTTP/1.1"), "{}", got.body);
+        let of = format!(";URI={PRODUCTPAGE}\n");
+        assert!(got.body.contains(&of), "{}", got.body);
+    }
+    // One for each worker, at most.
+    assert!((1..=2).contains(&channels_taken(&server)));
+}
+
+#[tokio::test]
+async fn a_channel_whose_peer_has_not_heard_of_sharing_is_not_used() {
+    let (authority, app) = (Authority::new(), Upstream::echoing().await);
+    let reviews = authority.identity(REVIEWS);
+    let shown = certificates(&reviews);
+    let configured = configuration([inbound()], [cluster("app", &[app.address])]);
+    let server = Proxy::start_as(configured, known(reviews)).await;
+    // Welcomes whoever comes, and has no idea of what they say.
+    let folder = tempfile::tempdir().unwrap();
+    let socket = UnixListener::bind(folder.path().join("broker.sock")).unwrap();
+    let introduced = tokio::spawn(async move {
+        let (mut caller, _) = socket.accept().await.unwrap();
+        let (request, _) = handoff::receive(&mut caller).await.unwrap();
+        let BrokerRequest::Introduce {
+            destination,
+            protocol,
+            ..
+        } = request
+        else {
+            panic!("{request:?}");
+        };
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let reply = BrokerReply::Introduced(Introduction {
+            workload: TRUTH.server.to_owned(),
+            certificates: shown,
+            source: [10, 96, 0, 2].into(),
+            destination,
+            protocol,
+            server_name: None,
+        });
+        let attached = Some(near.as_fd());
+        handoff::send(&mut caller, &reply, attached).await.unwrap();
+        std::io::Write::write_all(&mut far, &[handoff::WELCOME]).unwrap();
+        far
+    });
+    let broker = Broker::at(folder.path().join("broker.sock"));
+    let requests = filter(http(all_to(Forward::to("reviews"))));
+    let sharing = ClusterConfig {
+        shares_connections: true,
+        ..over_tls(server.address, REVIEWS)
+    };
+    let client = Proxy::start_near(
+        configuration([listener(requests)], [sharing]),
+        known(authority.identity(PRODUCTPAGE)),
+        Some(LocalChannels::of(Arc::new(broker))),
+    )
+    .await;
+
+    let got = client.get("/").await;
+
+    assert_eq!(got.status, 200, "over TLS: {got:?}");
+    let mut far = introduced.await.unwrap();
+    let mut said = vec![];
+    std::io::Read::read_to_end(&mut far, &mut said).unwrap();
+    assert!(said.is_empty(), "nothing was said to it: {said:?}");
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ mod redirect;
 mod resilience;
 mod routing;
 mod shared;
+mod shared_requests;
 mod tls;
 mod transparent;
 mod tunnelled;

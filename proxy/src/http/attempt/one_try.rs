@@ -23,7 +23,7 @@ use crate::upstream::ConnectFailure;
 use crate::upstream::body::RequestBody;
 use crate::upstream::error::ExchangeError;
 use crate::upstream::guise::Guise;
-use crate::upstream::lease::{Freshness, Lease, Wanted};
+use crate::upstream::lease::{Freshness, Lease, Terms, Wanted, may_be_shared};
 use crate::upstream::response::UpstreamBody;
 
 /// What an endpoint says that wants to be spared.
@@ -101,14 +101,15 @@ impl Attempts<'_> {
         endpoint: &Arc<Endpoint>,
         log: &Log<'_>,
     ) -> Result<(Response<UpstreamBody>, Lease), Missed> {
+        let may_share = self.cluster.config.shares_connections && may_be_shared(request);
         let mut freshness = Freshness::Any;
         for stale in 0.. {
-            let lent = pin!(self.lend(endpoint, freshness)).await;
+            let lent = pin!(self.lend(endpoint, freshness, may_share)).await;
             let mut lease = match lent {
                 Ok(lease) => lease,
                 Err(source) => return Err(self.not_connected(source, endpoint)),
             };
-            log.lock().connected(&lease, self.version);
+            log.lock().connected(&lease);
             if stale == 0 {
                 ClusterStats::count(&self.cluster.stats.tries);
             }
@@ -150,6 +151,7 @@ impl Attempts<'_> {
         &self,
         endpoint: &Arc<Endpoint>,
         freshness: Freshness,
+        may_share: bool,
     ) -> Result<Lease, ConnectFailure> {
         let upstreams = &self.connection.environment.upstreams;
         let guise = Guise::of(
@@ -157,7 +159,13 @@ impl Attempts<'_> {
             self.connection.ends(),
             self.aim.source,
         );
-        pin!(upstreams.lend(self.cluster, endpoint, self.version, freshness, guise)).await
+        let terms = Terms {
+            version: self.version,
+            freshness,
+            guise,
+            may_share,
+        };
+        pin!(upstreams.lend(self.cluster, endpoint, terms)).await
     }
 
     fn not_connected(&self, source: ConnectFailure, endpoint: &Endpoint) -> Missed {

@@ -21,7 +21,7 @@ use crate::upstream::body::RequestBody;
 use crate::upstream::environment::Environment;
 use crate::upstream::error::ExchangeError;
 use crate::upstream::guise::Guise;
-use crate::upstream::lease::{Freshness, Wanted};
+use crate::upstream::lease::{Freshness, Terms, Wanted};
 use crate::upstream::response::UpstreamBody;
 use crate::upstream::{ConnectFailure, HttpVersion};
 
@@ -173,16 +173,8 @@ async fn ask(
     let mut freshness = Freshness::Any;
     let mut stale = 0;
     let (lease, response) = loop {
-        let lent = environment
-            .upstreams
-            .lend(
-                cluster,
-                &endpoint,
-                version,
-                freshness,
-                Guise::own(&cluster.config),
-            )
-            .await;
+        let terms = Terms::alone(version, freshness, Guise::own(&cluster.config));
+        let lent = environment.upstreams.lend(cluster, &endpoint, terms).await;
         let mut lease = lent.inspect_err(|_| failed())?;
         if stale == 0 {
             ClusterStats::count(&cluster.stats.tries);

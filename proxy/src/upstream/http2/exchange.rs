@@ -10,13 +10,14 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 
 use super::body::{Http2Body, Rest};
 use super::{Stream, head};
 use crate::http1::head::content_length;
 use crate::http2::sending::Sending;
+use crate::upstream::HttpVersion;
 use crate::upstream::body::RequestBody;
 use crate::upstream::error::ExchangeError;
 use crate::upstream::lease::SendFailure;
@@ -50,7 +51,7 @@ impl Stream {
         let Some(opener) = opener else {
             return Err(SendFailure::unsent(ExchangeError::Ended));
         };
-        let begun = Exchange::begin(opener, request);
+        let begun = Exchange::begin(opener, request, self.connection.carries());
         if begun.as_ref().is_err_and(|failure| failure.is_unsent) {
             self.connection.retire();
         }
@@ -64,13 +65,33 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Sends a request of HTTP/1.1 as one of HTTP/2; its head is its own meanwhile, and its body where it was not sent.
+    pub(in crate::upstream) async fn send_http1(
+        &mut self,
+        request: &mut Request<RequestBody>,
+    ) -> Result<Response<UpstreamBody>, SendFailure> {
+        let Some(mut shared) = head::of_http1(request) else {
+            return Err(SendFailure::unsent(ExchangeError::Ended));
+        };
+        let sent = self.send(&mut shared).await;
+        if sent.as_ref().is_err_and(|failure| failure.is_unsent) {
+            *request.body_mut() = std::mem::take(shared.body_mut());
+        }
+        let mut response = sent?;
+        *response.version_mut() = Version::HTTP_11;
+        Ok(response)
+    }
+}
+
 impl Exchange {
     /// Opens a stream with the head of the request.
     fn begin(
         mut opener: SendRequest<Bytes>,
         request: &mut Request<RequestBody>,
+        version: HttpVersion,
     ) -> Result<Self, SendFailure> {
-        head::prepare(request);
+        head::prepare(request, version);
         // Nobody waits here: it has no stream yet that could be waited for.
         let ready = opener.poll_ready(&mut Context::from_waker(Waker::noop()));
         if let Poll::Ready(Err(error)) = ready {

@@ -3,24 +3,47 @@
 //! A proxy ends what is for one connection only when a request arrives; what routes and filters have added is looked
 //! through here, since the library refuses a head with any of it (RFC 9113 §8.2.2).
 
-use http::header::CONTENT_LENGTH;
-use http::{Method, Request};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::uri::{Authority, Parts, Scheme};
+use http::{Method, Request, Uri};
 use http_body::Body;
 
 use crate::hop_by_hop;
 use crate::present;
+use crate::upstream::HttpVersion;
 use crate::upstream::body::RequestBody;
 
-/// Ends what is for one connection only, and tells the length of a body where it is known.
-pub(super) fn prepare(request: &mut Request<RequestBody>) {
+/// Ends what is for one connection only, and tells the length of a body where it is known. `version`: of which the request is.
+pub(super) fn prepare(request: &mut Request<RequestBody>, version: HttpVersion) {
     hop_by_hop::end(request.headers_mut());
     let length = request.body().size_hint().exact();
-    let is_told = |length| length != 0 || expects_body(request.method());
+    // One of HTTP/1.1 that has no body says so by saying nothing.
+    let tells_nothing = version == HttpVersion::Http2 && expects_body(request.method());
+    let is_told = |length| length != 0 || tells_nothing;
     if let Some(length) = length.filter(|&length| is_told(length))
         && !present::has(request.headers(), &CONTENT_LENGTH)
     {
         request.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
+}
+
+/// A request of HTTP/1.1 as one of HTTP/2, whose other end makes it what it was. Its body is taken, its head is copied.
+/// `None`: its host or path has no place there.
+pub(super) fn of_http1(request: &mut Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let mut target = Parts::default();
+    target.scheme = Some(Scheme::HTTP);
+    target.authority = Authority::try_from(request.headers().get(HOST)?.as_bytes()).ok();
+    target.path_and_query = request.uri().path_and_query().cloned();
+    let mut shared = Request::new(std::mem::take(request.body_mut()));
+    let Ok(target) = Uri::from_parts(target) else {
+        *request.body_mut() = shared.into_body();
+        return None;
+    };
+    *shared.uri_mut() = target;
+    *shared.method_mut() = request.method().clone();
+    *shared.headers_mut() = request.headers().clone();
+    shared.headers_mut().remove(HOST);
+    Some(shared)
 }
 
 /// Whether a length of nothing says something (RFC 9110 §8.6).
@@ -52,7 +75,7 @@ mod tests {
             request.headers_mut().append(name, value);
         }
 
-        prepare(&mut request);
+        prepare(&mut request, HttpVersion::Http2);
 
         assert!(request.headers().is_empty());
     }
@@ -61,7 +84,7 @@ mod tests {
     fn a_length_is_told_where_it_is_known_and_says_something() {
         let length = |method, body| {
             let mut request = request(method, body);
-            prepare(&mut request);
+            prepare(&mut request, HttpVersion::Http2);
             request.headers_mut().remove(CONTENT_LENGTH)
         };
         let three = || RequestBody::Full(Some(Bytes::from_static(b"abc")));
@@ -77,7 +100,7 @@ mod tests {
         let told = HeaderValue::from_static("7");
         request.headers_mut().insert(CONTENT_LENGTH, told);
 
-        prepare(&mut request);
+        prepare(&mut request, HttpVersion::Http2);
 
         assert_eq!(request.headers()[CONTENT_LENGTH], "7");
     }

@@ -81,6 +81,7 @@ impl Lease {
         };
         let head = match &self.connection {
             Connection::Http1(_) => None,
+            Connection::Http2(stream) if stream.carries_http1() => None,
             Connection::Http2(_) => Some(HeadLines::of(request)),
         };
         Some(Spare {
