@@ -5,6 +5,7 @@
 
 pub mod body;
 mod connect;
+mod consent;
 pub mod dial;
 pub mod environment;
 pub mod error;

@@ -29,6 +29,7 @@ use super::pool::Pool;
 use super::response::UpstreamBody;
 use super::shared::may_share;
 use super::{ConnectFailure, HttpVersion, Upstreams};
+use crate::clock;
 use crate::cluster::Cluster;
 use crate::cluster::breaker::{Gauge, Overflow};
 use crate::cluster::connections::{ConnectionPermit, Need};
@@ -317,22 +318,22 @@ impl Upstreams {
         freshness: Freshness,
         guise: Guise,
     ) -> Result<(Connection, bool), ConnectFailure> {
+        let consent = Pool::of(endpoint).consent();
         let wanted = (guise, HttpVersion::Http1);
-        let lent = self.lend_http2(cluster, endpoint, wanted).await;
-        match &lent {
-            Ok(_) => Pool::of(endpoint).agree(),
+        match self.lend_http2(cluster, endpoint, wanted).await {
+            Ok(lent) => {
+                consent.agree();
+                return Ok(lent);
+            }
             // Some say so by ending the handshake.
             Err(ConnectFailure::Declined { .. } | ConnectFailure::Tls { .. }) => {
-                Pool::of(endpoint).decline();
+                consent.decline(clock::now());
             }
             // Those that are alone wait for one another.
             Err(ConnectFailure::Overflow(Overflow(Gauge::Connections))) => {}
-            Err(_) => return lent,
+            Err(failure) => return Err(failure),
         }
-        match lent {
-            Ok(lent) => Ok(lent),
-            Err(_) => self.lend_http1(cluster, endpoint, freshness, guise).await,
-        }
+        self.lend_http1(cluster, endpoint, freshness, guise).await
     }
 
     async fn lend_http2(
@@ -391,7 +392,8 @@ impl Upstreams {
 fn requests_may_share(cluster: &Cluster, endpoint: &Endpoint, guise: Guise) -> bool {
     // A sidecar sends what it was sent; whoever wants it said in another way is no sidecar.
     let is_usual = cluster.config.http1 == Http1Options::default();
-    is_usual && may_share(cluster, endpoint, guise) && !Pool::of(endpoint).is_declined()
+    let consent = || Pool::of(endpoint).consent();
+    is_usual && may_share(cluster, endpoint, guise) && consent().may_ask(clock::now())
 }
 
 /// The largest head of a request that is shared, as RFC 9113 counts it in section 10.5.1. A byte can take four where heads are

@@ -4,14 +4,14 @@
 //! made changes. Each worker has a shard of its own: its lock is uncontended, and a request and its
 //! connection stay on one thread. A connection that shows its client is for requests of that client alone.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
 use super::HttpVersion;
+use super::consent::Consent;
 use super::guise::Guise;
 use super::http1::Http1Connection;
 use super::http2::Http2Connection;
@@ -21,7 +21,6 @@ use crate::clock;
 use crate::cluster::Cluster;
 use crate::cluster::connections::Need;
 use crate::cluster::endpoint::Endpoint;
-use crate::cluster::outlier::millis;
 use crate::cluster::stats::ClusterStats;
 use crate::snapshot::Snapshot;
 
@@ -31,8 +30,7 @@ pub(super) struct Pool {
     shards: Box<[Mutex<Shard>]>,
     /// Those that opaque connections share.
     shared: OnceLock<SharedConnections>,
-    /// Until when requests of HTTP/1.1 are not to share any, on the scale of [`millis`].
-    declined_until: AtomicU64,
+    consent: Consent,
 }
 
 #[derive(Debug, Default)]
@@ -49,16 +47,13 @@ struct Shard {
 /// No more idle HTTP/1 connections are kept in a shard, and no more of HTTP/2 that are for one client.
 const MAX_IDLE: usize = 256;
 
-/// How long whoever lets no requests share a connection is not asked again: it may be replaced meanwhile.
-const DECLINED: Duration = Duration::from_secs(60);
-
 impl Pool {
     /// That of an endpoint.
     pub(super) fn of(endpoint: &Endpoint) -> &Pool {
         endpoint.connections.get_or_init(|| Pool {
             shards: (0..shard::count()).map(|_| Mutex::default()).collect(),
             shared: OnceLock::new(),
-            declined_until: AtomicU64::new(0),
+            consent: Consent::default(),
         })
     }
 
@@ -105,36 +100,9 @@ impl Pool {
         shard.http1.push(connection);
     }
 
-    /// Whether the peer has said lately that requests of HTTP/1.1 are to have connections of their own. Once that is a
-    /// while ago, one request is told that it has not, and asks again.
-    pub(super) fn is_declined(&self) -> bool {
-        let until = self.declined_until.load(Ordering::Relaxed);
-        if until == 0 {
-            return false;
-        }
-        let now = clock::now();
-        let later = millis(now + DECLINED);
-        let asks = || {
-            let order = Ordering::Relaxed;
-            let changed = self
-                .declined_until
-                .compare_exchange(until, later, order, order);
-            changed.is_ok()
-        };
-        millis(now) < until || !asks()
-    }
-
-    /// Remembers that the peer has said so.
-    pub(super) fn decline(&self) {
-        let until = millis(clock::now() + DECLINED);
-        self.declined_until.store(until, Ordering::Relaxed);
-    }
-
-    /// Remembers that the peer lets them share.
-    pub(super) fn agree(&self) {
-        if self.declined_until.load(Ordering::Relaxed) != 0 {
-            self.declined_until.store(0, Ordering::Relaxed);
-        }
+    /// What its peer says to requests of HTTP/1.1 that would share a connection.
+    pub(super) fn consent(&self) -> &Consent {
+        &self.consent
     }
 
     /// Closes a connection that requests of HTTP/1.1 have shared and none does now, for one that is needed alone.
