@@ -6,3 +6,4 @@
 pub mod keepalive;
 pub mod receiving;
 pub mod sending;
+pub mod shared;

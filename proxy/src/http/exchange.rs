@@ -82,6 +82,7 @@ fn arrive<'a>(
     validity::complete(&mut request, &config.http1);
     let objection = validity::objection(&request, &config.http1)
         .or_else(|| validity::too_many_headers(&request, connection.spoken, config.max_headers))
+        .or_else(|| validity::too_large(&request, connection.spoken, config.max_header_bytes))
         .or_else(|| validity::underscored(&mut request, config.underscored_names))
         .map_or(Ok(()), Err);
     let mut upgrade = Upgrade::asked_for(&mut request, &config.http1.ignored_upgrades);

@@ -31,6 +31,7 @@ use crate::clock::InTurns;
 use crate::config::http::HttpConfig;
 use crate::config::overload::Action;
 use crate::drain::Drain;
+use crate::http2::shared;
 use crate::telemetry::managers::{HttpEvent, ManagerStats};
 use crate::upstream::HttpVersion;
 use crate::upstream::body::client::ClientBody;
@@ -104,11 +105,15 @@ async fn many<IO: http1::Client>(
         drain: drain.clone(),
         used: used.clone(),
     };
-    let options = match connection.spoken == Spoken::SHARED_HTTP1 {
-        true => &config.http2.shared(),
-        false => &config.http2,
+    let (options, max_header_bytes) = match connection.spoken == Spoken::SHARED_HTTP1 {
+        // What is too large for this proxy alone must not end the connection for all: it is answered.
+        true => (
+            &config.http2.shared(),
+            config.max_header_bytes.max(shared::TAKEN),
+        ),
+        false => (&config.http2, config.max_header_bytes),
     };
-    let mut served = http2::serve(io, options, config.max_header_bytes, answer);
+    let mut served = http2::serve(io, options, max_header_bytes, answer);
     let drained = pin!(drain.last_call_over());
     let finished = pin!(finished(drained, used, connection, config.idle_timeout));
     let finished = pin!(Seldom::new(finished));

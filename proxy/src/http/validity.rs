@@ -11,6 +11,7 @@ use super::Spoken;
 use super::failure::{Failure, LocalReply};
 use crate::config::http::UnderscoredNames;
 use crate::config::http1::Http1Options;
+use crate::http2::shared;
 use crate::present;
 use crate::telemetry::managers::HttpEvent;
 use crate::telemetry::report::ResponseFlags;
@@ -112,6 +113,26 @@ pub(super) fn too_many_headers<B>(
             "http2.too_many_headers",
             "it has more headers than a request may have",
             ResponseFlags::default(),
+        )
+    })
+}
+
+/// A head that is larger than one may be, where it has come over a connection that requests share: others are bounded as they
+/// are read.
+pub(super) fn too_large<B>(
+    request: &Request<B>,
+    spoken: Spoken,
+    max_bytes: u32,
+) -> Option<Failure> {
+    let path = request.uri().path_and_query().map(PathAndQuery::as_str);
+    let size = || path.map_or(0, str::len) + shared::size(request.headers());
+    let is_too_large = spoken == Spoken::SHARED_HTTP1 && size() > max_bytes as usize;
+    is_too_large.then(|| {
+        refusal(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "http1.headers_too_large",
+            "its head is larger than one may be",
+            ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
         )
     })
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::Body;
 
+use super::shared;
 use crate::hop_by_hop;
 
 /// So much is handed to the library without asking whether the peer takes it.
@@ -25,6 +26,8 @@ pub struct Sending<B> {
     waiting: Option<Piece>,
     /// Bytes handed over since there was room for more.
     unasked: usize,
+    /// No larger ones are sent.
+    max_trailers: usize,
 }
 
 /// Some of a body.
@@ -58,6 +61,15 @@ where
             body,
             waiting: None,
             unasked: 0,
+            max_trailers: usize::MAX,
+        }
+    }
+
+    /// The stream is reset where trailers are larger.
+    pub fn bounding_trailers(self, max_trailers: usize) -> Self {
+        Sending {
+            max_trailers,
+            ..self
         }
     }
 
@@ -140,6 +152,11 @@ where
                 Err(frame) => {
                     if let Ok(mut trailers) = frame.into_trailers() {
                         hop_by_hop::end(&mut trailers);
+                        if shared::size(&trailers) > this.max_trailers {
+                            this.stream.send_reset(Reason::INTERNAL_ERROR);
+                            let lost = Reason::INTERNAL_ERROR.into();
+                            return Poll::Ready(Err(SendError::Lost(lost)));
+                        }
                         let sent = this.stream.send_trailers(trailers);
                         return Poll::Ready(sent.map_err(SendError::Lost));
                     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use http::header::{EXPECT, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http::{Method, Request, Response};
 use tokio::time::Instant;
 use weft_proto::names;
 
@@ -36,6 +36,7 @@ use crate::cluster::connections::{ConnectionPermit, Need};
 use crate::cluster::endpoint::Endpoint;
 use crate::cluster::stats::ClusterStats;
 use crate::config::http1::Http1Options;
+use crate::http2::shared;
 use crate::present;
 use crate::telemetry::session::Session;
 
@@ -237,7 +238,7 @@ impl Upstreams {
                 Box::pin(self.lend_shared(cluster, endpoint, freshness, guise)).await?
             }
             HttpVersion::Http1 => {
-                pin!(self.lend_http1(cluster, endpoint, freshness, guise)).await?
+                pin!(self.lend_http1(cluster, endpoint, freshness, (guise, false))).await?
             }
             HttpVersion::Http2 => {
                 pin!(self.lend_http2(cluster, endpoint, (guise, version))).await?
@@ -259,7 +260,7 @@ impl Upstreams {
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         freshness: Freshness,
-        guise: Guise,
+        (guise, shares): (Guise, bool),
     ) -> Result<(Connection, bool), ConnectFailure> {
         let pool = Pool::of(endpoint);
         if freshness == Freshness::Any {
@@ -281,7 +282,8 @@ impl Upstreams {
         ClusterStats::count(&cluster.stats.pending);
         let permit = match cluster.admit_connection(endpoint, Need::Waiting) {
             Ok(permit) => permit,
-            Err(_) => match Box::pin(wait_for_http1(cluster, endpoint, guise)).await? {
+            Err(_) => match Box::pin(wait_for_http1(cluster, endpoint, (guise, shares))).await? {
+                Waited::Place(stream) => return Ok((Connection::Http2(stream), true)),
                 Waited::Connection(connection) => return Ok((Connection::Http1(connection), true)),
                 Waited::Permit(permit) => permit,
             },
@@ -320,6 +322,7 @@ impl Upstreams {
     ) -> Result<(Connection, bool), ConnectFailure> {
         let consent = Pool::of(endpoint).consent();
         let wanted = (guise, HttpVersion::Http1);
+        let mut shares = false;
         match self.lend_http2(cluster, endpoint, wanted).await {
             Ok(lent) => {
                 consent.agree();
@@ -329,11 +332,12 @@ impl Upstreams {
             Err(ConnectFailure::Declined { .. } | ConnectFailure::Tls { .. }) => {
                 consent.decline(clock::now());
             }
-            // Those that are alone wait for one another.
-            Err(ConnectFailure::Overflow(Overflow(Gauge::Connections))) => {}
+            // Waits for whatever is free first.
+            Err(ConnectFailure::Overflow(Overflow(Gauge::Connections))) => shares = true,
             Err(failure) => return Err(failure),
         }
-        self.lend_http1(cluster, endpoint, freshness, guise).await
+        let terms = (guise, shares);
+        self.lend_http1(cluster, endpoint, freshness, terms).await
     }
 
     async fn lend_http2(
@@ -396,24 +400,15 @@ fn requests_may_share(cluster: &Cluster, endpoint: &Endpoint, guise: Guise) -> b
     is_usual && may_share(cluster, endpoint, guise) && consent().may_ask(clock::now())
 }
 
-/// The largest head of a request that is shared, as RFC 9113 counts it in section 10.5.1. A byte can take four where heads are
-/// compressed, and what is too large for the peer would end the connection for all.
-const MAX_SHARED_HEAD: usize = 16 * 1024;
-/// What a header counts besides its name and value.
-const HEADER_OVERHEAD: usize = 32;
-
 /// Whether a request of HTTP/1.1 can be said as one of HTTP/2, and the same be made of it again: not one that asks for
 /// another protocol, or to be asked for its body first, whose host or path has no place there, or that is large.
 pub fn may_be_shared(request: &Request<RequestBody>) -> bool {
     let headers = request.headers();
     let is_plain = !present::has(headers, &UPGRADE) && !present::has(headers, &EXPECT);
     let path = request.uri().path_and_query().map(PathAndQuery::as_str);
-    let header = |(name, value): (&HeaderName, &HeaderValue)| {
-        name.as_str().len() + value.len() + HEADER_OVERHEAD
-    };
-    let size = path.map_or(0, str::len) + headers.iter().map(header).sum::<usize>();
+    let size = path.map_or(0, str::len) + shared::size(headers);
     is_plain
-        && size <= MAX_SHARED_HEAD
+        && size <= shared::MAX_HEAD
         && request.uri().authority().is_none()
         && path.is_some_and(|path| path.starts_with('/'))
         && request.method() != Method::CONNECT
@@ -431,15 +426,18 @@ fn http_failure(endpoint: &Endpoint, error: h2::Error) -> ConnectFailure {
 
 /// What a wait for a connection ends with.
 enum Waited {
+    /// A place on a connection that requests share.
+    Place(Stream),
     Connection(Box<Http1Connection>),
     Permit(ConnectionPermit),
 }
 
-/// As many connections as may be are made: waits until one is free or one more may be made.
+/// As many connections as may be are made: waits until one is free or one more may be made, or, where the request may
+/// share, until there is room on one that others share.
 async fn wait_for_http1(
     cluster: &Cluster,
     endpoint: &Endpoint,
-    guise: Guise,
+    (guise, shares): (Guise, bool),
 ) -> Result<Waited, ConnectFailure> {
     let pool = Pool::of(endpoint);
     let limit: Duration = cluster.config.connect_timeout;
@@ -454,6 +452,9 @@ async fn wait_for_http1(
                 connection.begin();
                 return Ok(Waited::Connection(connection));
             }
+        }
+        if shares && let Some(stream) = pool.place_on_shared(cluster, guise) {
+            return Ok(Waited::Place(stream));
         }
         if let Ok(permit) = cluster.admit_connection(endpoint, Need::Waiting) {
             return Ok(Waited::Permit(permit));

@@ -326,9 +326,8 @@ async fn clients_that_do_not_read_hold_up_nobody_else() {
     drop(stalled);
 }
 
-#[tokio::test]
-async fn who_needs_a_connection_alone_gets_that_of_those_that_shared() {
-    let app = Upstream::echoing().await;
+/// A client's side that may have one connection.
+async fn with_one_connection(app: &Upstream) -> Pair {
     let authority = Authority::new();
     let behind = cluster("app", &[app.address]);
     let identity = known(authority.identity(REVIEWS));
@@ -339,14 +338,70 @@ async fn who_needs_a_connection_alone_gets_that_of_those_that_shared() {
     };
     reviews.breakers.max_connections = 1;
     let client = client(&authority, reviews).await;
-    let mut caller = Client::http1(client.address).await;
-    assert_eq!(caller.get("/").await.status, 200);
+    Pair { client, server }
+}
 
+/// One that cannot be shared.
+fn expecting() -> Request<Full<Bytes>> {
     let mut alone = request("POST", "/", "a body");
     let expected = HeaderValue::from_static("100-continue");
     alone.headers_mut().insert("expect", expected);
+    alone
+}
 
-    assert_eq!(caller.send(alone).await.status, 200);
+#[tokio::test]
+async fn who_needs_a_connection_alone_gets_that_of_those_that_shared() {
+    let app = Upstream::echoing().await;
+    let pair = with_one_connection(&app).await;
+    let mut caller = Client::http1(pair.client.address).await;
+
+    for _ in 0..3 {
+        assert_eq!(caller.get("/").await.status, 200);
+        assert_eq!(caller.send(expecting()).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_connection_is_told_when_nobody_shares_it_any_more() {
+    let app = Upstream::answering(|_| async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        text(StatusCode::OK, "late")
+    })
+    .await;
+    let pair = with_one_connection(&app).await;
+    let address = pair.client.address;
+    let shared = tokio::spawn(get(address, "/"));
+    app.until_requests(1).await;
+
+    // Who is not told is refused once connecting has taken too long.
+    let alone = Client::http1(address).await.send(expecting()).await;
+
+    assert_eq!((alone.status.as_u16(), alone.body.as_str()), (200, "late"));
+    assert_eq!(shared.await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn large_trailers_end_nothing_but_their_request() {
+    let app = Upstream::echoing().await;
+    let pair = Pair::to(&app, true).await;
+    let mut kept = Client::http1(pair.client.address).await;
+    assert_eq!(kept.get("/").await.status, 200);
+    let mut stream = TcpStream::connect(pair.client.address).await.unwrap();
+    let head =
+        "POST / HTTP/1.1\r\nhost: reviews\r\ntransfer-encoding: chunked\r\ntrailer: x-end\r\n\r\n";
+    let mut asked = head.as_bytes().to_vec();
+    asked.extend_from_slice(b"4\r\nbody\r\n0\r\nx-end: ");
+    asked.extend_from_slice(&[0xf9; 50_000]);
+    asked.extend_from_slice(b"\r\n\r\n");
+    stream.write_all(&asked).await.unwrap();
+
+    let mut answer = [0; 12];
+    let answered = stream.read_exact(&mut answer).await;
+
+    // The application may have answered by then.
+    assert!(answered.is_err() || answer.starts_with(b"HTTP/1.1 "));
+    assert_eq!(kept.get("/").await.status, 200);
+    assert!(pair.accepted() <= WORKERS, "{}", pair.accepted());
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use super::body::{Http2Body, Rest};
 use super::{Stream, head};
 use crate::http1::head::content_length;
 use crate::http2::sending::Sending;
+use crate::http2::shared;
 use crate::upstream::HttpVersion;
 use crate::upstream::body::RequestBody;
 use crate::upstream::error::ExchangeError;
@@ -105,6 +106,10 @@ impl Exchange {
         let to_peer = match is_connect {
             true => Outgoing::Connect(stream),
             false if is_whole => Outgoing::Nothing,
+            false if version == HttpVersion::Http1 => {
+                let sending = Sending::new(stream, body);
+                Outgoing::Body(sending.bounding_trailers(shared::MAX_HEAD))
+            }
             false => Outgoing::Body(Sending::new(stream, body)),
         };
         Ok(Exchange { response, to_peer })
