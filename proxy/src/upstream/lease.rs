@@ -6,20 +6,21 @@
 //! that is no matter.
 
 mod kept;
+mod sharing;
 mod spare;
+mod wait;
 
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::header::{EXPECT, HOST, UPGRADE};
-use http::uri::{Authority, PathAndQuery};
-use http::{Method, Request, Response};
-use tokio::time::Instant;
+use http::{Request, Response};
 use weft_proto::names;
 
+pub use self::sharing::may_be_shared;
+use self::sharing::requests_may_share;
 pub use self::spare::Spare;
+use self::wait::{Waited, wait_for_http1};
 use super::body::RequestBody;
 use super::error::ExchangeError;
 use super::guise::Guise;
@@ -27,17 +28,12 @@ use super::http1::Http1Connection;
 use super::http2::{Http2Connection, Stream};
 use super::pool::Pool;
 use super::response::UpstreamBody;
-use super::shared::may_share;
 use super::{ConnectFailure, HttpVersion, Upstreams};
-use crate::clock;
 use crate::cluster::Cluster;
 use crate::cluster::breaker::{Gauge, Overflow};
 use crate::cluster::connections::{ConnectionPermit, Need};
 use crate::cluster::endpoint::Endpoint;
 use crate::cluster::stats::ClusterStats;
-use crate::config::http1::Http1Options;
-use crate::http2::shared;
-use crate::present;
 use crate::telemetry::session::Session;
 
 /// A connection on loan.
@@ -312,34 +308,6 @@ impl Upstreams {
         Ok(Box::new(connection))
     }
 
-    /// A place on a connection that requests of HTTP/1.1 share, or one of their own where the peer wants none of that.
-    async fn lend_shared(
-        &self,
-        cluster: &Arc<Cluster>,
-        endpoint: &Arc<Endpoint>,
-        freshness: Freshness,
-        guise: Guise,
-    ) -> Result<(Connection, bool), ConnectFailure> {
-        let consent = Pool::of(endpoint).consent();
-        let wanted = (guise, HttpVersion::Http1);
-        let mut shares = false;
-        match self.lend_http2(cluster, endpoint, wanted).await {
-            Ok(lent) => {
-                consent.agree();
-                return Ok(lent);
-            }
-            // Some say so by ending the handshake.
-            Err(ConnectFailure::Declined { .. } | ConnectFailure::Tls { .. }) => {
-                consent.decline(clock::now());
-            }
-            // Waits for whatever is free first.
-            Err(ConnectFailure::Overflow(Overflow(Gauge::Connections))) => shares = true,
-            Err(failure) => return Err(failure),
-        }
-        let terms = (guise, shares);
-        self.lend_http1(cluster, endpoint, freshness, terms).await
-    }
-
     async fn lend_http2(
         &self,
         cluster: &Arc<Cluster>,
@@ -392,79 +360,9 @@ impl Upstreams {
     }
 }
 
-/// Whether requests of HTTP/1.1 may share a connection to it.
-fn requests_may_share(cluster: &Cluster, endpoint: &Endpoint, guise: Guise) -> bool {
-    // A sidecar sends what it was sent; whoever wants it said in another way is no sidecar.
-    let is_usual = cluster.config.http1 == Http1Options::default();
-    let consent = || Pool::of(endpoint).consent();
-    is_usual && may_share(cluster, endpoint, guise) && consent().may_ask(clock::now())
-}
-
-/// Whether a request of HTTP/1.1 can be said as one of HTTP/2, and the same be made of it again: not one that asks for
-/// another protocol, or to be asked for its body first, whose host or path has no place there, or that is large.
-pub fn may_be_shared(request: &Request<RequestBody>) -> bool {
-    let headers = request.headers();
-    let is_plain = !present::has(headers, &UPGRADE) && !present::has(headers, &EXPECT);
-    let path = request.uri().path_and_query().map(PathAndQuery::as_str);
-    let size = path.map_or(0, str::len) + shared::size(headers);
-    is_plain
-        && size <= shared::MAX_HEAD
-        && request.uri().authority().is_none()
-        && path.is_some_and(|path| path.starts_with('/'))
-        && request.method() != Method::CONNECT
-        && headers
-            .get(HOST)
-            .is_some_and(|host| Authority::try_from(host.as_bytes()).is_ok())
-}
-
 fn http_failure(endpoint: &Endpoint, error: h2::Error) -> ConnectFailure {
     ConnectFailure::Http {
         address: endpoint.address,
         source: Arc::new(error),
-    }
-}
-
-/// What a wait for a connection ends with.
-enum Waited {
-    /// A place on a connection that requests share.
-    Place(Stream),
-    Connection(Box<Http1Connection>),
-    Permit(ConnectionPermit),
-}
-
-/// As many connections as may be are made: waits until one is free or one more may be made, or, where the request may
-/// share, until there is room on one that others share.
-async fn wait_for_http1(
-    cluster: &Cluster,
-    endpoint: &Endpoint,
-    (guise, shares): (Guise, bool),
-) -> Result<Waited, ConnectFailure> {
-    let pool = Pool::of(endpoint);
-    let limit: Duration = cluster.config.connect_timeout;
-    let deadline = Instant::now() + limit;
-    loop {
-        let freed = cluster.breakers.counts().freed();
-        let mut freed = std::pin::pin!(freed);
-        // Before looking: what is freed while we look must wake us.
-        freed.as_mut().enable();
-        while let Some(mut connection) = pool.take_http1_anywhere(guise) {
-            if !connection.is_abandoned() {
-                connection.begin();
-                return Ok(Waited::Connection(connection));
-            }
-        }
-        if shares && let Some(stream) = pool.place_on_shared(cluster, guise) {
-            return Ok(Waited::Place(stream));
-        }
-        if let Ok(permit) = cluster.admit_connection(endpoint, Need::Waiting) {
-            return Ok(Waited::Permit(permit));
-        }
-        pool.close_unused_shared();
-        if !guise.is_shared() {
-            pool.make_room(guise);
-        }
-        if tokio::time::timeout_at(deadline, freed).await.is_err() {
-            return Err(Overflow(Gauge::Connections).into());
-        }
     }
 }

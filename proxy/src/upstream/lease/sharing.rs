@@ -1,0 +1,76 @@
+//! Requests of HTTP/1.1 that share a connection of HTTP/2 between two sidecars.
+
+use std::sync::Arc;
+
+use http::header::{EXPECT, HOST, UPGRADE};
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, Request};
+
+use super::{Connection, Freshness};
+use crate::clock;
+use crate::cluster::Cluster;
+use crate::cluster::breaker::{Gauge, Overflow};
+use crate::cluster::endpoint::Endpoint;
+use crate::config::http1::Http1Options;
+use crate::http2::shared;
+use crate::present;
+use crate::upstream::body::RequestBody;
+use crate::upstream::guise::Guise;
+use crate::upstream::pool::Pool;
+use crate::upstream::shared::may_share;
+use crate::upstream::{ConnectFailure, HttpVersion, Upstreams};
+
+impl Upstreams {
+    /// A place on a connection that requests of HTTP/1.1 share, or one of their own where the peer wants none of that.
+    pub(super) async fn lend_shared(
+        &self,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        freshness: Freshness,
+        guise: Guise,
+    ) -> Result<(Connection, bool), ConnectFailure> {
+        let consent = Pool::of(endpoint).consent();
+        let wanted = (guise, HttpVersion::Http1);
+        let mut shares = false;
+        match self.lend_http2(cluster, endpoint, wanted).await {
+            Ok(lent) => {
+                consent.agree();
+                return Ok(lent);
+            }
+            // Some say so by ending the handshake.
+            Err(ConnectFailure::Declined { .. } | ConnectFailure::Tls { .. }) => {
+                consent.decline(clock::now());
+            }
+            // Waits for whatever is free first.
+            Err(ConnectFailure::Overflow(Overflow(Gauge::Connections))) => shares = true,
+            Err(failure) => return Err(failure),
+        }
+        let terms = (guise, shares);
+        self.lend_http1(cluster, endpoint, freshness, terms).await
+    }
+}
+
+/// Whether requests of HTTP/1.1 may share a connection to it.
+pub(super) fn requests_may_share(cluster: &Cluster, endpoint: &Endpoint, guise: Guise) -> bool {
+    // A sidecar sends what it was sent; whoever wants it said in another way is no sidecar.
+    let is_usual = cluster.config.http1 == Http1Options::default();
+    let consent = || Pool::of(endpoint).consent();
+    is_usual && may_share(cluster, endpoint, guise) && consent().may_ask(clock::now())
+}
+
+/// Whether a request of HTTP/1.1 can be said as one of HTTP/2, and the same be made of it again: not one that asks for
+/// another protocol, or to be asked for its body first, whose host or path has no place there, or that is large.
+pub fn may_be_shared(request: &Request<RequestBody>) -> bool {
+    let headers = request.headers();
+    let is_plain = !present::has(headers, &UPGRADE) && !present::has(headers, &EXPECT);
+    let path = request.uri().path_and_query().map(PathAndQuery::as_str);
+    let size = path.map_or(0, str::len) + shared::size(headers);
+    is_plain
+        && size <= shared::MAX_HEAD
+        && request.uri().authority().is_none()
+        && path.is_some_and(|path| path.starts_with('/'))
+        && request.method() != Method::CONNECT
+        && headers
+            .get(HOST)
+            .is_some_and(|host| Authority::try_from(host.as_bytes()).is_ok())
+}
