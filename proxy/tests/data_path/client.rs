@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A response, read to its end.
@@ -118,4 +119,24 @@ pub(crate) fn request(method: &str, path: &str, body: &'static str) -> Request<F
 /// One GET on a connection of its own.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Got {
     Client::http1(address).await.get(path).await
+}
+
+/// What a WebSocket answers to a few words.
+pub(crate) async fn shout(address: SocketAddr, said: &str) -> String {
+    let mut asked = request("GET", "/socket", "");
+    asked
+        .headers_mut()
+        .insert("connection", HeaderValue::from_static("Upgrade"));
+    asked
+        .headers_mut()
+        .insert("upgrade", HeaderValue::from_static("websocket"));
+
+    let mut client = Client::http1(address).await;
+    let response = client.start(asked.map(|body| body.boxed())).await.unwrap();
+    assert_eq!(response.status(), 101);
+    let mut io = hyper_util::rt::TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    io.write_all(said.as_bytes()).await.unwrap();
+    let mut heard = String::new();
+    io.read_to_string(&mut heard).await.unwrap();
+    heard
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use http_body_util::{BodyExt, StreamBody};
 use weft_proxy::config::cluster::UpstreamProtocol;
 use weft_proxy::config::fault::{AbortAnswer, DelayDuration, FaultAbort, FaultConfig, FaultDelay};
 use weft_proxy::config::filter::{FilterKind, FilterOverride, HttpFilter, RouteFilter};
@@ -19,10 +18,10 @@ use weft_proxy::config::route::{
 };
 use weft_proxy::config::tracing::TracingConfig;
 
-use crate::client::{Client, get, request};
+use crate::client::{Client, get, request, shout};
 use crate::config::{all_to, cluster, http, route};
 use crate::proxy::Proxy;
-use crate::upstream::{Upstream, text};
+use crate::upstream::Upstream;
 
 fn to(cluster: &str) -> RouteAction {
     RouteAction::Forward(Arc::new(Forward::to(cluster)))
@@ -289,47 +288,11 @@ async fn a_grpc_caller_is_refused_in_grpc() {
 
 #[tokio::test]
 async fn a_websocket_becomes_a_tunnel() {
-    let upstream = Upstream::answering(|mut request| async move {
-        assert_eq!(request.headers()["upgrade"], "websocket");
-        let upgrade = hyper::upgrade::on(&mut request);
-        tokio::spawn(async move {
-            let mut io = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
-            let mut heard = [0; 4];
-            io.read_exact(&mut heard).await.unwrap();
-            io.write_all(&heard.map(|byte| byte.to_ascii_uppercase()))
-                .await
-                .unwrap();
-            io.shutdown().await.unwrap();
-        });
-        let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
-        let headers = response.headers_mut();
-        headers.insert("connection", HeaderValue::from_static("upgrade"));
-        headers.insert("upgrade", HeaderValue::from_static("websocket"));
-        response
-    })
-    .await;
+    let upstream = Upstream::shouting().await;
     let proxy = Proxy::to(cluster("ws", &[upstream.address])).await;
-    let mut asked = request("GET", "/socket", "");
-    asked
-        .headers_mut()
-        .insert("connection", HeaderValue::from_static("Upgrade"));
-    asked
-        .headers_mut()
-        .insert("upgrade", HeaderValue::from_static("websocket"));
-
-    let mut client = Client::http1(proxy.address).await;
-    let response = client
-        .start(asked.map(|body: Full<Bytes>| body.boxed()))
-        .await
-        .unwrap();
-    assert_eq!(response.status(), 101);
-    let mut io = hyper_util::rt::TokioIo::new(hyper::upgrade::on(response).await.unwrap());
-    io.write_all(b"ping").await.unwrap();
-    let mut heard = String::new();
-    io.read_to_string(&mut heard).await.unwrap();
+    let heard = shout(proxy.address, "ping").await;
 
     assert_eq!(heard, "PING");
-    drop(io);
     let report = proxy.reports.request(0).await;
     assert_eq!(
         (

@@ -98,6 +98,18 @@ impl Drop for Matchmaker {
     }
 }
 
+/// A client's side that sends requests there.
+async fn client(
+    authority: &Authority,
+    reviews: ClusterConfig,
+    channels: Option<LocalChannels>,
+) -> Proxy {
+    let requests = filter(http(all_to(Forward::to("reviews"))));
+    let outbound = configuration([listener(requests)], [reviews]);
+    let identity = known(authority.identity(PRODUCTPAGE));
+    Proxy::start_near(outbound, identity, channels).await
+}
+
 fn channels_taken(server: &Proxy) -> u64 {
     let snapshot = server.data_plane.snapshot();
     let live = &snapshot.listeners[LISTENER].live;
@@ -111,13 +123,8 @@ async fn requests_over_a_channel_are_those_of_mutual_tls() {
     let shown = certificates(&reviews);
     let server = server(reviews, app.address).await;
     let matchmaker = Matchmaker::of(&server, shown, &TRUTH);
-    let requests = filter(http(all_to(Forward::to("reviews"))));
-    let client = Proxy::start_near(
-        configuration([listener(requests)], [over_tls(server.address, REVIEWS)]),
-        known(authority.identity(PRODUCTPAGE)),
-        matchmaker.channels(),
-    )
-    .await;
+    let reviews = over_tls(server.address, REVIEWS);
+    let client = client(&authority, reviews, matchmaker.channels()).await;
 
     for (mut caller, version) in [
         (Client::http1(client.address).await, "HTTP/1.1"),
@@ -147,17 +154,11 @@ async fn requests_of_http1_share_a_channel_where_they_may() {
     let shown = certificates(&reviews);
     let server = server(reviews, app.address).await;
     let matchmaker = Matchmaker::of(&server, shown, &TRUTH);
-    let requests = filter(http(all_to(Forward::to("reviews"))));
     let sharing = ClusterConfig {
         shares_connections: true,
         ..over_tls(server.address, REVIEWS)
     };
-    let client = Proxy::start_near(
-        configuration([listener(requests)], [sharing]),
-        known(authority.identity(PRODUCTPAGE)),
-        matchmaker.channels(),
-    )
-    .await;
+    let client = client(&authority, sharing, matchmaker.channels()).await;
     let mut callers = vec![];
     for _ in 0..6 {
         callers.push(Client::http1(client.address).await);
@@ -211,14 +212,13 @@ async fn a_channel_whose_peer_has_not_heard_of_sharing_is_not_used() {
         far
     });
     let broker = Broker::at(folder.path().join("broker.sock"));
-    let requests = filter(http(all_to(Forward::to("reviews"))));
     let sharing = ClusterConfig {
         shares_connections: true,
         ..over_tls(server.address, REVIEWS)
     };
-    let client = Proxy::start_near(
-        configuration([listener(requests)], [sharing]),
-        known(authority.identity(PRODUCTPAGE)),
+    let client = client(
+        &authority,
+        sharing,
         Some(LocalChannels::of(Arc::new(broker))),
     )
     .await;

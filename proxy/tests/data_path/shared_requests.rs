@@ -7,18 +7,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use weft_proxy::cluster::breaker::Gauge;
 use weft_proxy::config::cluster::ClusterConfig;
 use weft_proxy::config::route::Forward;
 use weft_proxy::telemetry::report::Protocol;
 
-use crate::client::{Client, Got, get, request};
+use crate::client::{Client, Got, get, request, shout};
 use crate::config::{LISTENER, all_to, cluster, configuration, filter, http, listener};
 use crate::proxy::{Proxy, known};
 use crate::tls::{Authority, PRODUCTPAGE, REVIEWS, inbound, over_tls};
-use crate::upstream::{Upstream, text};
+use crate::upstream::{Upstream, text, until};
 
 /// As many as there are workers: each has connections of its own.
 const WORKERS: u64 = 2;
@@ -200,18 +202,23 @@ async fn failures_of_the_application_are_told_as_they_are() {
     }
 }
 
-#[tokio::test]
-async fn what_a_draining_server_has_begun_is_answered() {
-    let answers = Arc::new(tokio::sync::Semaphore::new(0));
-    let permits = Arc::clone(&answers);
-    let app = Upstream::answering(move |_| {
+/// Answers once there is a permit for it.
+async fn late(answers: &Arc<Semaphore>) -> Upstream {
+    let permits = Arc::clone(answers);
+    Upstream::answering(move |_| {
         let permits = Arc::clone(&permits);
         async move {
             permits.acquire().await.unwrap().forget();
             text(StatusCode::OK, "late")
         }
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn what_a_draining_server_has_begun_is_answered() {
+    let answers = Arc::new(Semaphore::new(0));
+    let app = late(&answers).await;
     let pair = Pair::to(&app, true).await;
     let address = pair.client.address;
     let asked = |count: usize| (0..count).map(move |_| tokio::spawn(get(address, "/")));
@@ -220,7 +227,8 @@ async fn what_a_draining_server_has_begun_is_answered() {
 
     let data_plane = Arc::clone(&pair.server.data_plane);
     let draining = tokio::spawn(async move { data_plane.drain(Duration::from_secs(60)).await });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let drain = &pair.server.data_plane.environment().drain;
+    until(|| drain.is_started()).await;
     answers.add_permits(3);
 
     for answered in begun {
@@ -342,10 +350,10 @@ async fn with_one_connection(app: &Upstream) -> Pair {
 }
 
 /// One that cannot be shared.
-fn expecting() -> Request<Full<Bytes>> {
+fn large() -> Request<Full<Bytes>> {
     let mut alone = request("POST", "/", "a body");
-    let expected = HeaderValue::from_static("100-continue");
-    alone.headers_mut().insert("expect", expected);
+    let value = HeaderValue::from_bytes(&[b'x'; 20_000]).unwrap();
+    alone.headers_mut().insert("x-large", value);
     alone
 }
 
@@ -357,24 +365,26 @@ async fn who_needs_a_connection_alone_gets_that_of_those_that_shared() {
 
     for _ in 0..3 {
         assert_eq!(caller.get("/").await.status, 200);
-        assert_eq!(caller.send(expecting()).await.status, 200);
+        assert_eq!(caller.send(large()).await.status, 200);
     }
 }
 
 #[tokio::test]
 async fn who_waits_for_a_connection_is_told_when_nobody_shares_it_any_more() {
-    let app = Upstream::answering(|_| async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        text(StatusCode::OK, "late")
-    })
-    .await;
+    let answers = Arc::new(Semaphore::new(0));
+    let app = late(&answers).await;
     let pair = with_one_connection(&app).await;
     let address = pair.client.address;
     let shared = tokio::spawn(get(address, "/"));
     app.until_requests(1).await;
 
     // Who is not told is refused once connecting has taken too long.
-    let alone = Client::http1(address).await.send(expecting()).await;
+    let alone = tokio::spawn(async move { Client::http1(address).await.send(large()).await });
+    let snapshot = pair.client.data_plane.snapshot();
+    let counts = snapshot.clusters["reviews"].breakers.counts();
+    until(|| counts.current(Gauge::Pending) > 0).await;
+    answers.add_permits(2);
+    let alone = alone.await.unwrap();
 
     assert_eq!((alone.status.as_u16(), alone.body.as_str()), (200, "late"));
     assert_eq!(shared.await.unwrap().status, 200);
@@ -406,39 +416,10 @@ async fn large_trailers_end_nothing_but_their_request() {
 
 #[tokio::test]
 async fn a_websocket_has_a_connection_of_its_own() {
-    let app = Upstream::answering(|mut request| async move {
-        assert_eq!(request.headers()["upgrade"], "websocket");
-        let upgrade = hyper::upgrade::on(&mut request);
-        tokio::spawn(async move {
-            let mut io = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
-            let mut said = [0; 4];
-            io.read_exact(&mut said).await.unwrap();
-            io.write_all(&said).await.unwrap();
-        });
-        let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
-        let headers = response.headers_mut();
-        headers.insert("connection", HeaderValue::from_static("upgrade"));
-        headers.insert("upgrade", HeaderValue::from_static("websocket"));
-        response
-    })
-    .await;
+    let app = Upstream::shouting().await;
     let pair = Pair::to(&app, true).await;
-    let mut asked = request("GET", "/", "");
-    for (name, value) in [("connection", "Upgrade"), ("upgrade", "websocket")] {
-        let value = HeaderValue::from_static(value);
-        asked.headers_mut().insert(name, value);
-    }
 
-    let mut client = Client::http1(pair.client.address).await;
-    let mut response = client.start(asked.map(|body| body.boxed())).await.unwrap();
-    assert_eq!(response.status(), 101);
-    let tunnel = hyper::upgrade::on(&mut response).await.unwrap();
-    let mut tunnel = hyper_util::rt::TokioIo::new(tunnel);
-    tunnel.write_all(b"ping").await.unwrap();
-    let mut heard = [0; 4];
-    tunnel.read_exact(&mut heard).await.unwrap();
-
-    assert_eq!(&heard, b"ping");
+    assert_eq!(shout(pair.client.address, "ping").await, "PING");
 }
 
 #[tokio::test]

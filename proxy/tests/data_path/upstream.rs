@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -113,6 +114,29 @@ impl Upstream {
                 String::from_utf8_lossy(&body.unwrap_or_default())
             ));
             text(StatusCode::OK, lines)
+        })
+        .await
+    }
+
+    /// A WebSocket that says four bytes again, louder.
+    pub(crate) async fn shouting() -> Self {
+        Self::answering(|mut request| async move {
+            assert_eq!(request.headers()["upgrade"], "websocket");
+            let upgrade = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let mut io = TokioIo::new(upgrade.await.unwrap());
+                let mut heard = [0; 4];
+                io.read_exact(&mut heard).await.unwrap();
+                io.write_all(&heard.map(|byte| byte.to_ascii_uppercase()))
+                    .await
+                    .unwrap();
+                io.shutdown().await.unwrap();
+            });
+            let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
+            let headers = response.headers_mut();
+            headers.insert("connection", HeaderValue::from_static("upgrade"));
+            headers.insert("upgrade", HeaderValue::from_static("websocket"));
+            response
         })
         .await
     }
