@@ -67,8 +67,8 @@ peers: ## the proxy between real clients and real servers
 e2e: ## the whole mesh around the real bookstore, as the current user
 	bash tests/run-mesh.sh
 
-e2e-tls: ## what sidecars say to each other, with TLS in place of local channels, which opaque connections share
-	WEFT_LOCAL_CHANNELS=false WEFT_SHARED_CONNECTIONS=true bash tests/run-mesh.sh traffic:: protocols:: resilience:: security::
+e2e-tls: ## what sidecars say to each other, with TLS in place of local channels, and all of it shares connections
+	WEFT_LOCAL_CHANNELS=false WEFT_SHARED_CONNECTIONS=always bash tests/run-mesh.sh traffic:: protocols:: resilience:: security::
 
 e2e-user: ## the same as an ordinary user (needs root, to become one)
 	bash tests/run-mesh.sh --as-user

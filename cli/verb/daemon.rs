@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use weft_control_plane as control_plane;
 use weft_control_plane::kinds;
+use weft_control_plane::mesh::Sharing;
 use weft_control_plane::store::Snapshot;
 use weft_injector::api::Client;
 use weft_injector::broker::{Broker, BrokerOptions, DialPolicy, SameUserNamespace};
@@ -39,8 +40,35 @@ pub(crate) struct Daemon {
     #[arg(long, env = "WEFT_LOCAL_CHANNELS", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     local_channels: bool,
     /// Whether requests of HTTP/1.1, and opaque connections with TLS, share one connection between two sidecars
-    #[arg(long, env = "WEFT_SHARED_CONNECTIONS", default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
-    shared_connections: bool,
+    #[arg(
+        long,
+        env = "WEFT_SHARED_CONNECTIONS",
+        default_value = "busy",
+        value_name = "WHEN"
+    )]
+    shared_connections: SharedConnections,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SharedConnections {
+    /// Each has a connection of its own
+    #[value(alias = "false")]
+    Never,
+    /// Requests do where many are in flight
+    Busy,
+    /// All do, which saves most where connections are short
+    #[value(alias = "true")]
+    Always,
+}
+
+impl From<SharedConnections> for Sharing {
+    fn from(shared: SharedConnections) -> Self {
+        match shared {
+            SharedConnections::Never => Sharing::Never,
+            SharedConnections::Busy => Sharing::WhenBusy,
+            SharedConnections::Always => Sharing::Always,
+        }
+    }
 }
 
 /// Runs until a signal or a shutdown request.
@@ -146,7 +174,7 @@ async fn serve(
         node_socket: node.socket.clone(),
         node_handoff: node.handoff.clone(),
         telemetry_endpoint: telemetry.clone(),
-        shares_connections: daemon.shared_connections,
+        sharing: daemon.shared_connections.into(),
         xds_insecure_address: None,
     };
     let broker = open_broker(paths, &node, daemon.local_channels, telemetry.as_deref())?;

@@ -46,6 +46,18 @@ impl fmt::Display for ObjectName {
     }
 }
 
+/// When what goes from one sidecar to another shares a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sharing {
+    /// Every request in flight and every opaque connection has one of its own.
+    Never,
+    /// Requests of HTTP/1.1 share one while there are many.
+    #[default]
+    WhenBusy,
+    /// Requests of HTTP/1.1 do, and so do opaque connections.
+    Always,
+}
+
 /// What holds for the whole mesh and comes from the daemon instead of the store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -53,8 +65,8 @@ pub struct Settings {
     pub trust_domain: String,
     /// Where telemetry goes when no `Telemetry` says otherwise: `http://host:port`, OTLP over gRPC.
     pub otlp_endpoint: Option<String>,
-    /// Whether opaque connections between two sidecars may be streams of one that they share.
-    pub shares_connections: bool,
+    /// When what goes from one sidecar to another shares a connection.
+    pub sharing: Sharing,
 }
 
 impl Default for Settings {
@@ -62,7 +74,7 @@ impl Default for Settings {
         Self {
             trust_domain: names::TRUST_DOMAIN.to_owned(),
             otlp_endpoint: None,
-            shares_connections: true,
+            sharing: Sharing::default(),
         }
     }
 }

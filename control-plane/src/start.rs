@@ -42,8 +42,8 @@ pub struct Options {
     pub node_handoff: PathBuf,
     /// Where telemetry goes when no `Telemetry` says otherwise: `http://host:port`, OTLP over gRPC.
     pub telemetry_endpoint: Option<String>,
-    /// Whether opaque connections between two sidecars may be streams of one that they share.
-    pub shares_connections: bool,
+    /// When what goes from one sidecar to another shares a connection.
+    pub sharing: mesh::Sharing,
     /// Where xDS is served to anybody, in plaintext, if at all.
     pub xds_insecure_address: Option<SocketAddr>,
 }
@@ -202,7 +202,7 @@ fn plane_options(options: &Options) -> plane::Options {
         settings: mesh::Settings {
             trust_domain: TRUST_DOMAIN.to_owned(),
             otlp_endpoint: options.telemetry_endpoint.clone(),
-            shares_connections: options.shares_connections,
+            sharing: options.sharing,
         },
         insecure_address: options.xds_insecure_address,
     }

@@ -73,10 +73,14 @@ pub const METADATA_NETWORK: &str = "network";
 /// The value that means the host's network.
 pub const NETWORK_HOST: &str = "host";
 
-/// `{"connections": "shared"}`: opaque connections to a cluster's sidecars may share one, and so may requests of HTTP/1.1.
+/// `{"connections": "shared"}`: requests of HTTP/1.1 to a cluster's sidecars may share connections, and so may opaque connections.
 pub const METADATA_CONNECTIONS: &str = "connections";
 /// The value that means that they may.
 pub const CONNECTIONS_SHARED: &str = "shared";
+/// `{"requests": "shared-when-busy"}`: of requests of HTTP/1.1 many may.
+pub const METADATA_REQUESTS: &str = "requests";
+/// The value that means that they may.
+pub const REQUESTS_SHARED_WHEN_BUSY: &str = "shared-when-busy";
 
 /// Whether an address belongs to the virtual service networks.
 pub fn is_service_address(address: IpAddr) -> bool {

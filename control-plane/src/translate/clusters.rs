@@ -45,10 +45,7 @@ pub(super) fn of_service(mesh: &Mesh, service: &Service, port: &Port) -> cluster
         connect_timeout: Some(wkt::to_wire(
             connect_timeout.map_or(CONNECT_TIMEOUT, Duration::from),
         )),
-        metadata: mesh
-            .settings
-            .shares_connections
-            .then(wire::shared_connections),
+        metadata: wire::sharing(mesh.settings.sharing),
         transport_socket_matches: transport_sockets(mesh, service),
         circuit_breakers: Some(limits::circuit_breakers(
             policies.first(|policy| policy.circuit_breaker),

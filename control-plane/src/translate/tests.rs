@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use weft_proto::json::to_json;
 
-use crate::mesh::Settings;
 use crate::mesh::source::Objects;
+use crate::mesh::{Settings, Sharing};
 
 use super::*;
 
@@ -375,7 +375,7 @@ fn tracing_is_told_by_the_workload_that_makes_the_span() {
 #[test]
 fn sidecars_are_not_told_to_share_connections_where_they_are_not_to() {
     let mut bookstore = Bookstore::new();
-    bookstore.settings.shares_connections = false;
+    bookstore.settings.sharing = Sharing::Never;
 
     let cluster = bookstore.show(
         "web-1",

@@ -11,6 +11,7 @@ use weft_proto::envoy::r#type::v3 as kind;
 use weft_proto::{Any, any, names};
 
 use crate::kinds::reference::Percentage;
+use crate::mesh::Sharing;
 
 /// A TCP address.
 pub(super) fn socket_address(address: SocketAddr) -> core::SocketAddress {
@@ -64,12 +65,14 @@ pub(super) fn host_network() -> core::Metadata {
     )
 }
 
-/// "Opaque connections to sidecars may be streams of one that they share"; whoever does not know it makes one for each.
-pub(super) fn shared_connections() -> core::Metadata {
-    metadata(
-        names::METADATA,
-        &[(names::METADATA_CONNECTIONS, names::CONNECTIONS_SHARED)],
-    )
+/// "What goes to sidecars may share connections"; whoever does not know it makes one for each.
+pub(super) fn sharing(sharing: Sharing) -> Option<core::Metadata> {
+    let said = match sharing {
+        Sharing::Never => return None,
+        Sharing::WhenBusy => (names::METADATA_REQUESTS, names::REQUESTS_SHARED_WHEN_BUSY),
+        Sharing::Always => (names::METADATA_CONNECTIONS, names::CONNECTIONS_SHARED),
+    };
+    Some(metadata(names::METADATA, &[said]))
 }
 
 /// An object of texts.

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use weft_control_plane::mesh::Sharing;
 use weft_control_plane::{Options, Running};
 
 /// No test waits longer for anything.
@@ -47,7 +48,7 @@ impl Plane {
             node_socket: path.join("node.sock"),
             node_handoff: path.join("handoff.sock"),
             telemetry_endpoint: None,
-            shares_connections: true,
+            sharing: Sharing::default(),
             xds_insecure_address: None,
         };
         let shutdown = CancellationToken::new();

@@ -99,8 +99,20 @@ pub struct ClusterConfig {
     pub keepalive: Option<Keepalive>,
     /// Whose network endpoints are dialled in.
     pub network: Network,
-    /// Whether opaque connections to sidecars may be streams of a shared one.
-    pub shares_connections: bool,
+    /// Whether what goes to sidecars shares connections.
+    pub sharing: Sharing,
+}
+
+/// Whether what goes from one sidecar to another shares a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sharing {
+    /// Every request in flight and every opaque connection has one of its own.
+    #[default]
+    Never,
+    /// Requests of HTTP/1.1 share one while there are many.
+    WhenBusy,
+    /// Requests of HTTP/1.1 do, and so do opaque connections.
+    Always,
 }
 
 /// What is taken of one response, and buffered of one connection.
@@ -165,7 +177,7 @@ impl ClusterConfig {
             sources: None,
             keepalive: None,
             network: Network::Sandbox,
-            shares_connections: false,
+            sharing: Sharing::Never,
         }
     }
 

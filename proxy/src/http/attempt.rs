@@ -59,6 +59,8 @@ pub(super) struct Attempts<'a> {
     pub(super) meter: Option<Arc<BodyMeter>>,
     /// Whether the request is wanted again when it has been answered.
     pub(super) is_wanted_again: bool,
+    /// Whether it may share a connection, as far as the cluster is concerned: what is kept of it depends on that.
+    pub(super) may_share: bool,
 }
 
 /// What upstreams are told of a host that is replaced.
@@ -267,7 +269,7 @@ impl Attempts<'_> {
         let is_http2 = self.version == HttpVersion::Http2;
         let may_resend = self.policy.as_ref().is_some_and(|policy| {
             // Streams of a connection that requests share can be refused as well.
-            let has_streams = is_http2 || self.cluster.config.shares_connections;
+            let has_streams = is_http2 || self.may_share;
             let is_resent = retry::may_resend(&policy.on, is_idempotent, has_streams);
             policy.retries > 0 && (self.hedges || is_resent)
         });

@@ -23,7 +23,6 @@ use super::guise::Guise;
 use super::io::{UpstreamIo, Watch};
 use super::{ConnectFailure, HttpVersion};
 use crate::clock;
-use crate::cluster::breaker::Counts;
 use crate::cluster::connections::ConnectionPermit;
 use crate::cluster::outlier::millis;
 use crate::config::cluster::ClusterConfig;
@@ -47,8 +46,6 @@ pub(super) struct Http2Connection {
     watch: OnceLock<Watch>,
     guise: Guise,
     carries: HttpVersion,
-    /// Who waits for a connection of its cluster is told of by these.
-    counts: Arc<Counts>,
 }
 
 /// How many requests a connection is given before the peer has said how many streams it allows; RFC 9113 §6.5.2
@@ -63,11 +60,10 @@ const MAX_LOCAL_RESETS: usize = 1024;
 
 impl Http2Connection {
     /// One for requests of this version.
-    pub(super) fn new(guise: Guise, carries: HttpVersion, counts: &Arc<Counts>) -> Arc<Self> {
+    pub(super) fn new(guise: Guise, carries: HttpVersion) -> Arc<Self> {
         Arc::new(Http2Connection {
             guise,
             carries,
-            counts: Arc::clone(counts),
             made: OnceCell::new(),
             active: Arc::default(),
             streams: Arc::default(),
@@ -322,10 +318,6 @@ impl Drop for Stream {
         connection.active.fetch_sub(1, Ordering::Relaxed);
         if self.is_open {
             connection.streams.close_one();
-        }
-        if connection.carries == HttpVersion::Http1 {
-            // There is room on it, or nobody uses it any more.
-            connection.counts.connection_freed();
         }
         connection
             .last_used

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use http::{Request, Response};
 use weft_proto::names;
 
-pub use self::sharing::may_be_shared;
 use self::sharing::requests_may_share;
+pub use self::sharing::{is_worthwhile, may_be_shared};
 pub use self::spare::Spare;
 use self::wait::{Waited, wait_for_http1};
 use super::body::RequestBody;
@@ -234,7 +234,7 @@ impl Upstreams {
                 Box::pin(self.lend_shared(cluster, endpoint, freshness, guise)).await?
             }
             HttpVersion::Http1 => {
-                pin!(self.lend_http1(cluster, endpoint, freshness, (guise, false))).await?
+                pin!(self.lend_http1(cluster, endpoint, freshness, guise)).await?
             }
             HttpVersion::Http2 => {
                 pin!(self.lend_http2(cluster, endpoint, (guise, version))).await?
@@ -256,7 +256,7 @@ impl Upstreams {
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         freshness: Freshness,
-        (guise, shares): (Guise, bool),
+        guise: Guise,
     ) -> Result<(Connection, bool), ConnectFailure> {
         let pool = Pool::of(endpoint);
         if freshness == Freshness::Any {
@@ -278,8 +278,7 @@ impl Upstreams {
         ClusterStats::count(&cluster.stats.pending);
         let permit = match cluster.admit_connection(endpoint, Need::Waiting) {
             Ok(permit) => permit,
-            Err(_) => match Box::pin(wait_for_http1(cluster, endpoint, (guise, shares))).await? {
-                Waited::Place(stream) => return Ok((Connection::Http2(stream), true)),
+            Err(_) => match Box::pin(wait_for_http1(cluster, endpoint, guise)).await? {
                 Waited::Connection(connection) => return Ok((Connection::Http1(connection), true)),
                 Waited::Permit(permit) => permit,
             },

@@ -14,7 +14,7 @@ use super::HttpVersion;
 use super::consent::Consent;
 use super::guise::Guise;
 use super::http1::Http1Connection;
-use super::http2::{Http2Connection, Stream};
+use super::http2::Http2Connection;
 use super::shard;
 use super::shared::SharedConnections;
 use crate::clock;
@@ -105,33 +105,6 @@ impl Pool {
         &self.consent
     }
 
-    /// A place on a connection that requests of HTTP/1.1 share, of any worker, where there is room on one that is made.
-    pub(super) fn place_on_shared(&self, cluster: &Cluster, guise: Guise) -> Option<Stream> {
-        let max_requests = cluster.config.max_requests_per_connection;
-        let has_room = |each: &&Arc<Http2Connection>| {
-            each.is_for(guise, HttpVersion::Http1) && each.is_made() && each.has_room(max_requests)
-        };
-        self.shards.iter().find_map(|shard| {
-            let shard = shard.lock();
-            let found = shard.http2.iter().find(has_room);
-            found.map(|connection| connection.begin().0)
-        })
-    }
-
-    /// Closes a connection that requests of HTTP/1.1 have shared and none does now, for one that is needed alone.
-    pub(super) fn close_unused_shared(&self) {
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            let is_unused = |each: &Arc<Http2Connection>| {
-                each.carries() == HttpVersion::Http1 && each.is_made() && each.active() == 0
-            };
-            if let Some(index) = shard.http2.iter().position(is_unused) {
-                shard.http2.remove(index).retire();
-                return;
-            }
-        }
-    }
-
     /// A connection for requests of this version with room for one more, made or not, and what it is needed for where
     /// it is not.
     pub(super) fn share_http2(
@@ -171,8 +144,7 @@ impl Pool {
             if !guise.is_shared() && shard.http2.len() >= MAX_IDLE {
                 shard.retire_idle(now);
             }
-            let counts = cluster.breakers.counts();
-            let connection = Http2Connection::new(guise, version, counts);
+            let connection = Http2Connection::new(guise, version);
             shard.http2.push(Arc::clone(&connection));
             connection
         });
@@ -188,11 +160,10 @@ impl Pool {
     /// those that have not come yet.
     pub(super) fn http2_ahead(
         &self,
-        cluster: &Cluster,
         ratio: f64,
         awaited: u32,
+        max_requests: Option<u32>,
     ) -> Option<Arc<Http2Connection>> {
-        let max_requests = cluster.config.max_requests_per_connection;
         let mut shard = self.own().lock();
         let (mut active, mut capacity) = (0_u32, 0_u32);
         let of_http2 = shard.http2.iter();
@@ -204,11 +175,7 @@ impl Pool {
         if f64::from(active + awaited) * ratio <= f64::from(capacity) {
             return None;
         }
-        let connection = Http2Connection::new(
-            Guise::default(),
-            HttpVersion::Http2,
-            cluster.breakers.counts(),
-        );
+        let connection = Http2Connection::new(Guise::default(), HttpVersion::Http2);
         shard.http2.push(Arc::clone(&connection));
         Some(connection)
     }

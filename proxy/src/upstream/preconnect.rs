@@ -113,7 +113,10 @@ impl Upstreams {
                 }
                 None
             }
-            HttpVersion::Http2 => Some(Pool::of(endpoint).http2_ahead(cluster, ratio, awaited)?),
+            HttpVersion::Http2 => {
+                let max_requests = cluster.config.max_requests_per_connection;
+                Some(Pool::of(endpoint).http2_ahead(ratio, awaited, max_requests)?)
+            }
         };
         let permit = cluster.admit_connection(endpoint, Need::Opaque);
         let permit = permit.inspect_err(|_| {

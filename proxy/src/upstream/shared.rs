@@ -24,6 +24,7 @@ use crate::cluster::Cluster;
 use crate::cluster::endpoint::{Endpoint, EndpointTransport};
 use crate::cluster::stats::ClusterStats;
 use crate::config::Network;
+use crate::config::cluster::Sharing;
 use crate::gather::Gathered;
 use crate::stream::{self, MAX_STREAMS, StreamIo};
 use crate::telemetry::session::Session;
@@ -231,7 +232,9 @@ impl Upstreams {
         endpoint: &Endpoint,
         guise: Guise,
     ) -> Result<Opaque, ConnectFailure> {
-        if !may_share(cluster, endpoint, guise) || names_protocols(endpoint) {
+        let may_share =
+            cluster.config.sharing == Sharing::Always && is_to_sidecar(cluster, endpoint, guise);
+        if !may_share || names_protocols(endpoint) {
             let io = self.dial(cluster, endpoint, None, guise).await?;
             return Ok(Opaque::Own(io));
         }
@@ -289,15 +292,12 @@ impl Upstreams {
     }
 }
 
-/// Whether the peer is asked: it is a sidecar of the mesh, by an address that is for all alike.
-pub(super) fn may_share(cluster: &Cluster, endpoint: &Endpoint, guise: Guise) -> bool {
+/// Whether the peer can be asked: it is a sidecar of the mesh, by an address that is for all alike.
+pub(super) fn is_to_sidecar(cluster: &Cluster, endpoint: &Endpoint, guise: Guise) -> bool {
     let EndpointTransport::Tls(transport) = &endpoint.transport else {
         return false;
     };
-    cluster.config.shares_connections
-        && guise.is_shared()
-        && cluster.config.network == Network::Sandbox
-        && transport.config.is_of_mesh()
+    guise.is_shared() && cluster.config.network == Network::Sandbox && transport.config.is_of_mesh()
 }
 
 /// Whether it says what will be spoken, which is not known of opaque bytes.

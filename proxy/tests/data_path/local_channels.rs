@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
 use weft_proto::handoff::{self, BrokerReply, BrokerRequest, Certificates, Introduction};
-use weft_proxy::config::cluster::ClusterConfig;
+use weft_proxy::config::cluster::{ClusterConfig, Sharing};
 use weft_proxy::config::identity::Identity;
 use weft_proxy::config::listener::ListenerConfig;
 use weft_proxy::config::route::Forward;
@@ -155,7 +155,7 @@ async fn requests_of_http1_share_a_channel_where_they_may() {
     let server = server(reviews, app.address).await;
     let matchmaker = Matchmaker::of(&server, shown, &TRUTH);
     let sharing = ClusterConfig {
-        shares_connections: true,
+        sharing: Sharing::Always,
         ..over_tls(server.address, REVIEWS)
     };
     let client = client(&authority, sharing, matchmaker.channels()).await;
@@ -213,7 +213,7 @@ async fn a_channel_whose_peer_has_not_heard_of_sharing_is_not_used() {
     });
     let broker = Broker::at(folder.path().join("broker.sock"));
     let sharing = ClusterConfig {
-        shares_connections: true,
+        sharing: Sharing::Always,
         ..over_tls(server.address, REVIEWS)
     };
     let client = client(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use weft_proxy::config::cluster::ClusterConfig;
+use weft_proxy::config::cluster::{ClusterConfig, Sharing};
 use weft_proxy::config::listener::{FilterChain, ListenerConfig};
 use weft_proxy::telemetry::report::ResponseFlags;
 
@@ -38,7 +38,7 @@ impl Pair {
         let identity = known(authority.identity(REVIEWS));
         let server = Proxy::start_as(configuration([inbound], [behind]), identity).await;
         let shared = ClusterConfig {
-            shares_connections: true,
+            sharing: Sharing::Always,
             ..over_tls(server.address, REVIEWS)
         };
         let outbound = configuration([listener(tcp("reviews"))], [shared]);

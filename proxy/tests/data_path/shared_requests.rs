@@ -11,8 +11,7 @@ use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use weft_proxy::cluster::breaker::Gauge;
-use weft_proxy::config::cluster::ClusterConfig;
+use weft_proxy::config::cluster::{ClusterConfig, Sharing};
 use weft_proxy::config::route::Forward;
 use weft_proxy::telemetry::report::Protocol;
 
@@ -32,13 +31,13 @@ struct Pair {
 }
 
 impl Pair {
-    async fn to(app: &Upstream, shares_connections: bool) -> Self {
+    async fn to(app: &Upstream, sharing: Sharing) -> Self {
         let authority = Authority::new();
         let behind = cluster("app", &[app.address]);
         let identity = known(authority.identity(REVIEWS));
         let server = Proxy::start_as(configuration([inbound()], [behind]), identity).await;
         let reviews = ClusterConfig {
-            shares_connections,
+            sharing,
             ..over_tls(server.address, REVIEWS)
         };
         let client = client(&authority, reviews).await;
@@ -62,7 +61,7 @@ async fn client(authority: &Authority, reviews: ClusterConfig) -> Proxy {
 #[tokio::test]
 async fn requests_of_many_clients_share_a_connection_of_each_worker() {
     let app = Upstream::echoing().await;
-    let pair = Pair::to(&app, true).await;
+    let pair = Pair::to(&app, Sharing::Always).await;
     let mut clients = vec![];
     for _ in 0..8 {
         clients.push(Client::http1(pair.client.address).await);
@@ -153,17 +152,17 @@ fn comparable(got: Got) -> (StatusCode, Vec<String>, String) {
 #[tokio::test]
 async fn what_arrives_and_what_comes_back_is_what_it_would_be_without() {
     let mut seen = vec![];
-    for shares_connections in [false, true] {
+    for sharing in [Sharing::Never, Sharing::Always] {
         let app = Upstream::echoing().await;
-        let pair = Pair::to(&app, shares_connections).await;
+        let pair = Pair::to(&app, sharing).await;
         let mut client = Client::http1(pair.client.address).await;
         let mut answers = vec![];
         for question in questions() {
             answers.push(comparable(client.send(question).await));
         }
         // The host that is none goes alone.
-        let connections = if shares_connections { 2 } else { 1 };
-        assert_eq!(pair.accepted(), connections);
+        let is_shared = sharing == Sharing::Always;
+        assert_eq!(pair.accepted(), 1 + u64::from(is_shared));
         seen.push(answers);
     }
 
@@ -179,7 +178,7 @@ async fn what_arrives_and_what_comes_back_is_what_it_would_be_without() {
 
 #[tokio::test]
 async fn failures_of_the_application_are_told_as_they_are() {
-    for shares_connections in [false, true] {
+    for sharing in [Sharing::Never, Sharing::Always] {
         let app = Upstream::answering(|request| async move {
             match request.uri().path() {
                 "/503" => text(StatusCode::SERVICE_UNAVAILABLE, "busy"),
@@ -191,7 +190,7 @@ async fn failures_of_the_application_are_told_as_they_are() {
             }
         })
         .await;
-        let pair = Pair::to(&app, shares_connections).await;
+        let pair = Pair::to(&app, sharing).await;
         let mut client = Client::http1(pair.client.address).await;
 
         let busy = client.get("/503").await;
@@ -219,7 +218,7 @@ async fn late(answers: &Arc<Semaphore>) -> Upstream {
 async fn what_a_draining_server_has_begun_is_answered() {
     let answers = Arc::new(Semaphore::new(0));
     let app = late(&answers).await;
-    let pair = Pair::to(&app, true).await;
+    let pair = Pair::to(&app, Sharing::Always).await;
     let address = pair.client.address;
     let asked = |count: usize| (0..count).map(move |_| tokio::spawn(get(address, "/")));
     let begun: Vec<_> = asked(3).collect();
@@ -246,7 +245,7 @@ async fn a_client_that_gives_up_takes_nobody_with_it() {
         text(StatusCode::OK, "answered")
     })
     .await;
-    let pair = Pair::to(&app, true).await;
+    let pair = Pair::to(&app, Sharing::Always).await;
     let mut kept = Client::http1(pair.client.address).await;
     assert_eq!(kept.get("/").await.status, 200);
 
@@ -265,7 +264,7 @@ async fn a_client_that_gives_up_takes_nobody_with_it() {
 #[tokio::test]
 async fn a_large_head_goes_alone() {
     let app = Upstream::echoing().await;
-    let pair = Pair::to(&app, true).await;
+    let pair = Pair::to(&app, Sharing::Always).await;
     let mut client = Client::http1(pair.client.address).await;
     let mut asked = request("GET", "/", "");
     // Four times as much, once it is compressed: more than HTTP/2 takes of one head.
@@ -290,7 +289,7 @@ async fn a_large_head_of_a_response_comes_through() {
         response
     })
     .await;
-    let pair = Pair::to(&app, true).await;
+    let pair = Pair::to(&app, Sharing::Always).await;
     let mut client = Client::http1(pair.client.address).await;
 
     for _ in 0..3 {
@@ -314,7 +313,7 @@ async fn clients_that_do_not_read_hold_up_nobody_else() {
         }
     })
     .await;
-    let pair = Pair::to(&app, true).await;
+    let pair = Pair::to(&app, Sharing::Always).await;
     let mut stalled = vec![];
     for _ in 0..STALLED {
         let mut stream = TcpStream::connect(pair.client.address).await.unwrap();
@@ -334,66 +333,59 @@ async fn clients_that_do_not_read_hold_up_nobody_else() {
     drop(stalled);
 }
 
-/// A client's side that may have one connection.
-async fn with_one_connection(app: &Upstream) -> Pair {
+#[tokio::test]
+async fn where_connections_are_limited_each_request_in_flight_has_its_own() {
+    let app = Upstream::echoing().await;
     let authority = Authority::new();
     let behind = cluster("app", &[app.address]);
     let identity = known(authority.identity(REVIEWS));
     let server = Proxy::start_as(configuration([inbound()], [behind]), identity).await;
     let mut reviews = ClusterConfig {
-        shares_connections: true,
+        sharing: Sharing::Always,
         ..over_tls(server.address, REVIEWS)
     };
     reviews.breakers.max_connections = 1;
     let client = client(&authority, reviews).await;
-    Pair { client, server }
-}
 
-/// One that cannot be shared.
-fn large() -> Request<Full<Bytes>> {
-    let mut alone = request("POST", "/", "a body");
-    let value = HeaderValue::from_bytes(&[b'x'; 20_000]).unwrap();
-    alone.headers_mut().insert("x-large", value);
-    alone
+    assert_eq!(get(client.address, "/").await.status, 200);
+
+    let upstream = client.reports.request(0).await.upstream.unwrap();
+    assert_eq!(upstream.protocol, Some(Protocol::Http11));
 }
 
 #[tokio::test]
-async fn who_needs_a_connection_alone_gets_that_of_those_that_shared() {
-    let app = Upstream::echoing().await;
-    let pair = with_one_connection(&app).await;
-    let mut caller = Client::http1(pair.client.address).await;
-
-    for _ in 0..3 {
-        assert_eq!(caller.get("/").await.status, 200);
-        assert_eq!(caller.send(large()).await.status, 200);
-    }
-}
-
-#[tokio::test]
-async fn who_waits_for_a_connection_is_told_when_nobody_shares_it_any_more() {
+async fn where_only_many_share_a_few_do_not() {
     let answers = Arc::new(Semaphore::new(0));
     let app = late(&answers).await;
-    let pair = with_one_connection(&app).await;
+    let pair = Pair::to(&app, Sharing::WhenBusy).await;
     let address = pair.client.address;
-    let shared = tokio::spawn(get(address, "/"));
-    app.until_requests(1).await;
+    let mut asked_before = 0;
+    for (at_once, least_shared) in [(1, 0), (4, 0), (64, 40), (1, 0)] {
+        let asked: Vec<_> = (0..at_once)
+            .map(|_| tokio::spawn(get(address, "/")))
+            .collect();
+        app.until_requests(asked_before + at_once).await;
+        answers.add_permits(at_once);
+        for answered in asked {
+            assert_eq!(answered.await.unwrap().body, "late");
+        }
 
-    // Who is not told is refused once connecting has taken too long.
-    let alone = tokio::spawn(async move { Client::http1(address).await.send(large()).await });
-    let snapshot = pair.client.data_plane.snapshot();
-    let counts = snapshot.clusters["reviews"].breakers.counts();
-    until(|| counts.current(Gauge::Pending) > 0).await;
-    answers.add_permits(2);
-    let alone = alone.await.unwrap();
-
-    assert_eq!((alone.status.as_u16(), alone.body.as_str()), (200, "late"));
-    assert_eq!(shared.await.unwrap().status, 200);
+        let mut shared = 0;
+        for index in asked_before..asked_before + at_once {
+            let upstream = pair.client.reports.request(index).await.upstream.unwrap();
+            shared += usize::from(upstream.protocol == Some(Protocol::Http2));
+        }
+        let is_few = at_once < 8;
+        assert_eq!(shared == 0, is_few, "{shared} of {at_once}");
+        assert!(shared >= least_shared, "{shared} of {at_once}");
+        asked_before += at_once;
+    }
 }
 
 #[tokio::test]
 async fn large_trailers_end_nothing_but_their_request() {
     let app = Upstream::echoing().await;
-    let pair = Pair::to(&app, true).await;
+    let pair = Pair::to(&app, Sharing::Always).await;
     let mut kept = Client::http1(pair.client.address).await;
     assert_eq!(kept.get("/").await.status, 200);
     let mut stream = TcpStream::connect(pair.client.address).await.unwrap();
@@ -417,7 +409,7 @@ async fn large_trailers_end_nothing_but_their_request() {
 #[tokio::test]
 async fn a_websocket_has_a_connection_of_its_own() {
     let app = Upstream::shouting().await;
-    let pair = Pair::to(&app, true).await;
+    let pair = Pair::to(&app, Sharing::Always).await;
 
     assert_eq!(shout(pair.client.address, "ping").await, "PING");
 }
@@ -425,7 +417,7 @@ async fn a_websocket_has_a_connection_of_its_own() {
 #[tokio::test]
 async fn requests_of_http2_do_not_share_with_those_of_http1() {
     let app = Upstream::echoing().await;
-    let pair = Pair::to(&app, true).await;
+    let pair = Pair::to(&app, Sharing::Always).await;
 
     for (mut caller, version) in [
         (Client::http1(pair.client.address).await, "HTTP/1.1"),
@@ -482,7 +474,7 @@ async fn whoever_has_not_heard_of_sharing_is_spoken_http1_to() {
     let authority = Authority::new();
     let (address, accepted) = unaware(&authority).await;
     let reviews = ClusterConfig {
-        shares_connections: true,
+        sharing: Sharing::Always,
         ..over_tls(address, REVIEWS)
     };
     let client = client(&authority, reviews).await;

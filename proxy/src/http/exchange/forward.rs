@@ -11,6 +11,7 @@ use http_body::Body as _;
 use super::routed::{Routed, route};
 use super::{Outcome, Redirected, Turn};
 use crate::cluster::Cluster;
+use crate::cluster::breaker::Gauge;
 use crate::cluster::stats::ClusterStats;
 use crate::config::matching::RequestLine;
 use crate::config::retry::RetryPolicy;
@@ -35,6 +36,7 @@ use crate::upstream::HttpVersion;
 use crate::upstream::body::RequestBody;
 use crate::upstream::body::client::ClientBody;
 use crate::upstream::body::meter::BodyMeter;
+use crate::upstream::lease::is_worthwhile;
 
 impl Turn<'_> {
     /// Sends a request to the cluster of its route.
@@ -256,6 +258,7 @@ impl Turn<'_> {
     {
         let says = !self.scene.service.config.router.suppresses_envoy_headers;
         let is_to_endpoint = forward.host == Some(HostRewrite::Endpoint);
+        let in_flight = cluster.breakers.counts().current(Gauge::Requests);
         Attempts {
             connection: self.connection,
             cluster,
@@ -278,6 +281,7 @@ impl Turn<'_> {
                 .unwrap_or(self.scene.service.config.buffer_bytes),
             meter: None,
             is_wanted_again: false,
+            may_share: is_worthwhile(cluster.config.sharing, in_flight),
         }
     }
 

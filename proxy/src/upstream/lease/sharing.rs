@@ -11,14 +11,15 @@ use crate::clock;
 use crate::cluster::Cluster;
 use crate::cluster::breaker::{Gauge, Overflow};
 use crate::cluster::endpoint::Endpoint;
+use crate::config::cluster::{Sharing, Thresholds};
 use crate::config::http1::Http1Options;
 use crate::http2::shared;
 use crate::present;
 use crate::upstream::body::RequestBody;
 use crate::upstream::guise::Guise;
 use crate::upstream::pool::Pool;
-use crate::upstream::shared::may_share;
-use crate::upstream::{ConnectFailure, HttpVersion, Upstreams};
+use crate::upstream::shared::is_to_sidecar;
+use crate::upstream::{ConnectFailure, HttpVersion, Upstreams, shard};
 
 impl Upstreams {
     /// A place on a connection that requests of HTTP/1.1 share, or one of their own where the peer wants none of that.
@@ -31,7 +32,6 @@ impl Upstreams {
     ) -> Result<(Connection, bool), ConnectFailure> {
         let consent = Pool::of(endpoint).consent();
         let wanted = (guise, HttpVersion::Http1);
-        let mut shares = false;
         match self.lend_http2(cluster, endpoint, wanted).await {
             Ok(lent) => {
                 consent.agree();
@@ -41,21 +41,40 @@ impl Upstreams {
             Err(ConnectFailure::Declined { .. } | ConnectFailure::Tls { .. }) => {
                 consent.decline(clock::now());
             }
-            // Waits for whatever is free first.
-            Err(ConnectFailure::Overflow(Overflow(Gauge::Connections))) => shares = true,
+            Err(ConnectFailure::Overflow(Overflow(Gauge::Connections))) => {}
             Err(failure) => return Err(failure),
         }
-        let terms = (guise, shares);
-        self.lend_http1(cluster, endpoint, freshness, terms).await
+        self.lend_http1(cluster, endpoint, freshness, guise).await
+    }
+}
+
+/// So many requests in flight for each worker are many: to write them together saves more than HTTP/2 costs.
+const MANY: usize = 8;
+
+/// Whether so many requests in flight are to share a connection, rather than have one each.
+pub fn is_worthwhile(sharing: Sharing, in_flight: u32) -> bool {
+    match sharing {
+        Sharing::Never => false,
+        Sharing::WhenBusy => in_flight as usize >= MANY * shard::count(),
+        Sharing::Always => true,
     }
 }
 
 /// Whether requests of HTTP/1.1 may share a connection to it.
 pub(super) fn requests_may_share(cluster: &Cluster, endpoint: &Endpoint, guise: Guise) -> bool {
+    let config = &cluster.config;
     // A sidecar sends what it was sent; whoever wants it said in another way is no sidecar.
-    let is_usual = cluster.config.http1 == Http1Options::default();
+    let is_usual = config.http1 == Http1Options::default();
+    // Who limits connections of HTTP/1.1 limits how many requests its application has at once.
+    let usual_limit = Thresholds::default().max_connections;
+    let is_limited = config.breakers.max_connections < usual_limit
+        || config.urgent_breakers.max_connections < usual_limit
+        || config.max_connections_per_endpoint.is_some();
     let consent = || Pool::of(endpoint).consent();
-    is_usual && may_share(cluster, endpoint, guise) && consent().may_ask(clock::now())
+    is_usual
+        && !is_limited
+        && is_to_sidecar(cluster, endpoint, guise)
+        && consent().may_ask(clock::now())
 }
 
 /// Whether a request of HTTP/1.1 can be said as one of HTTP/2, and the same be made of it again: not one that asks for

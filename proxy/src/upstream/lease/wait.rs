@@ -11,23 +11,19 @@ use crate::cluster::endpoint::Endpoint;
 use crate::upstream::ConnectFailure;
 use crate::upstream::guise::Guise;
 use crate::upstream::http1::Http1Connection;
-use crate::upstream::http2::Stream;
 use crate::upstream::pool::Pool;
 
 /// What a wait for a connection ends with.
 pub(super) enum Waited {
-    /// A place on a connection that requests share.
-    Place(Stream),
     Connection(Box<Http1Connection>),
     Permit(ConnectionPermit),
 }
 
-/// As many connections as may be are made: waits until one is free or one more may be made, or, where the request may
-/// share, until there is room on one that others share.
+/// As many connections as may be are made: waits until one is free or one more may be made.
 pub(super) async fn wait_for_http1(
     cluster: &Cluster,
     endpoint: &Endpoint,
-    (guise, shares): (Guise, bool),
+    guise: Guise,
 ) -> Result<Waited, ConnectFailure> {
     let pool = Pool::of(endpoint);
     let limit: Duration = cluster.config.connect_timeout;
@@ -43,13 +39,9 @@ pub(super) async fn wait_for_http1(
                 return Ok(Waited::Connection(connection));
             }
         }
-        if shares && let Some(stream) = pool.place_on_shared(cluster, guise) {
-            return Ok(Waited::Place(stream));
-        }
         if let Ok(permit) = cluster.admit_connection(endpoint, Need::Waiting) {
             return Ok(Waited::Permit(permit));
         }
-        pool.close_unused_shared();
         if !guise.is_shared() {
             pool.make_room(guise);
         }

@@ -19,7 +19,7 @@ use super::cluster_limits::{outlier_detection, thresholds};
 use super::common_lb::{Common, common_lb};
 use super::health_checks::health_checks;
 use super::listener::buffer_bytes;
-use super::metadata::{labels, network, shares_connections};
+use super::metadata::{labels, network, sharing};
 use super::policies::newer;
 use super::preconnect::preconnect;
 use super::proxied_transport::announced;
@@ -225,7 +225,7 @@ pub(super) fn cluster(at: &At<'_>, wire: &Cluster) -> Result<ClusterConfig, Inva
             upstream_connection_options.as_ref(),
         ),
         network: network(&at.field("metadata"), metadata.as_ref())?,
-        shares_connections: shares_connections(&at.field("metadata"), metadata.as_ref())?,
+        sharing: sharing(&at.field("metadata"), metadata.as_ref())?,
     })
 }
 

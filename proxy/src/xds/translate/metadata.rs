@@ -9,6 +9,7 @@ use weft_proto::envoy::config::core::v3::Metadata;
 use weft_proto::names;
 
 use super::at::{At, Invalid};
+use crate::config::cluster::Sharing;
 use crate::config::{Network, Workload};
 
 /// Envoy's key of the labels that choose an endpoint's transport.
@@ -30,18 +31,27 @@ pub(super) fn network(at: &At<'_>, wire: Option<&Metadata>) -> Result<Network, I
     }
 }
 
-/// `weft.dev: {connections: shared}`.
-pub(super) fn shares_connections(at: &At<'_>, wire: Option<&Metadata>) -> Result<bool, Invalid> {
-    let value = own(wire).and_then(|own| own.fields.get(names::METADATA_CONNECTIONS));
-    match value.and_then(text) {
-        None => Ok(false),
-        Some(names::CONNECTIONS_SHARED) => Ok(true),
-        Some(other) => {
-            let at = at.field("filter_metadata");
-            let at = at.key(names::METADATA);
-            Err(at.field(names::METADATA_CONNECTIONS).refuse_value(other))
+/// `weft.dev: {connections: shared}` or `{requests: shared-when-busy}`.
+pub(super) fn sharing(at: &At<'_>, wire: Option<&Metadata>) -> Result<Sharing, Invalid> {
+    let said = |key, expected: &str| {
+        let value = own(wire).and_then(|own| own.fields.get(key));
+        match value.and_then(text) {
+            None => Ok(false),
+            Some(value) if value == expected => Ok(true),
+            Some(other) => {
+                let at = at.field("filter_metadata");
+                let at = at.key(names::METADATA);
+                Err(at.field(key).refuse_value(other))
+            }
         }
-    }
+    };
+    let all_share = said(names::METADATA_CONNECTIONS, names::CONNECTIONS_SHARED)?;
+    let many_share = said(names::METADATA_REQUESTS, names::REQUESTS_SHARED_WHEN_BUSY)?;
+    Ok(match (all_share, many_share) {
+        (true, _) => Sharing::Always,
+        (false, true) => Sharing::WhenBusy,
+        (false, false) => Sharing::Never,
+    })
 }
 
 /// `weft.dev: {workload, namespace, pod, service}`; what is missing is empty.
@@ -140,13 +150,16 @@ mod tests {
     fn connections_are_shared_where_that_is_said() {
         let notes = Notes::default();
         let at = At::root(&notes);
-        let said = |value| metadata("weft.dev", json!({"connections": value}));
+        let said = |key: &str, value| {
+            let wire = metadata("weft.dev", json!({key: value}));
+            sharing(&at, Some(&wire))
+        };
 
-        let shared = shares_connections(&at, Some(&said("shared")));
-        let other = shares_connections(&at, Some(&said("borrowed")));
+        let other = said("connections", "borrowed");
 
-        assert_eq!(shared, Ok(true));
-        assert_eq!(shares_connections(&at, None), Ok(false));
+        assert_eq!(said("connections", "shared"), Ok(Sharing::Always));
+        assert_eq!(said("requests", "shared-when-busy"), Ok(Sharing::WhenBusy));
+        assert_eq!(sharing(&at, None), Ok(Sharing::Never));
         assert_eq!(
             other.expect_err("refused").to_string(),
             "filter_metadata[\"weft.dev\"].connections: \"borrowed\" is not supported"
