@@ -19,16 +19,17 @@ if [ ! -x "$profdata" ]; then
 fi
 bash scripts/setup.sh --bench
 
-# What sidecars do most: requests of both versions of HTTP, in the clear and through a pair with mTLS, and bytes in quantity.
+# What sidecars do most: requests of both versions of HTTP, in the clear and through a pair with mTLS, alone and sharing a
+# connection, and bytes in quantity.
 scenarios=h1,h1-post,h1-close,h1-large,h1-all,h1-mtls,h2,h2-mtls,h2-stream,h2-stream-large,h2-stream-mtls
-scenarios=$scenarios,tcp-rr,tcp-down,tcp-mtls-rr,tcp-mtls-down,tcp-mtls-conn,tcp-mtls-resume,start,start-many
+scenarios=$scenarios,tcp-rr,tcp-down,tcp-mtls-rr,tcp-mtls-down,tcp-mtls-conn,tcp-mtls-resume,pod-tcp-conn,start,start-many
 
 # In a place of its own: the usual one would have to be built anew afterwards.
 RUSTFLAGS="-Cprofile-generate=$counts" cargo build --bin weft --release --target-dir "$target/instrumented"
 # Build scripts and macros have counted as well.
 rm -rf "$counts"
 WEFT_BIN=$target/instrumented/release/weft \
-    "$target/peers/envoy/bin/python" bench/bench.py -s "$scenarios" -p weft -r 1 -d 2
+    "$target/peers/envoy/bin/python" bench/bench.py -s "$scenarios" -p weft,weft-shared -r 1 -d 2
 # Without what was never called, which is nine tenths of it.
 "$profdata" merge --sparse --output bench/release.profdata "$counts"
 ls -l bench/release.profdata

@@ -49,7 +49,7 @@ impl Upstreams {
 }
 
 /// So many requests in flight for each worker are many: to write them together saves more than HTTP/2 costs.
-const MANY: usize = 8;
+const MANY: usize = 4;
 
 /// Whether so many requests in flight are to share a connection, rather than have one each.
 pub fn is_worthwhile(sharing: Sharing, in_flight: u32) -> bool {
