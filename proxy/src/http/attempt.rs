@@ -26,7 +26,7 @@ use super::limits::{Exceeded, Limits, Progress};
 use super::outgoing::{self, Keep, KeepHead, Outgoing};
 use super::retry;
 use crate::cluster::Cluster;
-use crate::cluster::breaker::Permit;
+use crate::cluster::breaker::{Gauge, Permit};
 use crate::cluster::endpoint::Active;
 use crate::cluster::stats::ClusterStats;
 use crate::config::retry::RetryPolicy;
@@ -34,7 +34,7 @@ use crate::upstream::HttpVersion;
 use crate::upstream::body::RequestBody;
 use crate::upstream::body::client::ClientBody;
 use crate::upstream::body::meter::BodyMeter;
-use crate::upstream::lease::{Lease, Wanted};
+use crate::upstream::lease::{Lease, Wanted, is_worthwhile};
 use crate::upstream::response::UpstreamBody;
 
 const IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
@@ -176,6 +176,13 @@ impl Attempts<'_> {
         })
     }
 
+    /// Whether, with this one, so many requests are in flight that those to an endpoint may be enough to share a connection.
+    pub(super) fn would_share(&self) -> bool {
+        let counts = self.cluster.breakers_of(self.aim.priority).counts();
+        let in_flight = counts.current(Gauge::Requests).saturating_add(1);
+        is_worthwhile(self.cluster.config.sharing, in_flight)
+    }
+
     /// Whether what failed is the client, and nobody else is to blame or to be asked.
     fn has_bad_body(&self) -> bool {
         let is_bad = |body: &Arc<BodyMeter>| {
@@ -273,7 +280,7 @@ impl Attempts<'_> {
             let is_resent = retry::may_resend(&policy.on, is_idempotent, has_streams);
             policy.retries > 0 && (self.hedges || is_resent)
         });
-        // What stays in place is sent by one try at a time, over HTTP/1.1, and to whichever endpoint as it is.
+        // What stays in place is sent by one try at a time, as it came, and to whichever endpoint as it is.
         let is_changed = self.hedges || is_http2 || self.endpoint_host.is_some();
         let is_body_kept = may_resend || self.is_wanted_again;
         Keep {

@@ -102,8 +102,12 @@ impl Http2Connection {
 
     /// Whether one more request may use it.
     pub(super) fn has_room(&self, max_requests: Option<u32>) -> bool {
-        let is_worn = max_requests.is_some_and(|max| self.requests.load(Ordering::Relaxed) >= max);
-        !self.is_over() && !is_worn && self.active.load(Ordering::Relaxed) < self.max_streams()
+        !self.is_over() && !self.is_worn(max_requests) && self.active() < self.max_streams()
+    }
+
+    /// Whether as many requests have used it as may.
+    pub(super) fn is_worn(&self, max_requests: Option<u32>) -> bool {
+        max_requests.is_some_and(|max| self.requests.load(Ordering::Relaxed) >= max)
     }
 
     /// How many requests use it.

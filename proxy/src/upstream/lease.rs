@@ -18,7 +18,7 @@ use http::{Request, Response};
 use weft_proto::names;
 
 use self::sharing::requests_may_share;
-pub use self::sharing::{is_worthwhile, may_be_shared};
+pub use self::sharing::{is_to_share, is_worthwhile, weigh};
 pub use self::spare::Spare;
 use self::wait::{Waited, wait_for_http1};
 use super::body::RequestBody;
@@ -109,7 +109,7 @@ pub struct Terms {
     /// Whom it shows.
     pub guise: Guise,
     /// Whether a request of HTTP/1.1 may be one of many on a connection of HTTP/2, where cluster and peer agree to that:
-    /// see [`may_be_shared`].
+    /// see [`is_to_share`].
     pub may_share: bool,
 }
 
@@ -258,20 +258,10 @@ impl Upstreams {
         freshness: Freshness,
         guise: Guise,
     ) -> Result<(Connection, bool), ConnectFailure> {
-        let pool = Pool::of(endpoint);
-        if freshness == Freshness::Any {
-            let longest = cluster.config.max_connection_duration;
-            while let Some(mut connection) = pool.take_http1(guise) {
-                let is_too_old =
-                    longest.is_some() && connection.is_too_old(std::time::Instant::now(), longest);
-                if is_too_old {
-                    ClusterStats::count(&cluster.stats.connections_aged);
-                } else if !connection.is_abandoned() {
-                    connection.begin();
-                    self.preconnect(cluster, endpoint, HttpVersion::Http1, guise);
-                    return Ok((Connection::Http1(connection), true));
-                }
-            }
+        if freshness == Freshness::Any
+            && let Some(connection) = self.idle_http1(cluster, endpoint, guise)
+        {
+            return Ok((connection, true));
         }
         // As in Envoy: who has no connection yet waits for one, also for one that is being made.
         let _pending = cluster.breakers.admit(Gauge::Pending)?;
@@ -288,6 +278,28 @@ impl Upstreams {
         let mut connection = Box::pin(self.make_http1(cluster, endpoint, permit, guise)).await?;
         connection.begin();
         Ok((Connection::Http1(connection), false))
+    }
+
+    /// One of this worker that is kept.
+    fn idle_http1(
+        &self,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        guise: Guise,
+    ) -> Option<Connection> {
+        let longest = cluster.config.max_connection_duration;
+        while let Some(mut connection) = Pool::of(endpoint).take_http1(guise) {
+            let is_too_old =
+                longest.is_some() && connection.is_too_old(std::time::Instant::now(), longest);
+            if is_too_old {
+                ClusterStats::count(&cluster.stats.connections_aged);
+            } else if !connection.is_abandoned() {
+                connection.begin();
+                self.preconnect(cluster, endpoint, HttpVersion::Http1, guise);
+                return Some(Connection::Http1(connection));
+            }
+        }
+        None
     }
 
     /// A new connection of HTTP/1.

@@ -4,8 +4,9 @@
 //! made changes. Each worker has a shard of its own: its lock is uncontended, and a request and its
 //! connection stay on one thread. A connection that shows its client is for requests of that client alone.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
@@ -21,6 +22,7 @@ use crate::clock;
 use crate::cluster::Cluster;
 use crate::cluster::connections::Need;
 use crate::cluster::endpoint::Endpoint;
+use crate::cluster::outlier::millis;
 use crate::cluster::stats::ClusterStats;
 use crate::snapshot::Snapshot;
 
@@ -31,6 +33,8 @@ pub(super) struct Pool {
     /// Those that opaque connections share.
     shared: OnceLock<SharedConnections>,
     consent: Consent,
+    /// Until when responses are taken for large ones, on the scale of [`millis`].
+    bulk_until: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +48,8 @@ struct Shard {
     ahead: Option<JoinSet<()>>,
 }
 
+/// How long an endpoint is taken for one that sends large responses, after one.
+const BULK_LASTS: Duration = Duration::from_secs(10);
 /// No more idle HTTP/1 connections are kept in a shard, and no more of HTTP/2 that are for one client.
 const MAX_IDLE: usize = 256;
 
@@ -54,6 +60,7 @@ impl Pool {
             shards: (0..shard::count()).map(|_| Mutex::default()).collect(),
             shared: OnceLock::new(),
             consent: Consent::default(),
+            bulk_until: AtomicU64::new(0),
         })
     }
 
@@ -105,6 +112,43 @@ impl Pool {
         &self.consent
     }
 
+    /// A response was large.
+    pub(super) fn carried_bulk(&self, now: Instant) {
+        let until = millis(now + BULK_LASTS);
+        self.bulk_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Whether a response was large not long ago.
+    pub(super) fn carries_bulk(&self, now: Instant) -> bool {
+        millis(now) < self.bulk_until.load(Ordering::Relaxed)
+    }
+
+    /// Closes a connection that requests of HTTP/1.1 have shared and none does now, for one that is needed alone.
+    pub(super) fn close_unused_shared(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let is_unused = |each: &Arc<Http2Connection>| {
+                each.carries() == HttpVersion::Http1 && each.is_made() && each.active() == 0
+            };
+            if let Some(index) = shard.http2.iter().position(is_unused) {
+                shard.http2.remove(index).retire();
+                return;
+            }
+        }
+    }
+
+    /// Whether requests of HTTP/1.1 of this worker wait for a connection to be made that they will share.
+    pub(super) fn awaits_shared(&self, guise: Guise) -> bool {
+        let shard = self.own().lock();
+        let is_awaited = |each: &Arc<Http2Connection>| {
+            each.is_for(guise, HttpVersion::Http1)
+                && !each.is_made()
+                && !each.is_over()
+                && each.active() > 0
+        };
+        shard.http2.iter().any(is_awaited)
+    }
+
     /// A connection for requests of this version with room for one more, made or not, and what it is needed for where
     /// it is not.
     pub(super) fn share_http2(
@@ -127,8 +171,12 @@ impl Pool {
             if is_too_old {
                 ClusterStats::count(&cluster.stats.connections_aged);
             }
-            let is_gone =
-                connection.is_over() || is_too_old || is_silent || connection.is_closed_by_peer();
+            let is_worn = connection.is_worn(max_requests) && connection.active() == 0;
+            if is_worn {
+                ClusterStats::count(&cluster.stats.connections_worn);
+            }
+            let is_spent = is_too_old || is_silent || is_worn;
+            let is_gone = is_spent || connection.is_over() || connection.is_closed_by_peer();
             if is_gone {
                 // What it carries goes on.
                 connection.retire();

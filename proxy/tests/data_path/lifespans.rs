@@ -1,6 +1,7 @@
 //! How long connections are used: so many requests, so long, and as long as the other side lives.
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -80,6 +81,27 @@ async fn a_connection_of_http2_carries_no_more_requests_than_it_may() {
     assert_eq!(client.get("/").await.status, 200);
 
     closed(&client).await;
+}
+
+#[tokio::test]
+async fn a_connection_to_an_upstream_of_http2_that_is_worn_makes_room_for_the_next() {
+    let upstream = Upstream::named("fine").await;
+    let mut config = ClusterConfig {
+        protocol: UpstreamProtocol::Http2,
+        max_requests_per_connection: Some(2),
+        ..cluster("c", &[upstream.address])
+    };
+    config.breakers.max_connections = 1;
+    let proxy = Proxy::to(config).await;
+    let mut client = Client::http1(proxy.address).await;
+
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+
+    assert_eq!(upstream.connections(), 5);
+    let stats = &proxy.data_plane.snapshot().clusters["c"].stats;
+    assert_eq!(stats.connections_worn.load(Ordering::Relaxed), 4);
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use crate::upstream::ConnectFailure;
 use crate::upstream::body::RequestBody;
 use crate::upstream::error::ExchangeError;
 use crate::upstream::guise::Guise;
-use crate::upstream::lease::{Freshness, Lease, Terms, Wanted, is_worthwhile, may_be_shared};
+use crate::upstream::lease::{Freshness, Lease, Terms, Wanted, is_to_share, weigh};
 use crate::upstream::response::UpstreamBody;
 
 /// What an endpoint says that wants to be spared.
@@ -101,10 +101,7 @@ impl Attempts<'_> {
         endpoint: &Arc<Endpoint>,
         log: &Log<'_>,
     ) -> Result<(Response<UpstreamBody>, Lease), Missed> {
-        let in_flight = endpoint.state.active();
-        let may_share = self.may_share
-            && is_worthwhile(self.cluster.config.sharing, in_flight)
-            && may_be_shared(request);
+        let may_share = self.may_share && is_to_share(self.cluster, endpoint, request);
         let mut freshness = Freshness::Any;
         for stale in 0.. {
             let lent = pin!(self.lend(endpoint, freshness, may_share)).await;
@@ -124,6 +121,7 @@ impl Attempts<'_> {
             let sent = pin!(lease.send(request, wanted)).await;
             let failure = match sent {
                 Ok(response) => {
+                    weigh(self.cluster, endpoint, &response);
                     if let Some(spare) = spare {
                         spare.spared();
                     }

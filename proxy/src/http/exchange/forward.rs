@@ -11,7 +11,6 @@ use http_body::Body as _;
 use super::routed::{Routed, route};
 use super::{Outcome, Redirected, Turn};
 use crate::cluster::Cluster;
-use crate::cluster::breaker::Gauge;
 use crate::cluster::stats::ClusterStats;
 use crate::config::matching::RequestLine;
 use crate::config::retry::RetryPolicy;
@@ -36,7 +35,6 @@ use crate::upstream::HttpVersion;
 use crate::upstream::body::RequestBody;
 use crate::upstream::body::client::ClientBody;
 use crate::upstream::body::meter::BodyMeter;
-use crate::upstream::lease::is_worthwhile;
 
 impl Turn<'_> {
     /// Sends a request to the cluster of its route.
@@ -93,6 +91,7 @@ impl Turn<'_> {
         attempts.version = version;
         attempts.aim = self.aim(forward, &head);
         attempts.aim.narrow(destination);
+        attempts.may_share = attempts.would_share();
         attempts.is_wanted_again = before.is_some();
         attempts.meter.clone_from(&meter);
         let completion = &mut *self.completion;
@@ -258,7 +257,6 @@ impl Turn<'_> {
     {
         let says = !self.scene.service.config.router.suppresses_envoy_headers;
         let is_to_endpoint = forward.host == Some(HostRewrite::Endpoint);
-        let in_flight = cluster.breakers.counts().current(Gauge::Requests);
         Attempts {
             connection: self.connection,
             cluster,
@@ -281,7 +279,7 @@ impl Turn<'_> {
                 .unwrap_or(self.scene.service.config.buffer_bytes),
             meter: None,
             is_wanted_again: false,
-            may_share: is_worthwhile(cluster.config.sharing, in_flight),
+            may_share: false,
         }
     }
 

@@ -42,6 +42,7 @@ pub(super) async fn wait_for_http1(
         if let Ok(permit) = cluster.admit_connection(endpoint, Need::Waiting) {
             return Ok(Waited::Permit(permit));
         }
+        pool.close_unused_shared();
         if !guise.is_shared() {
             pool.make_room(guise);
         }
